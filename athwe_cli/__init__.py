@@ -1,0 +1,1 @@
+"""The athwe command line: parses, calls athwe_core, prints."""

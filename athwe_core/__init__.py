@@ -1,0 +1,2 @@
+"""Time-aware, multi-modal sequential recommendation: HM4SR and ATHWE."""
+__version__ = "0.1.0"

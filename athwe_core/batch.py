@@ -1,0 +1,90 @@
+"""The vocabulary: axes, modality order, and the one batch type that data makes and the network reads.
+
+Axes: T packed tokens, B rows (sequences or windows of one), N supervised tokens, M modalities, D hidden size, V item rows
+(row 0 = padding), F feature width, C categories, E experts, J wavelet levels, G x S attention grid (bins x slots).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+
+import torch
+from jaxtyping import Float, Float32, Int, Int64
+from torch import Tensor
+
+MODALITIES = ("id", "text", "image")
+"""The order of modalities wherever they are stacked or concatenated."""
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Rows of item tokens laid end to end: no padding anywhere.
+
+    A row is the window of one user's history; its tokens are in time order. Every token in `target_index` is asked for the
+    item that follows it: all new tokens of a window in packed batching, the last token of a row in prefix batching and in
+    evaluation.
+    """
+
+    item_ids: Int64[Tensor, " T"]
+    """Internal ids, 1..V-1."""
+    timestamps: Int64[Tensor, " T"]
+    """Unix seconds, UTC."""
+    intervals: Int64[Tensor, " T"]
+    """Seconds since the token before in the row; 0 for a row's first token."""
+    positions: Int64[Tensor, " T"]
+    """0 = oldest token of the row."""
+    offsets: Int64[Tensor, " B+1"]
+    """Row b is tokens offsets[b]..offsets[b+1]-1."""
+    rows: Int64[Tensor, " T"]
+    """Row of each token."""
+    user_index: Int64[Tensor, " B"]
+    """User of each row."""
+    target_index: Int64[Tensor, " N"]
+    """Token that is asked, increasing."""
+    target_ids: Int64[Tensor, " N"]
+    """Item that follows it."""
+    prefix_weight: Float32[Tensor, " T"]
+    """Number of prefix-batching training rows that contain the token, counted once over all windows."""
+    grid_tokens: Int64[Tensor, "G S"]
+    """Token in each slot of the attention grid, -1 = empty. A row lies in one bin, in order; a bin holds many rows."""
+    token_slots: Int64[Tensor, " T"]
+    """Flat slot of each token: the inverse of grid_tokens."""
+
+    @property
+    def num_tokens(self) -> int:
+        return int(self.item_ids.shape[0])
+
+    @property
+    def num_rows(self) -> int:
+        return int(self.user_index.shape[0])
+
+    @property
+    def num_targets(self) -> int:
+        return int(self.target_ids.shape[0])
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The batch on `device` (itself when it is there already)."""
+        return PackedBatch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """What is known of the items beside their ids: row k of each tensor belongs to item k, row 0 is padding."""
+
+    num_rows: int
+    """V."""
+    features: dict[str, Float[Tensor, "V F"]] = field(default_factory=dict)
+    """Frozen vectors by modality (text, image)."""
+    categories: Int[Tensor, "V C"] | None = None
+    """Multi-hot."""
+    clusters: dict[str, Int[Tensor, " V"]] = field(default_factory=dict)
+    """Cluster labels by modality, -1 = none."""
+
+
+@dataclass(frozen=True)
+class TimeRange:
+    """Unix seconds of the training split, which size the time tables."""
+
+    first: int
+    last: int
+    longest_interval: int

@@ -1,0 +1,1 @@
+"""Source files to records, to a prepared data set on disk, to batches."""

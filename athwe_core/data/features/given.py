@@ -1,0 +1,208 @@
+"""Item vectors, categories and cluster labels found beside the interactions.
+
+Two layouts. Published: row 0 is padding and row k >= 1 is the k-th item by first appearance in the filtered
+interactions (`txt_emb.pt`, `.safetensors` or `.npy`). Ordered: a `.npy` beside `emb_item_order.txt` (one raw id a line,
+no padding row), where row k belongs to line k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, Int32, UInt8
+
+from athwe_core.errors import DataError
+
+ORDER_FILE = "emb_item_order.txt"
+SUFFIXES = (".pt", ".safetensors", ".npy")
+STEMS = ("txt_emb", "img_emb", "cat", "txt_clusters", "img_clusters")
+
+
+@dataclass(frozen=True)
+class ItemVectors:
+    """Vectors of one modality by internal item id.
+
+    Attributes:
+        vectors: (V, F) float32, row 0 (padding) zero; a zero row elsewhere is a missing vector.
+        source: Where they came from, as a phrase.
+        notes: What the user should know, one sentence each.
+    """
+
+    vectors: Float32[np.ndarray, "V F"]
+    source: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> int:
+        """Number of items without a vector."""
+        return int(np.count_nonzero(~self.vectors[1:].any(axis=1)))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """An array of a feature file in internal item order, row 0 still as found, with the file's row of each item."""
+
+    array: Any
+    path: Path
+    rule: str
+    source_rows: Any  # (V,) row in the file, -1 where the item is absent
+
+
+def find_feature_files(folder: Path) -> list[Path]:
+    """All files of `folder` that the functions below would read, sorted by name."""
+    paths = [folder / f"{stem}{suffix}" for stem in STEMS for suffix in SUFFIXES]
+    return sorted(path for path in [*paths, folder / ORDER_FILE] if path.is_file())
+
+
+def read_vectors(folder: Path, stem: str, item_tokens: list[str]) -> ItemVectors | None:
+    """Read `txt_emb` or `img_emb`, None when there is no such file.
+
+    Args:
+        folder: Where the files lie.
+        stem: File name without suffix.
+        item_tokens: (V,) raw ids by internal id, `item_tokens[0]` the padding.
+    Returns:
+        (V, F) float32 vectors; items absent from the order file get a zero row.
+    Raises:
+        DataError: The file is unreadable, not a 2-D array of numbers, has another number of rows than items,
+            or holds NaN or infinity (the item and row are named).
+    """
+    rows = _read_rows(folder, stem, item_tokens)
+    if rows is None:
+        return None
+    if rows.array.ndim != 2 or rows.array.shape[1] == 0:
+        raise DataError(str(rows.path), "must be of shape (items, width)", rows.array.shape)
+    with np.errstate(over="ignore"):  # what overflows float32 is reported as infinite below
+        vectors = rows.array.astype(np.float32)
+    vectors[rows.source_rows < 0] = 0
+    notes = []
+    if vectors[0].any():
+        notes.append(f"{rows.path.name}: row 0 is the padding and is not zero in the file; it was set to zero")
+        vectors[0] = 0
+    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
+    if len(bad):
+        where = f"{rows.path} row {rows.source_rows[bad[0]]} (item {item_tokens[bad[0]]!r})"
+        value = float(vectors[bad[0]][~np.isfinite(vectors[bad[0]])][0])
+        remedy = f"{len(bad)} of {len(vectors) - 1} items have such a vector; encode them again, zeros mean missing"
+        raise DataError(where, "must hold finite numbers", value, remedy)
+    return ItemVectors(vectors, f"{rows.path.name}, {rows.rule}", tuple(notes))
+
+
+def read_multi_hot(folder: Path, item_tokens: list[str]) -> tuple[UInt8[np.ndarray, "V C"], str] | None:
+    """Read `cat`, a 0/1 table of categories, with its source; None when there is no such file. Raises DataError."""
+    rows = _read_rows(folder, "cat", item_tokens)
+    if rows is None:
+        return None
+    if rows.array.ndim != 2 or rows.array.shape[1] == 0:
+        raise DataError(str(rows.path), "must be of shape (items, categories)", rows.array.shape)
+    is_wrong = (rows.array != 0) & (rows.array != 1)
+    if is_wrong.any():
+        raise DataError(str(rows.path), "must hold 0 and 1 only", rows.array[is_wrong][0].item())
+    table = rows.array.astype(np.uint8)
+    table[rows.source_rows < 0] = 0
+    table[0] = 0
+    return table, f"{rows.path.name}, {rows.rule}"
+
+
+def read_clusters(folder: Path, stem: str, item_tokens: list[str]) -> Int32[np.ndarray, "V"] | None:
+    """Read `txt_clusters` or `img_clusters`: labels >= 0, -1 = none; None when there is no such file. Raises DataError."""
+    rows = _read_rows(folder, stem, item_tokens)
+    if rows is None:
+        return None
+    if rows.array.ndim != 1:
+        raise DataError(str(rows.path), "must be of shape (items,)", rows.array.shape)
+    is_wrong = (rows.array < -1) | (rows.array > np.iinfo(np.int32).max) | (rows.array != np.floor(rows.array))
+    is_wrong[0] = False
+    if is_wrong.any():
+        raise DataError(str(rows.path), "must hold whole labels >= 0, or -1 for none", rows.array[is_wrong][0].item())
+    labels = np.full(len(item_tokens), -1, dtype=np.int32)
+    has_label = rows.source_rows >= 0
+    has_label[0] = False
+    labels[has_label] = rows.array[has_label].astype(np.int32)
+    return labels
+
+
+def rows_by_order(item_tokens: list[str], order: list[str]) -> Any:
+    """Row of `order` that belongs to each internal id, (V,) int64; -1 for padding and items that `order` lacks."""
+    row_of = {token: row for row, token in enumerate(order)}
+    return np.array([-1, *(row_of.get(token, -1) for token in item_tokens[1:])], dtype=np.int64)
+
+
+def _read_rows(folder: Path, stem: str, item_tokens: list[str]) -> _Rows | None:
+    paths = [folder / f"{stem}{suffix}" for suffix in SUFFIXES if (folder / f"{stem}{suffix}").is_file()]
+    if not paths:
+        return None
+    if len(paths) > 1:
+        names = " and ".join(path.name for path in paths)
+        raise DataError(str(folder), f"holds {names}, which say the same thing twice", remedy="Keep one of them")
+    path = paths[0]
+    array = _read_array(path, stem)
+    order_path = folder / ORDER_FILE
+    num_rows = len(array) if array.ndim else 0
+    if path.suffix == ".npy" and order_path.is_file():
+        order = _read_order(order_path)
+        if num_rows != len(order):
+            raise DataError(f"rows of {path}", f"must be {len(order)}, one for each line of {ORDER_FILE}", num_rows)
+        source_rows = rows_by_order(item_tokens, order)
+        return _Rows(array[source_rows], path, f"rows by {ORDER_FILE}", source_rows)
+    if num_rows != len(item_tokens):
+        rule = f"must be {len(item_tokens)}: padding and {len(item_tokens) - 1} items in order of first appearance"
+        remedy = f"Save the vectors as .npy beside {ORDER_FILE} (one raw item id a line) to match them by id"
+        raise DataError(f"rows of {path}", rule, num_rows, remedy)
+    return _Rows(array, path, "rows by first appearance", np.arange(len(item_tokens)))
+
+
+def _read_order(path: Path) -> list[str]:
+    try:
+        order = path.read_text(encoding="utf-8-sig").rstrip("\r\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise DataError(str(path), f"must be UTF-8 text ({error.reason})") from None
+    order = [line.removesuffix("\r") for line in order]
+    seen: set[str] = set()
+    for number, token in enumerate(order, start=1):
+        if not token or token in seen:
+            raise DataError(f"{path} line {number}", "must be an item id that no other line has", token)
+        seen.add(token)
+    return order
+
+
+def _read_array(path: Path, stem: str) -> Any:
+    """Read one array of numbers; nothing is ever unpickled."""
+    try:
+        array = _read_npy(path) if path.suffix == ".npy" else _read_tensor(path, stem)
+    except DataError:
+        raise
+    except Exception as error:  # the readers raise many kinds; all mean the same to the user
+        remedy = "Save it again as a plain numeric array: numpy.save or torch.save(torch.as_tensor(x), path)"
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise DataError(str(path), f"cannot be read without unpickling objects ({reason})", remedy=remedy) from None
+    if array.dtype.kind not in "fiub":
+        raise DataError(str(path), "must hold real numbers", str(array.dtype))
+    return array
+
+
+def _read_npy(path: Path) -> Any:
+    return np.load(path, allow_pickle=False)
+
+
+def _read_tensor(path: Path, stem: str) -> Any:
+    import torch  # noqa: PLC0415  (seconds to import; needed for these two formats only)
+
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file  # noqa: PLC0415
+
+        tensors = load_file(path)
+        if stem not in tensors and len(tensors) != 1:
+            raise DataError(str(path), f"must hold one tensor or one called {stem}", sorted(tensors))
+        found = tensors[stem] if stem in tensors else next(iter(tensors.values()))
+    else:
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(found, torch.Tensor):
+        raise DataError(str(path), "must hold one tensor", type(found).__name__, "Save it with torch.save(tensor, path)")
+    if found.is_sparse or found.is_quantized or found.is_complex():
+        raise DataError(str(path), "must hold a dense tensor of real numbers", str(found.dtype))
+    found = found.detach()
+    return (found.float() if found.is_floating_point() else found).numpy()

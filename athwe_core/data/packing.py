@@ -1,0 +1,204 @@
+"""Rows of a prepared data set, and rows to `PackedBatch`: vectorised, no per-row Python loop but the bins' next-fit.
+
+A row is three numbers into the flat CSR arrays - first token, end of tokens, how many of its last tokens are supervised -
+so an epoch of 100 M interactions costs its index, never a copied prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from athwe_core.batch import PackedBatch
+
+IntArray = NDArray[np.int64]
+
+MIN_BIN_SLOTS = 64
+"""Attention bins hold at least this many slots, so that many short rows share one product."""
+
+
+class Interactions(Protocol):
+    """CSR interactions of all users in time order: what packing needs of a prepared data set."""
+
+    @property
+    def offsets(self) -> NDArray[np.int64]: ...
+    @property
+    def item_ids(self) -> NDArray[np.int32]: ...
+    @property
+    def timestamps(self) -> NDArray[np.int64]: ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows as index ranges: tokens start..stop-1 are input, the last `num_supervised` of them are asked for their next."""
+
+    start: IntArray
+    stop: IntArray
+    num_supervised: IntArray
+    user_index: IntArray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def num_targets(self) -> int:
+        return int(self.num_supervised.sum())
+
+
+def packed_rows(offsets: IntArray, *, max_length: int) -> Rows:
+    """Windows of every user's training items in which each target is supervised exactly once (METHOD 8).
+
+    Args:
+        offsets: (U+1,) CSR offsets; the last two items of a user are held out for validation and test.
+        max_length: L, most tokens in a row.
+    A history of at most L+1 training items is one row. A longer one is cut: its first window supervises L positions, each
+    later one has L - L//2 positions of context and up to L//2 new ones.
+    """
+    begin, num_inputs = offsets[:-1], np.maximum(np.diff(offsets) - 3, 0)
+    step = max_length // 2
+    extra = np.maximum(num_inputs - max_length, 0)
+    windows = np.where(num_inputs > 0, 1 + -(-extra // step), 0)
+    user = np.repeat(np.arange(len(begin)), windows)
+    rank = np.arange(len(user)) - np.repeat(np.cumsum(windows) - windows, windows)  # window number within its user
+    first_new = np.where(rank == 0, 0, max_length + (rank - 1) * step)
+    end = np.minimum(max_length + rank * step, num_inputs[user])
+    start = np.where(rank == 0, 0, first_new - (max_length - step))
+    return Rows(begin[user] + start, begin[user] + end, end - first_new, user)
+
+
+def prefix_rows(offsets: IntArray, *, max_length: int) -> Rows:
+    """One row per training target: the latest L items before it, supervised at the last."""
+    begin, num_targets = offsets[:-1], np.maximum(np.diff(offsets) - 3, 0)
+    user = np.repeat(np.arange(len(begin)), num_targets)
+    end = 1 + np.arange(len(user)) - np.repeat(np.cumsum(num_targets) - num_targets, num_targets)
+    start = np.maximum(end - max_length, 0)
+    return Rows(begin[user] + start, begin[user] + end, np.ones(len(user), np.int64), user)
+
+
+def held_out_rows(offsets: IntArray, *, split: str, max_length: int) -> Rows:
+    """One row per user for `validation` (training items in) or `test` (training + validation items in)."""
+    held_out = {"validation": 2, "test": 1}[split]
+    stop = offsets[1:] - held_out
+    start = np.maximum(stop - max_length, offsets[:-1])
+    return Rows(start, stop, np.ones(len(stop), np.int64), np.arange(len(stop)))
+
+
+def training_rows(offsets: IntArray, *, batching: str, max_length: int) -> Rows:
+    """The rows of an epoch for `packed` or `prefix` batching."""
+    return {"packed": packed_rows, "prefix": prefix_rows}[batching](offsets, max_length=max_length)
+
+
+def batch_boundaries(num_supervised: IntArray, *, batch_targets: int) -> list[tuple[int, int]]:
+    """Ranges of rows, in order, each as long as its targets stay within the budget; the last one is kept however short.
+
+    A single row larger than the budget makes a batch of its own.
+    """
+    total = np.concatenate([[0], np.cumsum(num_supervised)])
+    ranges, first = [], 0
+    while first < len(num_supervised):
+        last = int(np.searchsorted(total, total[first] + batch_targets, side="right")) - 1
+        last = max(last, first + 1)
+        ranges.append((first, last))
+        first = last
+    return ranges
+
+
+def epoch_batches(rows: Rows, *, batch_targets: int, rng: np.random.Generator, skip: int = 0) -> Iterator[IntArray]:
+    """Row indices of each batch of an epoch in the order `rng` draws, after the first `skip` batches."""
+    order = rng.permutation(len(rows))
+    for first, last in batch_boundaries(rows.num_supervised[order], batch_targets=batch_targets)[skip:]:
+        yield order[first:last]
+
+
+def _assign_bins(lengths: IntArray, bin_slots: int) -> tuple[IntArray, IntArray, int]:
+    """Bin and first slot in it of each row, next-fit over rows sorted by length, and the number of bins."""
+    bins, begins = np.empty_like(lengths), np.empty_like(lengths)
+    bin_, used = 0, 0
+    for row, length in enumerate(lengths.tolist()):
+        if used + length > bin_slots:
+            bin_, used = bin_ + 1, 0
+        bins[row], begins[row] = bin_, used
+        used += length
+    return bins, begins, bin_ + 1
+
+
+def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int) -> PackedBatch:
+    """The chosen rows as one token stream, sorted by length.
+
+    Args:
+        data: CSR interactions.
+        rows: all rows of the epoch or split.
+        chosen: indices into `rows`, at least one.
+        max_length: L, for the prefix weights.
+    """
+    chosen = chosen[np.argsort(rows.stop[chosen] - rows.start[chosen], kind="stable")]
+    start, stop, user = rows.start[chosen], rows.stop[chosen], rows.user_index[chosen]
+    lengths = stop - start
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    row = np.repeat(np.arange(len(chosen)), lengths)
+    position = np.arange(offsets[-1]) - offsets[row]
+    source = start[row] + position
+    timestamps = np.asarray(data.timestamps[source], np.int64)
+    intervals = np.diff(timestamps, prepend=timestamps[:1])
+    intervals[offsets[:-1]] = 0
+    supervised = position >= (lengths - rows.num_supervised[chosen])[row]
+    target_index = np.flatnonzero(supervised)
+    # token i (0-based) of n training items is in the prefixes that end at i+1 .. min(i+L, n-1)
+    index = source - data.offsets[user[row]]
+    num_training = data.offsets[user[row] + 1] - data.offsets[user[row]] - 2
+    weight = np.minimum(index + max_length, num_training - 1) - index
+
+    bin_slots = max(MIN_BIN_SLOTS, int(lengths.max()))
+    bins, begins, num_bins = _assign_bins(lengths, bin_slots)
+    token_slots = (bins * bin_slots + begins)[row] + position
+    grid = np.full(num_bins * bin_slots, -1, np.int64)
+    grid[token_slots] = np.arange(offsets[-1])
+
+    tensor = torch.from_numpy
+    return PackedBatch(
+        item_ids=tensor(np.asarray(data.item_ids[source], np.int64)),
+        timestamps=tensor(timestamps),
+        intervals=tensor(intervals),
+        positions=tensor(position),
+        offsets=tensor(offsets),
+        rows=tensor(row),
+        user_index=tensor(user),
+        target_index=tensor(target_index),
+        target_ids=tensor(np.asarray(data.item_ids[source[target_index] + 1], np.int64)),
+        prefix_weight=tensor(np.where(supervised, weight, 0).astype(np.float32)),
+        grid_tokens=tensor(grid.reshape(num_bins, bin_slots)),
+        token_slots=tensor(token_slots),
+    )
+
+
+@dataclass(frozen=True)
+class _FlatInteractions:
+    offsets: IntArray
+    item_ids: NDArray[np.int32]
+    timestamps: IntArray
+
+
+def pack_histories(
+    histories: Sequence[tuple[Sequence[int], Sequence[int]]], *, next_items: Sequence[int] | None = None
+) -> PackedBatch:
+    """Histories that need not be in any data set, one row each, asked for the item after the last.
+
+    Args:
+        histories: (internal item ids, unix seconds) in time order, at least one item each; already cut to max_length.
+        next_items: the item that follows each history; 0 where it is not known.
+    Rows are sorted by length: `user_index` says which history a row is. Every token weighs 1.
+    """
+    next_items = next_items if next_items is not None else [0] * len(histories)
+    lengths = np.array([len(items) for items, _ in histories], np.int64)
+    offsets = np.concatenate([[0], np.cumsum(lengths + 1)])
+    item_ids = np.concatenate([np.append(items, after) for (items, _), after in zip(histories, next_items, strict=True)])
+    timestamps = np.concatenate([np.append(times, times[-1]) for _, times in histories])
+    data = _FlatInteractions(offsets, item_ids.astype(np.int32), timestamps.astype(np.int64))
+    rows = Rows(offsets[:-1], offsets[1:] - 1, np.ones(len(lengths), np.int64), np.arange(len(lengths)))
+    batch = pack(data, rows, np.arange(len(lengths)), max_length=int(lengths.max()))
+    return replace(batch, prefix_weight=torch.ones_like(batch.prefix_weight))

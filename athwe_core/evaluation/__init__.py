@@ -1,0 +1,1 @@
+"""Full-catalogue ranking, its metrics, baselines and groups."""

@@ -1,0 +1,1 @@
+"""Loss terms: pure functions, tensors in, scalar out."""

@@ -1,0 +1,243 @@
+"""The one network: optional stages between item tables and scores (METHOD of the two papers in one place).
+
+    item tables -> + position -> [interactive MoE] -> [wavelet alignment] -> [temporal MoE]
+                -> LayerNorm + dropout -> one Transformer per modality -> scores
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from athwe_core.batch import MODALITIES, Catalogue, PackedBatch, TimeRange
+from athwe_core.config import LossesConfig, ModelConfig
+from athwe_core.nn.dropout import dropout
+from athwe_core.nn.moe import DenseTemporalMoE, InteractiveMoE, SparseTemporalMoE
+from athwe_core.nn.tables import ItemTables
+from athwe_core.nn.time_encoding import TimeEncoding, buckets_needed
+from athwe_core.nn.transformer import AttentionGrid, StackedLayerNorm, StackedTransformer
+from athwe_core.nn.wavelet import WaveletAlignment
+
+INIT_STD = 0.02
+EXPERT_INIT_STD = 0.1
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Everything a loss, a ranking or an analysis reads of one forward pass; token axes follow the batch."""
+
+    table: Float[Tensor, "V M*D"]
+    """Item tables side by side, padding row included."""
+    items: Float[Tensor, "T M*D"]
+    """The table rows of the tokens, before positions."""
+    interactive_gates: Float[Tensor, "T M E"] | None
+    temporal_input: Float[Tensor, "T M D"]
+    """What the temporal experts scale."""
+    temporal_gates: Float[Tensor, "T E"] | None
+    time: Float[Tensor, "T R"] | None
+    """Time embedding; None without temporal MoE."""
+    mixed: Float[Tensor, "T M D"]
+    """After both levels of experts, before LayerNorm."""
+    states: Float[Tensor, "M T D"]
+    """After the Transformers."""
+
+
+class Network(nn.Module):
+    """HM4SR and ATHWE; which stages exist is decided by the configuration alone.
+
+    Args:
+        model: stages and sizes.
+        losses: which auxiliary heads are needed.
+        catalogue: item features, categories and clusters; features of the configured modalities must be there.
+        time_range: of the training split.
+        generator: draws the initial weights.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        losses: LossesConfig,
+        catalogue: Catalogue,
+        time_range: TimeRange,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        D, M = model.hidden_size, len(model.modalities)
+        self.modalities = model.modalities
+        self.hidden_size = D
+        self.dropout_rate = model.dropout
+        features = {m: catalogue.features[m] for m in model.modalities if m != "id"}
+        self.tables = ItemTables(features, hidden_size=D, num_rows=catalogue.num_rows)
+        self.position = nn.Parameter(torch.empty(model.max_length, D))
+        chosen = [MODALITIES.index(m) for m in model.modalities]
+        self.interactive_moe = _interactive_moe(model, chosen) if model.interactive_moe.enabled else None
+        self.wavelet = _wavelet(model, chosen) if model.wavelet.enabled else None
+        self.time_encoding = _time_encoding(model, time_range) if model.temporal_moe.enabled else None
+        self.temporal_moe = _temporal_moe(model, self.time_encoding) if self.time_encoding is not None else None
+        self.input_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
+        self.transformer = StackedTransformer(
+            num_modalities=M,
+            hidden_size=D,
+            inner_size=model.inner_size,
+            num_layers=model.num_layers,
+            num_heads=model.num_heads,
+            dropout_rate=model.dropout,
+        )
+        self.score_weights = nn.Parameter(torch.empty(M)) if model.score_weights else None
+        # Heads of the auxiliary losses.
+        self.category_head: nn.Linear | None = None
+        if losses.cp.weight > 0 and catalogue.categories is not None:
+            self.category_head = nn.Linear(M * D, catalogue.categories.shape[1])
+        self.cluster_heads = nn.ModuleDict()
+        if losses.cluster.weight > 0:
+            for name in features:
+                if name in catalogue.clusters:
+                    self.cluster_heads[name] = nn.Linear(D, int(catalogue.clusters[name].max()) + 1)
+        self.placeholders: nn.Linear | None = None
+        if losses.pcl.weight > 0 and self.time_encoding is not None and M > 1:
+            self.placeholders = nn.Linear(self.time_encoding.width, (M - 1) * D)
+        self.reset_parameters(generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw every weight anew: the one place that sets them all.
+
+        normal(0, 0.02) for matrices and embeddings, normal(0, 0.1) for temporal experts, zeros for biases, ones for
+        LayerNorm; alpha, wavelet weights as configured; score weights equal.
+        """
+        for name, parameter in self.named_parameters():
+            leaf = name.rsplit(".", 1)[-1]
+            if "norm" in name and leaf == "weight" or leaf == "score_weights":
+                parameter.fill_(1.0)
+            elif leaf.endswith("bias"):
+                parameter.zero_()
+            elif leaf in ("experts", "shared_experts"):
+                parameter.normal_(0, EXPERT_INIT_STD, generator=generator)
+            else:
+                parameter.normal_(0, INIT_STD, generator=generator)
+        if self.interactive_moe is not None:
+            self.interactive_moe.alpha.copy_(torch.tensor(self.interactive_moe.alpha_init))
+        if self.wavelet is not None:
+            self.wavelet.weight.copy_(torch.tensor(self.wavelet.weight_init))
+
+    def forward(self, batch: PackedBatch) -> Outputs:
+        """All named outputs of a batch."""
+        M, D = len(self.modalities), self.hidden_size
+        table = self.tables()
+        items = table.index_select(0, batch.item_ids)
+        tokens = items.view(-1, M, D) + self.position[batch.positions][:, None]
+        interactive_gates = temporal_gates = time = None
+        if self.interactive_moe is not None:
+            tokens, interactive_gates = self.interactive_moe(tokens)
+        if self.wavelet is not None:
+            tokens = self.wavelet(tokens, batch.positions, batch.offsets)
+        temporal_input = tokens
+        if self.time_encoding is not None and self.temporal_moe is not None:
+            time = self.time_encoding(batch.timestamps, batch.intervals)
+            tokens, temporal_gates = self.temporal_moe(tokens, time)
+        states = self._encode(tokens.transpose(0, 1), attention_grid(batch), slice(0, M))
+        return Outputs(
+            table=table,
+            items=items,
+            interactive_gates=interactive_gates,
+            temporal_input=temporal_input,
+            temporal_gates=temporal_gates,
+            time=time,
+            mixed=tokens,
+            states=states,
+        )
+
+    def placeholder_states(
+        self, outputs: Outputs, batch: PackedBatch, replaced: Bool[Tensor, " T"]
+    ) -> Float[Tensor, "M-1 T D"]:
+        """States of text and image when the replaced tokens hold the time placeholder instead (eq. 24)."""
+        assert self.placeholders is not None, "the network has no placeholders: losses.pcl.weight is 0"
+        M, D = len(self.modalities), self.hidden_size
+        placeholder = self.placeholders(outputs.time).view(-1, M - 1, D)
+        tokens = torch.where(replaced[:, None, None], placeholder, outputs.mixed[:, 1:])
+        return self._encode(tokens.transpose(0, 1), attention_grid(batch), slice(1, M))
+
+    def _encode(self, tokens: Float[Tensor, "m T D"], grid: AttentionGrid, chosen: slice) -> Float[Tensor, "m T D"]:
+        normal = dropout(self.input_norm(tokens, chosen), self.dropout_rate, training=self.training)
+        return self.transformer(normal, grid, chosen)
+
+    def user_vectors(self, states: Float[Tensor, "M N D"]) -> Float[Tensor, "N M*D"]:
+        """The vectors whose product with the item table is the score (eq. 19)."""
+        if self.score_weights is not None:
+            states = states * self.score_weights.softmax(0)[:, None, None]
+        return states.transpose(0, 1).flatten(1)
+
+
+def attention_grid(batch: PackedBatch) -> AttentionGrid:
+    """The attention pattern of a batch."""
+    return AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
+
+
+def _interactive_moe(model: ModelConfig, chosen: list[int]) -> InteractiveMoE:
+    section = model.interactive_moe
+    return InteractiveMoE(
+        hidden_size=model.hidden_size,
+        num_modalities=len(chosen),
+        num_experts=section.num_experts,
+        alpha_init=tuple(section.alpha_init[i] for i in chosen),
+    )
+
+
+def _wavelet(model: ModelConfig, chosen: list[int]) -> WaveletAlignment:
+    section = model.wavelet
+    return WaveletAlignment(
+        hidden_size=model.hidden_size,
+        num_modalities=len(chosen),
+        name=section.name,
+        levels=section.levels,
+        form=section.form,
+        weight_init=tuple(section.weight_init[i] for i in chosen),
+    )
+
+
+def _time_encoding(model: ModelConfig, time_range: TimeRange) -> TimeEncoding:
+    section = model.time_encoding
+    num_buckets = section.num_buckets
+    if num_buckets is None:
+        num_buckets = buckets_needed(
+            section.kind,
+            longest_interval=time_range.longest_interval,
+            span_seconds=time_range.last - time_range.first,
+            buckets_per_log2=section.buckets_per_log2,
+        )
+    return TimeEncoding(
+        kind=section.kind,
+        hidden_size=model.hidden_size,
+        time_unit=section.time_unit,
+        buckets_per_log2=section.buckets_per_log2,
+        num_buckets=num_buckets,
+        saturation_seconds=section.saturation_seconds,
+        frequency=section.frequency,
+        origin_seconds=time_range.first,
+    )
+
+
+def _temporal_moe(model: ModelConfig, time_encoding: TimeEncoding) -> DenseTemporalMoE | SparseTemporalMoE:
+    section = model.temporal_moe
+    if section.kind == "dense":
+        return DenseTemporalMoE(
+            hidden_size=model.hidden_size,
+            num_modalities=len(model.modalities),
+            time_width=time_encoding.width,
+            num_experts=section.num_experts,
+            experts_trainable=section.trainable,
+        )
+    return SparseTemporalMoE(
+        hidden_size=model.hidden_size,
+        num_modalities=len(model.modalities),
+        time_width=time_encoding.width,
+        num_experts=section.num_experts,
+        num_shared=section.num_shared,
+        top_k=section.top_k,
+        dropout_rate=model.dropout,
+        experts_trainable=section.trainable,
+    )

@@ -1,0 +1,128 @@
+"""One Transformer per modality, stacked: every weight has a leading modality axis, every product is batched over it."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
+
+from athwe_core.nn.dropout import dropout
+
+LAYER_NORM_EPS = 1e-12
+
+
+class StackedLayerNorm(nn.Module):
+    """Layer normalisation with its own scale and shift for each modality."""
+
+    def __init__(self, *, num_modalities: int, hidden_size: int) -> None:
+        super().__init__()
+        # Parameters.
+        self.weight = nn.Parameter(torch.empty(num_modalities, 1, hidden_size))
+        self.bias = nn.Parameter(torch.empty(num_modalities, 1, hidden_size))
+
+    def forward(self, x: Float[Tensor, "m T D"], chosen: slice) -> Float[Tensor, "m T D"]:
+        normal = F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
+        return torch.addcmul(self.bias[chosen], normal, self.weight[chosen])
+
+
+class AttentionGrid:
+    """The attention pattern of a batch: rows laid into bins of S slots, each slot attends to earlier slots of its row.
+
+    One product over all bins instead of one per length; the mask is block-diagonal and causal. An empty slot repeats token 0
+    and attends only to empty slots: nothing reads it.
+    """
+
+    def __init__(self, grid_tokens: Int64[Tensor, "G S"], token_slots: Int64[Tensor, " T"], rows: Int64[Tensor, " T"]) -> None:
+        self.shape = grid_tokens.shape
+        self.slot_tokens = grid_tokens.clamp(min=0).flatten()
+        self.token_slots = token_slots
+        row_of_slot = torch.where(grid_tokens >= 0, rows[grid_tokens.clamp(min=0)], -1)
+        same_row = row_of_slot[:, :, None] == row_of_slot[:, None, :]
+        self.allowed: Bool[Tensor, "G S S"] = same_row.tril_()
+        self.bias = torch.zeros(self.shape[0], 1, *self.allowed.shape[1:], device=rows.device)
+        self.bias.masked_fill_(~self.allowed[:, None], -math.inf)
+
+
+class StackedTransformer(nn.Module):
+    """Post-norm Transformer encoders with exact gelu, causal within each row (HM4SR eq. 18).
+
+    Args:
+        num_modalities: M, encoders stacked.
+        hidden_size, inner_size, num_layers, num_heads: as usual; num_heads divides hidden_size.
+        dropout_rate: on attention weights and on both sublayers' outputs, in [0, 1).
+    """
+
+    def __init__(
+        self,
+        *,
+        num_modalities: int,
+        hidden_size: int,
+        inner_size: int,
+        num_layers: int,
+        num_heads: int,
+        dropout_rate: float,
+    ) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            TransformerLayer(
+                num_modalities=num_modalities,
+                hidden_size=hidden_size,
+                inner_size=inner_size,
+                num_heads=num_heads,
+                dropout_rate=dropout_rate,
+            )
+            for _ in range(num_layers)
+        )
+
+    def forward(self, x: Float[Tensor, "m T D"], grid: AttentionGrid, chosen: slice) -> Float[Tensor, "m T D"]:
+        """States of each token; `chosen` says which of the M encoders the m leading slices of x belong to."""
+        for layer in self.layers:
+            x = layer(x, grid, chosen)
+        return x
+
+
+class TransformerLayer(nn.Module):
+    """Attention and feed-forward sublayers of all modalities, each added to its input and normalised."""
+
+    def __init__(
+        self, *, num_modalities: int, hidden_size: int, inner_size: int, num_heads: int, dropout_rate: float
+    ) -> None:
+        super().__init__()
+        M, D, inner = num_modalities, hidden_size, inner_size
+        self.num_heads = num_heads
+        self.dropout_rate = dropout_rate
+        # Parameters. The three blocks of qkv are query, key, value.
+        self.qkv_weight = nn.Parameter(torch.empty(M, D, 3 * D))
+        self.qkv_bias = nn.Parameter(torch.empty(M, 1, 3 * D))
+        self.out_weight = nn.Parameter(torch.empty(M, D, D))
+        self.out_bias = nn.Parameter(torch.empty(M, 1, D))
+        self.inner_weight = nn.Parameter(torch.empty(M, D, inner))
+        self.inner_bias = nn.Parameter(torch.empty(M, 1, inner))
+        self.outer_weight = nn.Parameter(torch.empty(M, inner, D))
+        self.outer_bias = nn.Parameter(torch.empty(M, 1, D))
+        self.attention_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
+        self.feed_forward_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
+
+    def forward(self, x: Tensor, grid: AttentionGrid, chosen: slice) -> Tensor:
+        attended = torch.baddbmm(self.out_bias[chosen], self._attend(x, grid, chosen), self.out_weight[chosen])
+        x = self.attention_norm(x + self._drop(attended), chosen)
+        inner = F.gelu(torch.baddbmm(self.inner_bias[chosen], x, self.inner_weight[chosen]))
+        outer = torch.baddbmm(self.outer_bias[chosen], inner, self.outer_weight[chosen])
+        return self.feed_forward_norm(x + self._drop(outer), chosen)
+
+    def _attend(self, x: Tensor, grid: AttentionGrid, chosen: slice) -> Tensor:
+        m, T, D = x.shape
+        (G, S), H = grid.shape, self.num_heads
+        qkv = torch.baddbmm(self.qkv_bias[chosen], x, self.qkv_weight[chosen])
+        slots = qkv.index_select(1, grid.slot_tokens).view(m, G, S, 3, H, D // H)
+        query, key, value = slots.permute(3, 1, 0, 4, 2, 5).reshape(3, G, m * H, S, D // H)
+        scores = query @ key.transpose(-1, -2) * (D // H) ** -0.5 + grid.bias
+        attended = self._drop(scores.softmax(-1)) @ value
+        flat = attended.view(G, m, H, S, D // H).permute(1, 0, 3, 2, 4).reshape(m, G * S, D)
+        return flat.index_select(1, grid.token_slots)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return dropout(x, self.dropout_rate, training=self.training)
