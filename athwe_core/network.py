@@ -1,7 +1,7 @@
 """The one network: optional stages between item tables and scores (METHOD of the two papers in one place).
 
-    item tables -> + position -> [interactive MoE] -> [wavelet alignment] -> [temporal MoE]
-                -> LayerNorm + dropout -> one Transformer per modality -> scores
+item tables -> + position -> [interactive MoE] -> [wavelet alignment] -> [temporal MoE]
+            -> LayerNorm + dropout -> one Transformer per modality -> scores
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from athwe_core.batch import MODALITIES, Catalogue, PackedBatch, TimeRange
@@ -41,8 +41,10 @@ class Outputs:
     """Time embedding; None without temporal MoE."""
     mixed: Float[Tensor, "T M D"]
     """After both levels of experts, before LayerNorm."""
-    states: Float[Tensor, "M T D"]
-    """After the Transformers."""
+    grid: AttentionGrid
+    """Which tokens attend to which."""
+    states: Float[Tensor, "M N D"]
+    """After the Transformers, at the supervised tokens."""
 
 
 class Network(nn.Module):
@@ -53,6 +55,7 @@ class Network(nn.Module):
         losses: which auxiliary heads are needed.
         catalogue: item features, categories and clusters; features of the configured modalities must be there.
         time_range: of the training split.
+        compute_dtype: dtype of the item projections while training.
         generator: draws the initial weights.
     """
 
@@ -63,6 +66,7 @@ class Network(nn.Module):
         catalogue: Catalogue,
         time_range: TimeRange,
         *,
+        compute_dtype: torch.dtype = torch.float32,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -71,7 +75,7 @@ class Network(nn.Module):
         self.hidden_size = D
         self.dropout_rate = model.dropout
         features = {m: catalogue.features[m] for m in model.modalities if m != "id"}
-        self.tables = ItemTables(features, hidden_size=D, num_rows=catalogue.num_rows)
+        self.tables = ItemTables(features, hidden_size=D, num_rows=catalogue.num_rows, compute_dtype=compute_dtype)
         self.position = nn.Parameter(torch.empty(model.max_length, D))
         chosen = [MODALITIES.index(m) for m in model.modalities]
         self.interactive_moe = _interactive_moe(model, chosen) if model.interactive_moe.enabled else None
@@ -111,7 +115,7 @@ class Network(nn.Module):
         """
         for name, parameter in self.named_parameters():
             leaf = name.rsplit(".", 1)[-1]
-            if "norm" in name and leaf == "weight" or leaf == "score_weights":
+            if ("norm" in name and leaf == "weight") or leaf == "score_weights":
                 parameter.fill_(1.0)
             elif leaf.endswith("bias"):
                 parameter.zero_()
@@ -124,10 +128,11 @@ class Network(nn.Module):
         if self.wavelet is not None:
             self.wavelet.weight.copy_(torch.tensor(self.wavelet.weight_init))
 
-    def forward(self, batch: PackedBatch) -> Outputs:
-        """All named outputs of a batch."""
+    def forward(self, batch: PackedBatch, table: Float[Tensor, "V M*D"] | None = None) -> Outputs:
+        """All named outputs of a batch; `table` is `self.tables()` where many batches share it."""
         M, D = len(self.modalities), self.hidden_size
-        table = self.tables()
+        if table is None:
+            table = self.tables()
         items = table.index_select(0, batch.item_ids)
         tokens = items.view(-1, M, D) + self.position[batch.positions][:, None]
         interactive_gates = temporal_gates = time = None
@@ -139,7 +144,8 @@ class Network(nn.Module):
         if self.time_encoding is not None and self.temporal_moe is not None:
             time = self.time_encoding(batch.timestamps, batch.intervals)
             tokens, temporal_gates = self.temporal_moe(tokens, time)
-        states = self._encode(tokens.transpose(0, 1), attention_grid(batch), slice(0, M))
+        grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
+        states = self._encode(tokens.transpose(0, 1), grid, slice(0, M), batch.target_index)
         return Outputs(
             table=table,
             items=items,
@@ -148,33 +154,31 @@ class Network(nn.Module):
             temporal_gates=temporal_gates,
             time=time,
             mixed=tokens,
+            grid=grid,
             states=states,
         )
 
     def placeholder_states(
         self, outputs: Outputs, batch: PackedBatch, replaced: Bool[Tensor, " T"]
-    ) -> Float[Tensor, "M-1 T D"]:
-        """States of text and image when the replaced tokens hold the time placeholder instead (eq. 24)."""
+    ) -> Float[Tensor, "M-1 N D"]:
+        """States of text and image at the supervised tokens when the replaced tokens hold the time placeholder instead (eq. 24)."""
         assert self.placeholders is not None, "the network has no placeholders: losses.pcl.weight is 0"
         M, D = len(self.modalities), self.hidden_size
         placeholder = self.placeholders(outputs.time).view(-1, M - 1, D)
         tokens = torch.where(replaced[:, None, None], placeholder, outputs.mixed[:, 1:])
-        return self._encode(tokens.transpose(0, 1), attention_grid(batch), slice(1, M))
+        return self._encode(tokens.transpose(0, 1), outputs.grid, slice(1, M), batch.target_index)
 
-    def _encode(self, tokens: Float[Tensor, "m T D"], grid: AttentionGrid, chosen: slice) -> Float[Tensor, "m T D"]:
+    def _encode(
+        self, tokens: Float[Tensor, "m T D"], grid: AttentionGrid, chosen: slice, wanted: Int64[Tensor, " N"]
+    ) -> Float[Tensor, "m N D"]:
         normal = dropout(self.input_norm(tokens, chosen), self.dropout_rate, training=self.training)
-        return self.transformer(normal, grid, chosen)
+        return self.transformer(normal, grid, chosen, wanted)
 
     def user_vectors(self, states: Float[Tensor, "M N D"]) -> Float[Tensor, "N M*D"]:
         """The vectors whose product with the item table is the score (eq. 19)."""
         if self.score_weights is not None:
             states = states * self.score_weights.softmax(0)[:, None, None]
         return states.transpose(0, 1).flatten(1)
-
-
-def attention_grid(batch: PackedBatch) -> AttentionGrid:
-    """The attention pattern of a batch."""
-    return AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
 
 
 def _interactive_moe(model: ModelConfig, chosen: list[int]) -> InteractiveMoE:

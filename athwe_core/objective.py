@@ -27,11 +27,12 @@ def placeholder_mask(
     if batching == "packed":
         return draw < mask_share
     # rank of each token among the draws of its row: sorted by (row, draw), then counted from the row's first token
-    order = torch.argsort(batch.rows.double() + draw.double())
+    by_draw = torch.argsort(draw)
+    order = by_draw[torch.argsort(batch.rows[by_draw], stable=True)]
     rank = torch.empty_like(order)
     rank[order] = torch.arange(batch.num_tokens, device=order.device)
     rank = rank - batch.offsets[batch.rows]
-    share = (batch.offsets.diff().double() * mask_share + 1e-9).floor()  # 0.3 * 10 is 3, not 2.999...
+    share = (batch.offsets.diff() * mask_share + 1e-4).floor()  # 0.3 * 10 is 3, not 2.999...
     return rank < share[batch.rows]
 
 
@@ -51,12 +52,10 @@ def loss_terms(
         replaced: tokens that hold the placeholder, for pcl.
         compute_dtype: dtype of the catalogue's products.
     """
-    states = outputs.states[:, batch.target_index]
+    states = outputs.states
     vectors = network.user_vectors(states)
     terms = {
-        "ce": catalogue_cross_entropy(
-            vectors, outputs.table[1:], batch.target_ids - 1, compute_dtype=compute_dtype
-        )
+        "ce": catalogue_cross_entropy(vectors, outputs.table[1:], batch.target_ids - 1, compute_dtype=compute_dtype)
     }
     if losses.cp.weight > 0 and network.category_head is not None:
         assert catalogue.categories is not None
@@ -73,12 +72,18 @@ def loss_terms(
     if losses.pcl.weight > 0 and network.placeholders is not None:
         assert bias is not None
         assert replaced is not None, "pcl needs the mask of replaced tokens"
-        augmented = network.placeholder_states(outputs, batch, replaced)[:, batch.target_index]
-        terms["pcl"] = contrastive_loss(states[1:], augmented, bias, temperature=losses.pcl.temperature)
+        augmented = network.placeholder_states(outputs, batch, replaced)
+        pairs = zip(states[1:], augmented, strict=True)
+        found = [contrastive_loss(own, other, bias, temperature=losses.pcl.temperature) for own, other in pairs]
+        terms["pcl"] = torch.stack(found).mean()  # eq. 26
     if losses.cluster.weight > 0 and len(network.cluster_heads) > 0:
         D = network.hidden_size
         found = [
-            cluster_loss(head(outputs.items[:, D * m : D * (m + 1)]), catalogue.clusters[name][batch.item_ids], batch.prefix_weight)
+            cluster_loss(
+                head(outputs.items[:, D * m : D * (m + 1)]),
+                catalogue.clusters[name][batch.item_ids],
+                batch.prefix_weight,
+            )
             for m, name in enumerate(network.modalities)
             if m > 0 and name in network.cluster_heads
             for head in [network.cluster_heads[name]]

@@ -122,7 +122,9 @@ def published_network(
     state["time_encoding.origin"] = own["time_encoding.origin"]
     for key, value in own.items():
         if key not in state:
-            raise CheckpointError("published weights", f"lack what becomes {key}", remedy="Is it another network's file?")
+            raise CheckpointError(
+                "published weights", f"lack what becomes {key}", remedy="Is it another network's file?"
+            )
         if state[key].shape != value.shape:
             rule = f"must have shape {tuple(value.shape)} as {key}"
             raise CheckpointError("published weights", rule, tuple(state[key].shape), f"Hidden size was read as {D}")
@@ -139,7 +141,6 @@ def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
 def _translate(weights: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
     """Published names and layouts to ours; ours keeps matrices input-first and stacked over modalities."""
     w = _Weights(weights)
-    D = config.model.hidden_size
     state = {
         "tables.id": w["item_embedding.weight"],
         "position": w["position_embedding.weight"],
@@ -290,9 +291,14 @@ def _select(name: str, expected: Tensor, batch: PackedBatch) -> Tensor:
 
 
 def _golden_outputs(
-    network: Network, config: Config, outputs: Outputs, batch: PackedBatch, catalogue: Catalogue, golden: Mapping[str, Tensor]
+    network: Network,
+    config: Config,
+    outputs: Outputs,
+    batch: PackedBatch,
+    catalogue: Catalogue,
+    golden: Mapping[str, Tensor],
 ) -> dict[str, Tensor]:
-    states = outputs.states[:, batch.target_index]
+    states = outputs.states
     vectors = network.user_vectors(states)
     found = {"scores": vectors @ outputs.table.T}
     if outputs.time is not None:
@@ -320,5 +326,6 @@ def _golden_wavelet(network: Network, tokens: Tensor) -> dict[str, Tensor]:
     offsets = torch.arange(B + 1) * L
     residual = (network.wavelet(x, torch.arange(L).repeat(B), offsets) - x).view(B, L, *x.shape[1:])
     return {
-        f"wavelet_residual_{'id' if m == 'id' else PARTS[m]}": residual[:, :, i] for i, m in enumerate(network.modalities)
+        f"wavelet_residual_{'id' if m == 'id' else PARTS[m]}": residual[:, :, i]
+        for i, m in enumerate(network.modalities)
     }

@@ -2,8 +2,8 @@
 
     python examples/check_published_parity.py tests/golden/hm4sr.npz
 
-Reads any .npz with `w.*` (published weights), `in.*` and `out.*` entries. Exit code 1 above tolerance: 1e-4 on states and
-losses, 1e-3 on scores.
+Reads any .npz with `w.*` (published weights), `in.*` and `out.*` entries. Exit code 1 above tolerance: 1e-4 on states
+and losses, 1e-3 on scores.
 """
 
 import argparse

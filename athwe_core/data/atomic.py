@@ -34,13 +34,18 @@ class AtomicTable:
     types: dict[str, str]
 
 
+def atomic_paths(folder: Path, name: str, kind: str) -> tuple[Path, Path]:
+    """Where an atomic file of `kind` (`inter` or `item`) may be."""
+    return folder / f"{name}.{kind}", folder / f"{name}.{kind}.gz"
+
+
 def find_atomic(folder: Path, name: str, kind: str) -> Path | None:
     """Return `folder/NAME.kind` or `folder/NAME.kind.gz`, None when neither exists.
 
     Raises:
         DataError: Both exist: which one counts would be a guess.
     """
-    found = [path for path in (folder / f"{name}.{kind}", folder / f"{name}.{kind}.gz") if path.is_file()]
+    found = [path for path in atomic_paths(folder, name, kind) if path.is_file()]
     if len(found) > 1:
         raise DataError(str(folder), f"holds both {found[0].name} and {found[1].name}", remedy="Keep one of them")
     return found[0] if found else None
@@ -68,7 +73,7 @@ def read_records(folder: Path, name: str) -> Records:
     timestamps = _whole_seconds(table, "timestamp")
     notes = []
     if timestamps.max() > _YEAR_5138:
-        notes.append(f"{path.name}: times reach {timestamps.max()}, which looks like milliseconds; seconds are expected")
+        notes.append(f"{path.name}: times reach {timestamps.max()}: milliseconds? Seconds are expected")
     items, item_notes = _read_items(folder, name)
     frame = table.frame
     return Records(frame["user_id"], frame["item_id"], timestamps, items, (*notes, *item_notes))

@@ -1,10 +1,10 @@
-"""The demo data set: generated users with planted tastes, drift, seasons and baskets, so that each stage finds something.
+"""The demo data set: generated users with planted tastes, drift, seasons and baskets: each stage has something to find.
 
-* identity: each item has three links that buyers often follow next (a Markov chain);
+* identity: each item has three links that buyers follow now and then (a Markov chain);
 * text and image: tastes live in topics (shown by text) and styles (shown by images);
 * intervals: a long gap changes taste and interest, so older items count less behind it;
 * absolute time: half of the items sell around one day of the year;
-* order: baskets hold several items at one time, in the order in which links led to them.
+* order: baskets hold several items at one time; each may lead to a linked item or to a group that goes with its own.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from jaxtyping import Float32, Float64, Int64
 
 from athwe_core.data.demo_catalogue import (
     LINK_SHARES,
-    STYLES,
     TOPICS,
     Catalogue,
     image_vectors,
@@ -38,8 +37,9 @@ DAY = 86_400  # seconds
 _FIRST_DAY = 14_610  # 2010-01-01, in days since 1970
 _BASKET, _NEAR, _FAR = 0, 1, 2
 _STEP_SHARES = (0.3, 0.4, 0.3)
-_FOLLOW_SHARES = np.array([0.6, 0.35, 0.0])  # how often a link decides, for basket, near and far
+_FOLLOW_SHARES = np.array([0.14, 0.08, 0.0])  # how often a link decides, for basket, near and far
 _MIN_LENGTH, _MEAN_EXTRA, _MAX_LENGTH = 6, 4.0, 60
+_COMPLEMENT_SHARE = 0.5  # of the other basket steps: an item of the next group, which goes with this one
 _NUM_INTERESTS = 3
 _NUM_CANDIDATES = 24
 _INTEREST_DAYS, _TASTE_DAYS = 60.0, 300.0  # time scales of changing interest and drifting taste
@@ -51,8 +51,8 @@ class DemoData:
 
     records: Records
     order: list[str]
-    text: Float32[np.ndarray, "N F"]
-    image: Float32[np.ndarray, "N F"]
+    text: Float32[np.ndarray, "N F_text"]
+    image: Float32[np.ndarray, "N F_image"]
     text_clusters: Int64[np.ndarray, "N"]
     image_clusters: Int64[np.ndarray, "N"]
 
@@ -127,8 +127,16 @@ def _simulate(
         is_new = rng.random(len(active)) < 1 - np.exp(-gaps / _INTEREST_DAYS)
         drawn = interests[active, rng.integers(_NUM_INTERESTS, size=len(active))]
         interest[active] = np.where(is_new, drawn, interest[active])
+        complements = (kinds == _BASKET) & (rng.random(len(active)) < _COMPLEMENT_SHARE)
+        groups = (interest[active] + complements) % len(group_shares)
         history[active, step] = _choose(
-            catalogue, history[active, :step], kinds, interest[active], tastes[active], days[active], rng
+            catalogue,
+            history=history[active, :step],
+            kinds=kinds,
+            groups=groups,
+            tastes=tastes[active],
+            days=days[active],
+            rng=rng,
         )
         times[active, step] = (days[active] * DAY).astype(np.int64)
     is_real = np.arange(history.shape[1]) < lengths[:, None]
@@ -143,15 +151,16 @@ def _gaps_in_days(kinds: Int64[np.ndarray, "n"], rng: np.random.Generator) -> Fl
 
 def _choose(
     catalogue: Catalogue,
+    *,
     history: Int64[np.ndarray, "n t"],
     kinds: Int64[np.ndarray, "n"],
-    interest: Int64[np.ndarray, "n"],
+    groups: Int64[np.ndarray, "n"],
     tastes: Float32[np.ndarray, "n K"],
     days: Float64[np.ndarray, "n"],
     rng: np.random.Generator,
 ) -> Int64[np.ndarray, "n"]:
-    """One item a user: a link of the item before, or the best of a group's candidates by taste, season and chance."""
-    candidates = catalogue.draw(interest, _NUM_CANDIDATES, rng)
+    """One item a user: a link of the item before, or a group's best candidate by taste, season and chance."""
+    candidates = catalogue.draw(groups, _NUM_CANDIDATES, rng)
     angle = 2 * np.pi * (days % 365.25) / 365.25
     scores = 0.9 * np.einsum("nk,nck->nc", tastes, catalogue.tastes[candidates]).astype(np.float64)
     scores += catalogue.peak_strengths[candidates] * np.cos(angle[:, None] - catalogue.peaks[candidates])

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from athwe_core.data.records import ItemTable
 
-GROUPS = tuple(
-    "tent lamp kettle drone scarf puzzle guitar bicycle candle camera backpack teapot "
-    "telescope skateboard blanket headset racket aquarium".split()
+GROUPS = (
+    *("tent", "lamp", "kettle", "drone", "scarf", "puzzle", "guitar", "bicycle", "candle"),
+    *("camera", "backpack", "teapot", "telescope", "skateboard", "blanket", "headset", "racket", "aquarium"),
 )
 TOPICS = ("classic", "travel", "family", "professional")
 STYLES = ("striped", "wooden", "neon", "floral", "metallic", "pastel")
@@ -49,8 +49,8 @@ class Catalogue:
     peaks: Float64[np.ndarray, "N"]
     peak_strengths: Float64[np.ndarray, "N"]
     links: Int64[np.ndarray, "N 3"]
-    cumulative: Float64[np.ndarray, "N+1"]
-    group_starts: Int64[np.ndarray, "G+1"]
+    cumulative: Float64[np.ndarray, "N_plus_1"]
+    group_starts: Int64[np.ndarray, "G_plus_1"]
 
     def draw(
         self, groups: Int64[np.ndarray, "n"], count: int, rng: np.random.Generator
@@ -66,27 +66,24 @@ def make_catalogue(num_items: int, rng: np.random.Generator) -> Catalogue:
     """Plant the structure of `num_items` items."""
     num_groups = len(GROUPS)
     shares = (np.arange(num_groups) + 4.0) ** -0.5
-    groups = np.sort(np.concatenate([np.arange(num_groups), rng.choice(
-        num_groups, num_items - num_groups, p=shares / shares.sum()
-    )]))
+    others = rng.choice(num_groups, num_items - num_groups, p=shares / shares.sum())
+    groups = np.sort(np.concatenate([np.arange(num_groups), others]))  # no group stays empty
     group_starts = np.searchsorted(groups, np.arange(num_groups + 1))
     topics = rng.integers(len(TOPICS), size=num_items)
     styles = rng.integers(len(STYLES), size=num_items)
-    tastes = np.concatenate(
-        [_near(rng, len(TOPICS), topics), _near(rng, len(STYLES), styles)], axis=1
-    ).astype(np.float32)
+    tastes = np.concatenate([_near(rng, len(TOPICS), topics), _near(rng, len(STYLES), styles)], axis=1)
     rank = np.arange(num_items) - group_starts[groups]
     size = np.diff(group_starts)[groups]
-    popularity = (rank / size + 0.06) ** -0.8 / size  # the same skew in small and large groups and catalogues
+    popularity = (rank / size + 0.04) ** -1.0 / size  # the same skew in small and large groups and catalogues
     popularity *= shares[groups]
     return Catalogue(
         tokens=[f"item-{number + 1:04d}" for number in rng.permutation(num_items)],
         groups=groups,
         topics=topics,
         styles=styles,
-        tastes=tastes,
+        tastes=tastes.astype(np.float32),
         peaks=rng.uniform(0, 2 * np.pi, num_items),
-        peak_strengths=np.where(rng.random(num_items) < 0.5, 2.0, 0.0),
+        peak_strengths=np.where(rng.random(num_items) < 0.5, 2.5, 0.0),
         links=_make_links(groups, group_starts, tastes, rng),
         cumulative=np.concatenate([[0.0], np.cumsum(popularity)]),
         group_starts=group_starts,
@@ -101,8 +98,8 @@ def _near(rng: np.random.Generator, num_centres: int, labels: Int64[np.ndarray, 
 
 def _make_links(
     groups: Int64[np.ndarray, "N"],
-    group_starts: Int64[np.ndarray, "G+1"],
-    tastes: Float32[np.ndarray, "N K"],
+    group_starts: Int64[np.ndarray, "G_plus_1"],
+    tastes: Float64[np.ndarray, "N K"],
     rng: np.random.Generator,
 ) -> Int64[np.ndarray, "N 3"]:
     """A sequel in the same group and complements in the next two, each the nearest of a few in taste."""
@@ -110,7 +107,7 @@ def _make_links(
     columns = []
     for shift in range(3):
         target = (groups + shift) % num_groups
-        spread = rng.random((num_items, 12)) * np.diff(group_starts)[target][:, None]
+        spread = rng.random((num_items, 30)) * np.diff(group_starts)[target][:, None]
         candidates = group_starts[target][:, None] + spread.astype(np.int64)
         distance = ((tastes[candidates] - tastes[:, None]) ** 2).sum(axis=2)
         distance[candidates == np.arange(num_items)[:, None]] = np.inf
@@ -136,7 +133,7 @@ def _codes(rng: np.random.Generator, labels: Int64[np.ndarray, "N"], count: int)
 
 
 def _mix(
-    signal: list[Float64[np.ndarray, "N k"]], width: int, missing: float, rng: np.random.Generator
+    signal: list[Float[np.ndarray, "N _"]], width: int, missing: float, rng: np.random.Generator
 ) -> Float32[np.ndarray, "N F"]:
     """Rotate signal and nuisance into `width` directions, add a little noise, scale elements to about 1."""
     num_items = len(signal[0])

@@ -21,9 +21,7 @@ def first_occurrences(
     return is_first
 
 
-def k_core(
-    users: Int64[np.ndarray, "I"], items: Int64[np.ndarray, "I"], *, minimum: int
-) -> Bool[np.ndarray, "I"]:
+def k_core(users: Int64[np.ndarray, "I"], items: Int64[np.ndarray, "I"], *, minimum: int) -> Bool[np.ndarray, "I"]:
     """Mark the rows of the largest subset in which each user and each item has at least `minimum` rows.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from athwe_core.errors import ConfigError
 
 TieOrder = Literal["file", "item", "random"]
+LEAST_INTERACTIONS = 3  # one each for training, validation and test
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class PrepareOptions:
     def __post_init__(self) -> None:
         if self.tie_order not in get_args(TieOrder):
             raise ConfigError("tie_order", f"must be one of {', '.join(get_args(TieOrder))}", self.tie_order)
-        least = {"min_interactions": 3, "max_categories": 1, "text_width": 1, "seed": 0}
+        least = {"min_interactions": LEAST_INTERACTIONS, "max_categories": 1, "text_width": 1, "seed": 0}
         for name, minimum in {**least, "demo_users": 100, "demo_items": 100}.items():
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < minimum:

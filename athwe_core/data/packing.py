@@ -196,7 +196,9 @@ def pack_histories(
     next_items = next_items if next_items is not None else [0] * len(histories)
     lengths = np.array([len(items) for items, _ in histories], np.int64)
     offsets = np.concatenate([[0], np.cumsum(lengths + 1)])
-    item_ids = np.concatenate([np.append(items, after) for (items, _), after in zip(histories, next_items, strict=True)])
+    item_ids = np.concatenate(
+        [np.append(items, after) for (items, _), after in zip(histories, next_items, strict=True)]
+    )
     timestamps = np.concatenate([np.append(times, times[-1]) for _, times in histories])
     data = _FlatInteractions(offsets, item_ids.astype(np.int32), timestamps.astype(np.int64))
     rows = Rows(offsets[:-1], offsets[1:] - 1, np.ones(len(lengths), np.int64), np.arange(len(lengths)))

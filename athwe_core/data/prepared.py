@@ -16,7 +16,7 @@ from jaxtyping import Int32, Int64
 
 import athwe_core
 from athwe_core.data import demo
-from athwe_core.data.atomic import find_atomic, read_records
+from athwe_core.data.atomic import atomic_paths, find_atomic, read_records
 from athwe_core.data.features.collect import ItemFeatures, collect_features
 from athwe_core.data.features.given import find_feature_files
 from athwe_core.data.filtering import first_occurrences, k_core, refuse_too_few
@@ -40,7 +40,7 @@ from athwe_core.data.store import (
 )
 from athwe_core.errors import DataError
 
-__all__ = ["PrepareOptions", "PreparedDataset", "list_versions", "open_prepared", "prepare", "available_datasets"]
+__all__ = ["PrepareOptions", "PreparedDataset", "available_datasets", "list_versions", "open_prepared", "prepare"]
 
 DEMO = "demo"
 
@@ -53,7 +53,7 @@ def _ignore(_message: str) -> None:
 class _Interactions:
     """Filtered interactions in user and time order; items are internal ids, `item_tokens[0]` is the padding."""
 
-    offsets: Int64[np.ndarray, "U+1"]
+    offsets: Int64[np.ndarray, "U_plus_1"]
     item_ids: Int32[np.ndarray, "I"]
     timestamps: Int64[np.ndarray, "I"]
     user_tokens: list[str]
@@ -90,7 +90,8 @@ def prepare(
         notify(f"{name} is already prepared with these files and options: version {version}")
     else:
         with new_version(folder, version) as temporary:
-            _write(temporary, name, version, sources, Path(data_dir) / name, options)
+            manifest = _write(temporary, name, sources=sources, folder=Path(data_dir) / name, options=options)
+            _write_manifest(temporary, {"name": name, "version": version, **manifest})
     prepared = open_prepared(name, prepared_dir=prepared_dir, version=version)
     if current_version(name, prepared_dir=prepared_dir) != version:
         write_text_atomically(folder / CURRENT, version + "\n")
@@ -102,7 +103,7 @@ def prepare(
 def available_datasets(data_dir: Path) -> list[str]:
     """Names that `prepare` accepts: folders of `data_dir` with interactions, and `demo`."""
     folders = sorted(path for path in Path(data_dir).glob("*") if path.is_dir())
-    found = [path.name for path in folders if find_atomic(path, path.name, "inter")]
+    found = [path.name for path in folders if any(file.is_file() for file in atomic_paths(path, path.name, "inter"))]
     return sorted({*found, DEMO})
 
 
@@ -125,10 +126,9 @@ def _version(name: str, sources: list[Path], options: PrepareOptions) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
-def _write(
-    path: Path, name: str, version: str, sources: list[Path], source_folder: Path, options: PrepareOptions
-) -> None:
-    records, features_of = _read_source(name, source_folder, options)
+def _write(path: Path, name: str, *, sources: list[Path], folder: Path, options: PrepareOptions) -> dict[str, Any]:
+    """Write arrays and tables to `path` and return what the manifest says about them."""
+    records, features_of = _read_source(name, folder, options)
     interactions = _number_and_order(records, name, options)
     features = features_of(interactions.item_tokens)
     arrays = {
@@ -138,29 +138,27 @@ def _write(
         **features.arrays(),
     }
     for stem, array in arrays.items():
-        np.save(path / f"{stem}.npy", array, allow_pickle=False)
+        np.save(path / f"{stem}.npy", np.ascontiguousarray(array), allow_pickle=False)
     pl.DataFrame({"user_id": interactions.user_tokens}).write_parquet(path / "users.parquet")
     _item_frame(records, interactions.item_tokens).write_parquet(path / "items.parquet")
-    notes = [*interactions.notes, *features.notes()]
-    statistics = _statistics(interactions, features, options, version) | {"notes": notes}
-    manifest = {
-        "name": name,
-        "version": version,
-        "format": FORMAT,
-        "athwe_version": athwe_core.__version__,
+    return {
         "content_hash": content_hash(path),
         "options": asdict(options),
         "sources": [
             {"file": source.name, "bytes": source.stat().st_size, "sha256": file_hash(source)} for source in sources
         ],
         "arrays": {stem: list(array.shape) for stem, array in arrays.items()},
-        "statistics": statistics,
+        "statistics": {**_statistics(interactions, features), "tie_order": options.tie_order},
         "category_names": features.categories.names if features.categories else [],
-        "item_rows": _three_pairs(interactions.item_tokens),
-        "notes": notes,
+        "item_rows": _three_pairs(interactions.item_tokens, features),
+        "notes": [*interactions.notes, *features.notes()],
     }
-    text = json.dumps(manifest, indent=2, ensure_ascii=False)
-    (path / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _write_manifest(path: Path, facts: dict[str, Any]) -> None:
+    statistics = {**facts["statistics"], "version": facts["version"], "notes": facts["notes"]}
+    manifest = {**facts, "format": FORMAT, "athwe_version": athwe_core.__version__, "statistics": statistics}
+    (path / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _read_source(
@@ -190,18 +188,13 @@ def _number_and_order(records: Records, name: str, options: PrepareOptions) -> _
     users, user_tokens = number_by_first_appearance(kept.user_tokens)
     items, item_tokens = number_by_first_appearance(kept.item_tokens)
     refuse_too_few(len(user_tokens), len(item_tokens), name=name, minimum=options.min_interactions)
-    order = order_by_time(
-        users, item_tokens, items, kept.timestamps, tie_order=options.tie_order, seed=options.seed
-    )
-    by_user = np.argsort(users, kind="stable")
-    is_later = np.diff(kept.timestamps[by_user]) < 0
-    late = int(np.count_nonzero(is_later & (np.diff(users[by_user]) == 0)))
-    duplicates = int(np.count_nonzero(~is_first))
-    dropped = int(np.count_nonzero(is_first)) - len(rows)
-    said = {
-        f"{duplicates} repeated rows (same user, item and time) were removed": duplicates,
-        f"{dropped} rows of users or items with fewer than {options.min_interactions} interactions were removed": dropped,
-        f"{late} rows come before an earlier time of the same user in the file: sorted by time": late,
+    order = order_by_time(users, item_tokens, items, kept.timestamps, tie_order=options.tie_order, seed=options.seed)
+    num_first = int(np.count_nonzero(is_first))
+    few = f"rows of users or items with fewer than {options.min_interactions} interactions were removed"
+    counts = {
+        "repeated rows (same user, item and time) were removed": len(records) - num_first,
+        few: num_first - len(rows),
+        "rows came after a later one of the same user in the file: sorted by time": _count_late(users, kept.timestamps),
     }
     return _Interactions(
         offsets=user_offsets(users, len(user_tokens)),
@@ -209,8 +202,15 @@ def _number_and_order(records: Records, name: str, options: PrepareOptions) -> _
         timestamps=kept.timestamps[order],
         user_tokens=user_tokens,
         item_tokens=["", *item_tokens],
-        notes=(*records.notes, *(note for note, count in said.items() if count)),
+        notes=(*records.notes, *(f"{count} {what}" for what, count in counts.items() if count)),
     )
+
+
+def _count_late(users: Int64[np.ndarray, "I"], timestamps: Int64[np.ndarray, "I"]) -> int:
+    """Rows earlier than the row before of the same user, in file order."""
+    by_user = np.argsort(users, kind="stable")
+    is_same_user = np.diff(users[by_user]) == 0
+    return int(np.count_nonzero(is_same_user & (np.diff(timestamps[by_user]) < 0)))
 
 
 def _item_frame(records: Records, item_tokens: list[str]) -> pl.DataFrame:
@@ -221,9 +221,7 @@ def _item_frame(records: Records, item_tokens: list[str]) -> pl.DataFrame:
     return by_id.join(records.items.frame, on="item_id", how="left", maintain_order="left").fill_null("")
 
 
-def _statistics(
-    interactions: _Interactions, features: ItemFeatures, options: PrepareOptions, version: str
-) -> dict[str, Any]:
+def _statistics(interactions: _Interactions, features: ItemFeatures) -> dict[str, Any]:
     num_users, num_items = len(interactions.user_tokens), len(interactions.item_tokens) - 1
     count = len(interactions.item_ids)
     return {
@@ -239,12 +237,17 @@ def _statistics(
             kind: None if labels is None else int(labels.max()) + 1
             for kind, labels in (("text", features.text_clusters), ("image", features.image_clusters))
         },
-        "tie_order": options.tie_order,
-        "version": version,
     }
 
 
-def _three_pairs(item_tokens: list[str]) -> list[dict[str, Any]]:
-    """First, middle and last item with the row of its features: a mix-up of row orders shows at a glance."""
+def _three_pairs(item_tokens: list[str], features: ItemFeatures) -> list[dict[str, Any]]:
+    """First, middle and last item with its row here and in the feature files, so that a mix-up of orders shows."""
     last = len(item_tokens) - 1
-    return [{"item": item_tokens[row], "row": row} for row in sorted({1, (1 + last) // 2, last})]
+    pairs = []
+    for row in sorted({1, (1 + last) // 2, last}):
+        pair: dict[str, Any] = {"item": item_tokens[row], "row": row}
+        for kind, found in (("text_file_row", features.text), ("image_file_row", features.image)):
+            if found and found.source_rows is not None:
+                pair[kind] = int(found.source_rows[row])
+        pairs.append(pair)
+    return pairs

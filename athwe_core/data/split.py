@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 from jaxtyping import Int64
 
-from athwe_core.data.options import TieOrder
+from athwe_core.data.options import LEAST_INTERACTIONS, TieOrder
 from athwe_core.errors import ConfigError
-
-MIN_INTERACTIONS = 3
 
 
 def order_by_time(
@@ -42,40 +41,34 @@ def order_by_time(
     raise ConfigError("tie_order", f"must be one of {', '.join(get_args(TieOrder))}", tie_order)
 
 
-def user_offsets(users: Int64[np.ndarray, "I"], num_users: int) -> Int64[np.ndarray, "U+1"]:
+def user_offsets(users: Int64[np.ndarray, "I"], num_users: int) -> Int64[np.ndarray, "U_plus_1"]:
     """CSR offsets: the rows of user u are `offsets[u]:offsets[u + 1]` once ordered by user."""
     return np.concatenate([[0], np.cumsum(np.bincount(users, minlength=num_users))]).astype(np.int64)
 
 
-def training_ranges(
-    offsets: Int64[np.ndarray, "U+1"],
-) -> tuple[Int64[np.ndarray, "U"], Int64[np.ndarray, "U"]]:
-    """First training row of each user and the row after the last one.
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Rows of each of U users: training is `start[u]:validation[u]`, then the validation row, then the test row."""
+
+    start: Int64[np.ndarray, "U"]
+    validation: Int64[np.ndarray, "U"]
+    test: Int64[np.ndarray, "U"]
+
+
+def leave_one_out(offsets: Int64[np.ndarray, "U_plus_1"]) -> LeaveOneOut:
+    """Split CSR `offsets` over time-ordered rows: the last row is test, the one before validation, the rest training.
 
     Raises:
         ConfigError: A user has fewer than 3 interactions.
     """
-    return offsets[:-1], validation_positions(offsets)
-
-
-def validation_positions(offsets: Int64[np.ndarray, "U+1"]) -> Int64[np.ndarray, "U"]:
-    """Row of each user's validation item, the last but one. Raises ConfigError as `training_ranges`."""
-    return test_positions(offsets) - 1
-
-
-def test_positions(offsets: Int64[np.ndarray, "U+1"]) -> Int64[np.ndarray, "U"]:
-    """Row of each user's test item, the last. Raises ConfigError as `training_ranges`."""
     lengths = np.diff(offsets)
-    if len(lengths) and lengths.min() < MIN_INTERACTIONS:
-        rule = f"must be >= {MIN_INTERACTIONS}, so that each user has a training, a validation and a test item"
+    if len(lengths) and lengths.min() < LEAST_INTERACTIONS:
+        rule = f"must be >= {LEAST_INTERACTIONS}, so that each user has a training, a validation and a test item"
         raise ConfigError("min_interactions", rule, int(lengths.min()))
-    return offsets[1:] - 1
+    return LeaveOneOut(start=offsets[:-1], validation=offsets[1:] - 2, test=offsets[1:] - 1)
 
 
-test_positions.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest thinks of its name
-
-
-def tied_test_share(offsets: Int64[np.ndarray, "U+1"], timestamps: Int64[np.ndarray, "I"]) -> float:
+def tied_test_share(offsets: Int64[np.ndarray, "U_plus_1"], timestamps: Int64[np.ndarray, "I"]) -> float:
     """Share of users, 0..1, whose test item has the time of the item before: there the tie order decides."""
-    last = test_positions(offsets)
-    return float(np.mean(timestamps[last] == timestamps[last - 1]))
+    split = leave_one_out(offsets)
+    return float(np.mean(timestamps[split.test] == timestamps[split.validation]))

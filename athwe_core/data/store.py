@@ -1,4 +1,4 @@
-"""Prepared data sets on disk: `PREPARED/NAME/<version>/` with arrays, `manifest.json`, and `current` naming one version."""
+"""Prepared data sets on disk: `PREPARED/NAME/<version>/` with arrays and a manifest; `current` names one version."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class PreparedDataset:
     path: Path
     version: str
     manifest: dict[str, Any]
-    offsets: Int64[np.ndarray, "U+1"]
+    offsets: Int64[np.ndarray, "U_plus_1"]
     item_ids: Int32[np.ndarray, "I"]
     timestamps: Int64[np.ndarray, "I"]
-    text_features: Float32[np.ndarray, "V F"] | None = None
-    image_features: Float32[np.ndarray, "V F"] | None = None
+    text_features: Float32[np.ndarray, "V F_text"] | None = None
+    image_features: Float32[np.ndarray, "V F_image"] | None = None
     categories: UInt8[np.ndarray, "V C"] | None = None
     text_clusters: Int32[np.ndarray, "V"] | None = None
     image_clusters: Int32[np.ndarray, "V"] | None = None
@@ -187,10 +187,9 @@ def new_version(folder: Path, version: str) -> Iterator[Path]:
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Replace a text file so that a reader sees the old or the new one, never a part."""
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".unfinished-", delete=False) as file:
-        file.write(text)
-    Path(file.name).chmod(0o644)
-    os.replace(file.name, path)
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
 
 
 def _open_folder(path: Path, name: str) -> PreparedDataset:

@@ -17,7 +17,13 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, states: Tensor, table: Tensor, targets: Tensor, compute_dtype: torch.dtype, chunk_elements: int
+        ctx: Any,
+        states: Tensor,
+        table: Tensor,
+        targets: Tensor,
+        bias: Tensor | None,
+        compute_dtype: torch.dtype,
+        chunk_elements: int,
     ) -> Tensor:
         N, V = states.shape[0], table.shape[0]
         h, w = states.to(compute_dtype), table.to(compute_dtype)
@@ -25,11 +31,12 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         losses, state_grads, table_grad = [], [], None
         for first in range(0, N, chunk):
             rows = slice(first, min(first + chunk, N))
-            residual = torch.softmax(h[rows] @ w.T, dim=-1)
-            index = targets[rows, None]
-            probability = residual.gather(1, index)
+            scores = h[rows] @ w.T if bias is None else torch.addmm(bias[rows].to(compute_dtype), h[rows], w.T)
+            residual = torch.softmax(scores, dim=-1)
+            own = torch.arange(len(residual), device=residual.device), targets[rows]
+            probability = residual[own]
             losses.append(-probability.float().clamp(min=torch.finfo(torch.float32).tiny).log())
-            residual.scatter_add_(1, index, probability.new_full((1, 1), -1.0).expand_as(probability))
+            residual[own] = probability - 1  # scatter_ and scatter_add_ would copy the whole of it
             state_grads.append(residual @ w)
             chunk_grad = (residual.T @ h[rows]).to(table.dtype)
             table_grad = chunk_grad if table_grad is None else table_grad.add_(chunk_grad)
@@ -39,10 +46,10 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         return torch.cat(losses).mean()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         state_grad, table_grad = ctx.saved_tensors
         scale = grad / ctx.num_rows
-        return state_grad * scale, table_grad * scale, None, None, None
+        return state_grad * scale, table_grad * scale, None, None, None, None
 
 
 def catalogue_cross_entropy(
@@ -50,20 +57,22 @@ def catalogue_cross_entropy(
     table: Float[Tensor, "V K"],
     targets: Int64[Tensor, " N"],
     *,
+    bias: Float[Tensor, "N V"] | None = None,
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of the next item against every row of `table`.
 
-        F.cross_entropy(states @ table.T, targets)
+        F.cross_entropy(states @ table.T + bias, targets)
 
     Args:
         states: user vectors [h_id; h_text; h_image].
         table: item vectors, one row per item; leave the padding row out by `table[1:]` and `targets - 1`.
         targets: row of the next item, in 0..V-1.
+        bias: added to the scores, without a gradient of its own.
         compute_dtype: dtype of the three products and of the probabilities; accumulation is in float32.
         chunk_elements: most scores held at a time.
     Returns: scalar, float32. A NaN in the inputs gives NaN.
     Source: HM4SR eq. 19-20. No second-order gradient: the first-order one is made in the forward pass.
     """
-    return _CatalogueCrossEntropy.apply(states, table, targets, compute_dtype, chunk_elements)
+    return _CatalogueCrossEntropy.apply(states, table, targets, bias, compute_dtype, chunk_elements)

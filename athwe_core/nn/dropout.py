@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_WORD_MIN = -(2**63)  # the default range of random_() never sets the top bit, which would drop every eighth element forever
+_WORD_MIN = -(
+    2**63
+)  # the default range of random_() never sets the top bit, which would drop every eighth element forever
 
 
 def random_bytes(count: int) -> Tensor:
@@ -20,15 +22,16 @@ def random_bytes(count: int) -> Tensor:
 class _ByteDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
-        keep = random_bytes(x.numel()).view(x.shape) >= threshold
-        ctx.save_for_backward(keep)
-        ctx.scale = 256.0 / (256 - threshold)
-        return torch.mul(x, keep).mul_(ctx.scale)
+        # bytes >= threshold as 0.0 or 1.0 by arithmetic: comparing to bool and multiplying by it is ten times slower
+        keep = random_bytes(x.numel()).view(x.shape).to(x.dtype).sub_(threshold - 1).clamp_(0, 1)
+        scale = keep.mul_(256.0 / (256 - threshold))
+        ctx.save_for_backward(scale)
+        return x * scale
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        (keep,) = ctx.saved_tensors
-        return torch.mul(grad, keep).mul_(ctx.scale), None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        (scale,) = ctx.saved_tensors
+        return grad * scale, None
 
 
 def dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:

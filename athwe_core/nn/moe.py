@@ -26,7 +26,9 @@ class InteractiveMoE(nn.Module):
     All experts of all target modalities are one M*D -> M*E*D product; the gates contract the expert axis.
     """
 
-    def __init__(self, *, hidden_size: int, num_modalities: int, num_experts: int, alpha_init: tuple[float, ...]) -> None:
+    def __init__(
+        self, *, hidden_size: int, num_modalities: int, num_experts: int, alpha_init: tuple[float, ...]
+    ) -> None:
         super().__init__()
         M, D, E = num_modalities, hidden_size, num_experts
         self.alpha_init = alpha_init
@@ -45,14 +47,14 @@ class InteractiveMoE(nn.Module):
         experts = torch.addmm(
             self.expert_bias.flatten(), tokens.reshape(T, M * D), self.expert_weight.view(M * E * D, M * D).T
         )
-        mixed = (gates.view(T * M, 1, E) @ experts.view(T * M, E, D)).view(T, M, D)
+        mixed = (gates[..., None] * experts.view(T, M, E, D)).sum(2)  # on a CPU 3 x faster than T * M tiny products
         return Mixed(torch.addcmul(tokens, self.alpha[:, None], mixed), gates)
 
 
 class DenseTemporalMoE(nn.Module):
     """Time decides how much of each element-wise expert scales the token (eq. 14-16).
 
-        g = softmax(W_2 r + b_2)        e' = sum_i g_i (W_i * e) = (g @ W) * e
+    g = softmax(W_2 r + b_2)        e' = sum_i g_i (W_i * e) = (g @ W) * e
     """
 
     def __init__(
@@ -73,7 +75,7 @@ class DenseTemporalMoE(nn.Module):
 class SparseTemporalMoE(nn.Module):
     """The k best of the routed experts, renormalised, and shared experts on top (ATHWE).
 
-        g = topk(softmax(G dropout(relu(W r + b)) + c))     e' = (sum_i g_i / sum(g) W_i + sum_s W_s) * e
+    g = topk(softmax(G dropout(relu(W r + b)) + c))     e' = (sum_i g_i / sum(g) W_i + sum_s W_s) * e
     """
 
     def __init__(

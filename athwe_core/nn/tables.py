@@ -18,21 +18,32 @@ class ItemTables(nn.Module):
         features: modality name -> frozen features (V, F), row 0 = padding, in the order of the modalities after id.
         hidden_size: D.
         num_rows: V, padding included.
+        compute_dtype: dtype of the projections while training; evaluation is in float32.
     The features are buffers that are not saved with the weights: they belong to the prepared data set.
     """
 
-    def __init__(self, features: dict[str, Float[Tensor, "V F"]], *, hidden_size: int, num_rows: int) -> None:
+    def __init__(
+        self,
+        features: dict[str, Float[Tensor, "V F"]],
+        *,
+        hidden_size: int,
+        num_rows: int,
+        compute_dtype: torch.dtype = torch.float32,
+    ) -> None:
         super().__init__()
         # Parameters.
         self.id = nn.Parameter(torch.empty(num_rows, hidden_size))
         self.projections = nn.ModuleDict({m: nn.Linear(f.shape[1], hidden_size) for m, f in features.items()})
-        self.feature_names = tuple(features)
+        self.feature_widths = {m: f.shape[1] for m, f in features.items()}
         for name, values in features.items():
             self.register_buffer(f"{name}_features", values, persistent=False)
+            self.register_buffer(f"{name}_training_features", values.to(compute_dtype), persistent=False)
 
     def forward(self) -> Float[Tensor, "V M*D"]:
-        blocks = [self.id]
-        for name in self.feature_names:
-            features, layer = self.get_buffer(f"{name}_features"), self.projections[name]
-            blocks.append((features @ layer.weight.to(features.dtype).T).to(self.id.dtype) + layer.bias)
+        blocks: list[Tensor] = [self.id]
+        for name, layer in self.projections.items():
+            assert isinstance(layer, nn.Linear)
+            features = self.get_buffer(f"{name}_training_features" if self.training else f"{name}_features")
+            projected = features @ layer.weight.to(features.dtype).T
+            blocks.append(projected.to(layer.bias.dtype) + layer.bias)
         return torch.cat(blocks, dim=1)

@@ -12,19 +12,24 @@ SECONDS_PER_DAY = 86_400
 _DAYS_PER_YEAR = 366
 
 
+def _real(seconds: Int64[Tensor, "*T"]) -> Float[Tensor, "*T"]:
+    """float64 where the device has it; Apple's does not, and float32 may then miss a bucket border by one."""
+    return seconds.double() if seconds.device.type != "mps" else seconds.float()
+
+
 def interval_bucket(seconds: Int64[Tensor, "*T"], *, buckets_per_log2: float) -> Int64[Tensor, "*T"]:
     """floor(mu log2(dt + 1)) (eq. 12; the published code uses log2 where the paper prints log).
 
     The float64 logarithm sets 2^k seconds exactly where float32 could fall a bucket short.
     """
-    return (buckets_per_log2 * torch.log2(seconds.clamp(min=0).double() + 1)).floor().long()
+    return (buckets_per_log2 * torch.log2(_real(seconds.clamp(min=0)) + 1)).floor().long()
 
 
 def saturating_bucket(
     seconds: Int64[Tensor, "*T"], *, num_buckets: int, saturation_seconds: float
 ) -> Int64[Tensor, "*T"]:
     """round(a (1 - exp(-dt / k))), where a dt of 0 counts as 1 s, as ATHWE does for a row's first item."""
-    share = -torch.expm1(-seconds.clamp(min=0).double() / saturation_seconds)
+    share = -torch.expm1(-_real(seconds.clamp(min=0)) / saturation_seconds)
     return (num_buckets * share).round().long()
 
 
@@ -80,14 +85,21 @@ class TimeEncoding(nn.Module):
         self.parts = tuple(kind.split("+"))
         self.width = hidden_size * len(self.parts)
         # Parameters.
-        rows = {"interval": num_buckets, "saturating": num_buckets + 1, "day": num_buckets, "day_of_year": _DAYS_PER_YEAR}
+        rows = {
+            "interval": num_buckets,
+            "saturating": num_buckets + 1,
+            "day": num_buckets,
+            "day_of_year": _DAYS_PER_YEAR,
+        }
         table = next((rows[part] for part in self.parts if part in rows), None)
         self.table = None if table is None else nn.Parameter(torch.empty(table, hidden_size))
         has_phase = "absolute" in self.parts or kind == "cos"
         self.phase_weight = nn.Parameter(torch.empty(hidden_size)) if has_phase else None
         self.phase_bias = nn.Parameter(torch.empty(hidden_size)) if has_phase else None
+        self.origin: Tensor
         self.register_buffer("origin", torch.tensor(origin_seconds, dtype=torch.int64))
         scale = frequency ** (torch.arange(hidden_size, dtype=torch.float64) / hidden_size)
+        self.frequency_scale: Tensor
         self.register_buffer("frequency_scale", scale.float(), persistent=False)
 
     def forward(self, timestamps: Int64[Tensor, " T"], intervals: Int64[Tensor, " T"]) -> Float[Tensor, "T R"]:
@@ -121,7 +133,7 @@ class TimeEncoding(nn.Module):
         if self.time_unit == "seconds":
             return seconds.float()
         shifted = seconds - self.origin if origin else seconds
-        return (shifted.double() / SECONDS_PER_DAY).float()
+        return (_real(shifted) / SECONDS_PER_DAY).float()
 
 
 def buckets_needed(kind: str, *, longest_interval: int, span_seconds: int, buckets_per_log2: float) -> int:

@@ -35,7 +35,9 @@ class AttentionGrid:
     and attends only to empty slots: nothing reads it.
     """
 
-    def __init__(self, grid_tokens: Int64[Tensor, "G S"], token_slots: Int64[Tensor, " T"], rows: Int64[Tensor, " T"]) -> None:
+    def __init__(
+        self, grid_tokens: Int64[Tensor, "G S"], token_slots: Int64[Tensor, " T"], rows: Int64[Tensor, " T"]
+    ) -> None:
         self.shape = grid_tokens.shape
         self.slot_tokens = grid_tokens.clamp(min=0).flatten()
         self.token_slots = token_slots
@@ -77,11 +79,20 @@ class StackedTransformer(nn.Module):
             for _ in range(num_layers)
         )
 
-    def forward(self, x: Float[Tensor, "m T D"], grid: AttentionGrid, chosen: slice) -> Float[Tensor, "m T D"]:
-        """States of each token; `chosen` says which of the M encoders the m leading slices of x belong to."""
-        for layer in self.layers:
+    def forward(
+        self, x: Float[Tensor, "m T D"], grid: AttentionGrid, chosen: slice, wanted: Int64[Tensor, " N"]
+    ) -> Float[Tensor, "m N D"]:
+        """States of the wanted tokens.
+
+        Args:
+            x: tokens after the mixtures of experts, normalised.
+            grid: which token attends to which.
+            chosen: which of the M encoders the m leading slices of x belong to.
+            wanted: tokens whose state is asked, increasing; the last layer works on them only.
+        """
+        for layer in self.layers[:-1]:
             x = layer(x, grid, chosen)
-        return x
+        return self.layers[-1](x, grid, chosen, None if len(wanted) == x.shape[1] else wanted)
 
 
 class TransformerLayer(nn.Module):
@@ -106,23 +117,28 @@ class TransformerLayer(nn.Module):
         self.attention_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
         self.feed_forward_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
 
-    def forward(self, x: Tensor, grid: AttentionGrid, chosen: slice) -> Tensor:
-        attended = torch.baddbmm(self.out_bias[chosen], self._attend(x, grid, chosen), self.out_weight[chosen])
+    def forward(self, x: Tensor, grid: AttentionGrid, chosen: slice, wanted: Tensor | None = None) -> Tensor:
+        """States of every token, or of the wanted ones."""
+        slots = grid.token_slots if wanted is None else grid.token_slots[wanted]
+        attended = torch.baddbmm(self.out_bias[chosen], self._attend(x, grid, chosen, slots), self.out_weight[chosen])
+        if wanted is not None:
+            x = x.index_select(1, wanted)
         x = self.attention_norm(x + self._drop(attended), chosen)
         inner = F.gelu(torch.baddbmm(self.inner_bias[chosen], x, self.inner_weight[chosen]))
         outer = torch.baddbmm(self.outer_bias[chosen], inner, self.outer_weight[chosen])
         return self.feed_forward_norm(x + self._drop(outer), chosen)
 
-    def _attend(self, x: Tensor, grid: AttentionGrid, chosen: slice) -> Tensor:
-        m, T, D = x.shape
+    def _attend(self, x: Tensor, grid: AttentionGrid, chosen: slice, slots: Tensor) -> Tensor:
+        """Attended values of the tokens in `slots`."""
+        m, _, D = x.shape
         (G, S), H = grid.shape, self.num_heads
         qkv = torch.baddbmm(self.qkv_bias[chosen], x, self.qkv_weight[chosen])
-        slots = qkv.index_select(1, grid.slot_tokens).view(m, G, S, 3, H, D // H)
-        query, key, value = slots.permute(3, 1, 0, 4, 2, 5).reshape(3, G, m * H, S, D // H)
+        in_bins = qkv.index_select(1, grid.slot_tokens).view(m, G, S, 3, H, D // H)
+        query, key, value = in_bins.permute(3, 1, 0, 4, 2, 5).reshape(3, G, m * H, S, D // H)
         scores = query @ key.transpose(-1, -2) * (D // H) ** -0.5 + grid.bias
         attended = self._drop(scores.softmax(-1)) @ value
         flat = attended.view(G, m, H, S, D // H).permute(1, 0, 3, 2, 4).reshape(m, G * S, D)
-        return flat.index_select(1, grid.token_slots)
+        return flat.index_select(1, slots)
 
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout_rate, training=self.training)

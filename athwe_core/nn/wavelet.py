@@ -72,7 +72,14 @@ class WaveletAlignment(nn.Module):
     """
 
     def __init__(
-        self, *, hidden_size: int, num_modalities: int, name: str, levels: int, form: str, weight_init: tuple[float, ...]
+        self,
+        *,
+        hidden_size: int,
+        num_modalities: int,
+        name: str,
+        levels: int,
+        form: str,
+        weight_init: tuple[float, ...],
     ) -> None:
         super().__init__()
         M, D = num_modalities, hidden_size
@@ -111,7 +118,9 @@ class WaveletAlignment(nn.Module):
         for tokens in _rows_by_length(offsets):
             length = tokens.shape[1]
             low, highs = forward(x[tokens].transpose(1, 2))
-            bands = [self._align(band.transpose(1, 2), index).transpose(1, 2) for index, band in enumerate([low, *highs])]
+            bands = [
+                self._align(band.transpose(1, 2), index).transpose(1, 2) for index, band in enumerate([low, *highs])
+            ]
             rebuilt = inverse((bands[0], bands[1:])).transpose(1, 2)[:, :length]
             merged = merged.index_copy(0, tokens.flatten(), rebuilt.reshape(-1, x.shape[1]))
         return merged

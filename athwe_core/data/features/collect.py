@@ -1,4 +1,4 @@
-"""All item features of a data set by internal id: those given beside the interactions, else those made from its text."""
+"""All item features of a data set by internal id: those given beside the interactions, else made from its text."""
 
 from __future__ import annotations
 
@@ -92,9 +92,7 @@ def collect_features(
     categories = (
         ItemCategories(given[0], [], given[1])
         if given
-        else category_table(
-            items, item_tokens, column=options.category_column, max_categories=options.max_categories
-        )
+        else category_table(items, item_tokens, column=options.category_column, max_categories=options.max_categories)
     )
     return ItemFeatures(
         text=text,

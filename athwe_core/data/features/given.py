@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, UInt8
+from jaxtyping import Float32, Int32, Int64, UInt8
 
 from athwe_core.errors import DataError
 
@@ -28,11 +28,13 @@ class ItemVectors:
     Attributes:
         vectors: (V, F) float32, row 0 (padding) zero; a zero row elsewhere is a missing vector.
         source: Where they came from, as a phrase.
+        source_rows: (V,) row of each item in the file they came from, -1 where absent; None when not from a file.
         notes: What the user should know, one sentence each.
     """
 
     vectors: Float32[np.ndarray, "V F"]
     source: str
+    source_rows: Int64[np.ndarray, "V"] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -48,7 +50,7 @@ class _Rows:
     array: Any
     path: Path
     rule: str
-    source_rows: Any  # (V,) row in the file, -1 where the item is absent
+    source_rows: Int64[np.ndarray, "V"]  # row in the file, -1 where the item is absent
 
 
 def find_feature_files(folder: Path) -> list[Path]:
@@ -88,7 +90,7 @@ def read_vectors(folder: Path, stem: str, item_tokens: list[str]) -> ItemVectors
         value = float(vectors[bad[0]][~np.isfinite(vectors[bad[0]])][0])
         remedy = f"{len(bad)} of {len(vectors) - 1} items have such a vector; encode them again, zeros mean missing"
         raise DataError(where, "must hold finite numbers", value, remedy)
-    return ItemVectors(vectors, f"{rows.path.name}, {rows.rule}", tuple(notes))
+    return ItemVectors(vectors, f"{rows.path.name}, {rows.rule}", rows.source_rows, tuple(notes))
 
 
 def read_multi_hot(folder: Path, item_tokens: list[str]) -> tuple[UInt8[np.ndarray, "V C"], str] | None:
@@ -108,7 +110,7 @@ def read_multi_hot(folder: Path, item_tokens: list[str]) -> tuple[UInt8[np.ndarr
 
 
 def read_clusters(folder: Path, stem: str, item_tokens: list[str]) -> Int32[np.ndarray, "V"] | None:
-    """Read `txt_clusters` or `img_clusters`: labels >= 0, -1 = none; None when there is no such file. Raises DataError."""
+    """Read `txt_clusters` or `img_clusters`: labels >= 0, -1 = none; None without such a file. Raises DataError."""
     rows = _read_rows(folder, stem, item_tokens)
     if rows is None:
         return None
@@ -125,7 +127,7 @@ def read_clusters(folder: Path, stem: str, item_tokens: list[str]) -> Int32[np.n
     return labels
 
 
-def rows_by_order(item_tokens: list[str], order: list[str]) -> Any:
+def rows_by_order(item_tokens: list[str], order: list[str]) -> Int64[np.ndarray, "V"]:
     """Row of `order` that belongs to each internal id, (V,) int64; -1 for padding and items that `order` lacks."""
     row_of = {token: row for row, token in enumerate(order)}
     return np.array([-1, *(row_of.get(token, -1) for token in item_tokens[1:])], dtype=np.int64)
@@ -201,7 +203,8 @@ def _read_tensor(path: Path, stem: str) -> Any:
     else:
         found = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(found, torch.Tensor):
-        raise DataError(str(path), "must hold one tensor", type(found).__name__, "Save it with torch.save(tensor, path)")
+        remedy = "Save it with torch.save(tensor, path)"
+        raise DataError(str(path), "must hold one tensor", type(found).__name__, remedy)
     if found.is_sparse or found.is_quantized or found.is_complex():
         raise DataError(str(path), "must hold a dense tensor of real numbers", str(found.dtype))
     found = found.detach()

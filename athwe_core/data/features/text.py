@@ -1,11 +1,11 @@
-"""Built-in text features: TF-IDF of hashed word and character n-grams, then truncated SVD. No download, deterministic."""
+"""Built-in text features: TF-IDF of hashed word and character n-grams, then truncated SVD; no download."""
 
 from __future__ import annotations
 
 import zlib
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8, UInt64
+from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
 from scipy import sparse
 
 from athwe_core.data.features.categories import column_missing
@@ -54,8 +54,8 @@ def text_features(
     vectors[np.flatnonzero(has_text), : scores.shape[1]] = scores * (np.sqrt(width) / np.maximum(length, 1e-12))
     notes = []
     if scores.shape[1] < width:
-        notes.append(f"the item texts give {scores.shape[1]} dimensions; the other text features up to {width} are zero")
-    return ItemVectors(vectors, f"built-in from {', '.join(chosen)} of {items.source}", tuple(notes))
+        notes.append(f"the item texts give {scores.shape[1]} dimensions; text features beyond, up to {width}, are zero")
+    return ItemVectors(vectors, f"built-in from {', '.join(chosen)} of {items.source}", notes=tuple(notes))
 
 
 def _texts_by_id(items: ItemTable, item_tokens: list[str], columns: tuple[str, ...]) -> list[str]:
@@ -81,9 +81,7 @@ def ngram_counts(texts: list[str]) -> sparse.csr_matrix:
     pieces += [_character_ngrams(content, document, size) for size in CHARACTER_SIZES]
     rows = np.concatenate([rows for rows, _ in pieces])
     columns = np.concatenate([(hashes * _MIX) >> np.uint64(46) for _, hashes in pieces]).astype(np.int64)
-    counts = sparse.csr_matrix(
-        (np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=(len(texts), NUM_BUCKETS)
-    )
+    counts = sparse.csr_matrix((np.ones(len(rows), dtype=np.float32), (rows, columns)), shape=(len(texts), NUM_BUCKETS))
     in_texts = np.bincount(counts.indices, minlength=NUM_BUCKETS)
     kept = np.flatnonzero(in_texts >= 2)
     return counts[:, kept if len(kept) else np.flatnonzero(in_texts)]
@@ -136,18 +134,32 @@ def truncated_svd(
     Args:
         matrix: (N, M).
         rank: Largest R, 1..min(N, M); directions of no weight are left out.
-        seed: Of the random start; the sign of each column makes its largest element positive, so it is the same for all.
+        seed: Of the random start; the sign of each column makes its largest element positive, not the solver's choice.
     Source: Halko, Martinsson and Tropp, SIAM Review 53 (2011), algorithm 4.4.
     """
     size = min(rank + oversampling, *matrix.shape)
     transposed = sparse.csr_matrix(matrix.T)
     start = np.random.default_rng(seed).standard_normal((matrix.shape[1], size), dtype=np.float32)
-    basis, _ = np.linalg.qr(matrix @ start)
+    basis, _ = _orthonormal(matrix @ start)
     for _ in range(iterations):
-        basis, _ = np.linalg.qr(transposed @ basis)
-        basis, _ = np.linalg.qr(matrix @ basis)
-    left, values, _ = np.linalg.svd((transposed @ basis).T, full_matrices=False)
-    rank = min(rank, int(np.count_nonzero(values > 1e-5 * values[0])))
-    scores = (basis @ left[:, :rank]) * values[:rank]
+        basis, _ = _orthonormal(matrix @ (transposed @ basis))
+    right, values = _orthonormal(transposed @ basis)  # A ~ basis (A' basis)' = (A right) right'
+    scores = (matrix @ right)[:, : min(rank, len(values))]
     largest = np.abs(scores).argmax(axis=0)
-    return (scores * np.sign(scores[largest, np.arange(rank)])).astype(np.float32)
+    return scores * np.sign(scores[largest, np.arange(scores.shape[1])])
+
+
+def _orthonormal(
+    columns: Float32[np.ndarray, "n k"],
+) -> tuple[Float32[np.ndarray, "n r"], Float64[np.ndarray, "r"]]:
+    """Orthonormal left singular vectors and the singular values, largest first, without those of no weight.
+
+    By the k x k Gram matrix in float64: few large products, where the many small steps of a QR factorisation crawl
+    as soon as other processes hold the cores.
+    """
+    precise = columns.astype(np.float64)
+    squares, rotation = np.linalg.eigh(precise.T @ precise)
+    squares, rotation = squares[::-1], rotation[:, ::-1]
+    kept = squares > 1e-11 * squares[0]  # the rest is float32 noise
+    values = np.sqrt(squares[kept])
+    return columns @ (rotation[:, kept] / values).astype(np.float32), values

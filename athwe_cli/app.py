@@ -1,0 +1,43 @@
+"""The command line: one Typer app, one file per command."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import athwe_core
+from athwe_cli import errors
+from athwe_cli.bench import bench
+from athwe_cli.evaluate import evaluate
+from athwe_cli.prepare import prepare
+from athwe_cli.train import train
+
+app = typer.Typer(
+    name="athwe",
+    help="Time-aware, multi-modal sequential recommendation: HM4SR and ATHWE.\n\nExample: athwe train --dataset demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"athwe {athwe_core.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for a user's mistake too.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options that stand before the command."""
+    errors.debug["on"] = debug
+
+
+for command in (prepare, train, evaluate, bench):
+    app.command()(command)

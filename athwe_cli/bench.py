@@ -1,0 +1,71 @@
+"""`athwe bench`: how long a training step takes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from athwe_cli import options as opt
+from athwe_cli.errors import one_line_errors
+from athwe_cli.render import Output
+
+
+@one_line_errors
+def bench(
+    dataset: Annotated[
+        str | None, typer.Option(help="A prepared data set. Default: generated data.", show_default=False)
+    ] = None,
+    users: Annotated[int, typer.Option(help="Generated users.")] = 22_363,
+    items: Annotated[int, typer.Option(help="Generated items.")] = 12_101,
+    mean_length: Annotated[float, typer.Option(help="Mean interactions of a generated user.")] = 8.9,
+    feature_width: Annotated[int, typer.Option(help="Width of generated text and image features.")] = 768,
+    preset: opt.Preset = "hm4sr",
+    batching: opt.Batching = None,
+    precision: opt.Precision = None,
+    device: opt.Device = None,
+    overrides: opt.Set = None,
+    steps: Annotated[int, typer.Option(help="Timed steps, after 5 to warm up.", min=1)] = 20,
+    prepared: opt.PreparedDir = opt.PREPARED_DIR,
+    as_json: opt.Json = False,
+) -> None:
+    """Time training steps beside the floor: the three catalogue products alone, in the same process.
+
+    The defaults are a Beauty-sized catalogue with all losses of the preset.
+
+    Example: athwe bench --preset hm4sr --precision auto --json
+    """
+    from athwe_core.analysis.bench import bench_generated, bench_prepared, generate_bench_data
+    from athwe_core.config import build_config, nested, parse_override
+    from athwe_core.data.prepared import open_prepared
+    from athwe_core.training.assemble import fit_config
+
+    output = Output(as_json=as_json)
+    flags = {"training.batching": batching, "training.precision": precision, "training.device": device}
+    changes = [nested(key, value) for key, value in flags.items() if value is not None]
+    config = build_config(preset, [*changes, *map(parse_override, overrides or [])])
+    if dataset is not None:
+        data = open_prepared(dataset, prepared_dir=prepared)
+        result = bench_prepared(data, fit_config(config, data)[0], steps=steps)
+    else:
+        generated = generate_bench_data(num_users=users, num_items=items, mean_length=mean_length)
+        result = bench_generated(generated, config, num_items=items, feature_width=feature_width, steps=steps)
+    result["settings"]["preset"] = preset
+    output.table(_table(result))
+    output.json(result)
+
+
+def _table(result: dict[str, Any]) -> Table:
+    table = Table(title="training step", title_justify="left", show_header=False)
+    times, floor = result["step_seconds"], result["floor_seconds"]
+    table.add_row("median step (min to max)", f"{times['median']:.4f} s ({times['min']:.4f} to {times['max']:.4f})")
+    table.add_row("catalogue products alone", f"fp32 {floor['fp32']:.4f} s, bf16 {floor['bf16']:.4f} s")
+    table.add_row("step / fp32 floor", f"{result['ratio']:.2f}")
+    table.add_row(
+        "targets, tokens a second", f"{result['targets_per_second']:,.0f}, {result['tokens_per_second']:,.0f}"
+    )
+    table.add_row("peak memory", f"{result['peak_memory_bytes'] / 1e9:.2f} GB")
+    for name, value in result["settings"].items():
+        table.add_row(name.replace("_", " "), f"{value:.2f}" if isinstance(value, float) else str(value))
+    return table

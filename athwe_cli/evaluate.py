@@ -1,0 +1,60 @@
+"""`athwe evaluate`: judge a run on a split."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from athwe_cli import options as opt
+from athwe_cli.errors import one_line_errors
+from athwe_cli.render import Output, groups_table, metrics_table
+
+
+@one_line_errors
+def evaluate(
+    run: opt.Run = "last",
+    dataset: opt.Dataset = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    exclude_seen: Annotated[
+        bool | None,
+        typer.Option(help="Take items the user already has out of the ranking, never the target. Default: as trained."),
+    ] = None,
+    k: Annotated[list[int] | None, typer.Option("--k", help="Cut-off; repeatable. Default: as trained.")] = None,
+    prepared: opt.PreparedDir = opt.PREPARED_DIR,
+    runs: opt.RunsDir = opt.RUNS_DIR,
+    as_json: opt.Json = False,
+) -> None:
+    """Rank the whole catalogue for every user with a run's best weights.
+
+    Prints NDCG, MRR and Hit beside two baselines, and by history length, item popularity and same-day target; writes each
+    user's rank to per_user.parquet in the run's folder.
+
+    Example: athwe evaluate --run last --split test --exclude-seen
+    """
+    from athwe_core.analysis.evaluate_run import evaluate_run
+    from athwe_core.errors import ConfigError
+    from athwe_core.training.run_folder import find_run
+
+    output = Output(as_json=as_json)
+    if split not in ("validation", "test"):
+        raise ConfigError("--split", "must be validation or test", split)
+    if k is not None and (min(k, default=0) < 1):
+        raise ConfigError("--k", "must be positive", k)
+    name, why = (dataset, "--dataset") if run != "last" else opt.choose_dataset(dataset, runs)
+    if run == "last":
+        output.note(f"data set {name} ({why})")
+    found = find_run(runs, run, dataset=name)
+    data = found.open_data(prepared)
+    output.note(f"run {found.name}, prepared version {data.version}")
+    result = evaluate_run(
+        found, data, split=split, exclude_seen=exclude_seen, ks=None if k is None else tuple(sorted(set(k)))
+    )
+    rule = "seen items out" if result["exclude_seen"] else "seen items in"
+    title = f"{data.name}, {split}, {result['users']:,} users, {rule}, ties in {result['tie_order']} order"
+    ks = tuple(sorted({int(key.split("@")[1]) for key in result["metrics"]}))
+    rows = result["baselines"] | {found.manifest()["preset"]: result["metrics"]}
+    for chosen in (ks[i : i + 2] for i in range(0, len(ks), 2)):
+        output.table(metrics_table(rows, title=title, ks=chosen))
+    output.table(groups_table(result["groups"], metric=f"ndcg@{10 if 10 in ks else ks[0]}"))
+    output.json(result)

@@ -1,0 +1,147 @@
+"""What the commands show: notes and tables, progress in a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+class Output:
+    """Results go to stdout, notes to stderr; with `--json` stdout is one JSON object and tables go to stderr."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.err = Console(stderr=True, highlight=False)
+        self.out = self.err if as_json else Console(highlight=False)
+
+    def note(self, text: str) -> None:
+        """One line about what happens."""
+        self.err.print(text, markup=False, soft_wrap=True)
+
+    def table(self, table: Table) -> None:
+        """A result for people."""
+        self.out.print(table)
+
+    def json(self, value: dict[str, Any]) -> None:
+        """The result for programs, when asked for."""
+        if self.as_json:
+            print(json.dumps(value))  # noqa: T201 - stdout is the interface
+
+
+def metrics_table(rows: dict[str, dict[str, float]], *, title: str, ks: tuple[int, ...] = (5, 10)) -> Table:
+    """One row per method, one column per metric."""
+    columns = [f"{metric}@{k}" for metric in ("ndcg", "mrr", "hit") for k in ks]
+    columns = [column for column in columns if all(column in row for row in rows.values())]
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for column in columns:
+        metric, _, k = column.partition("@")
+        table.add_column(f"{metric.upper() if metric != 'hit' else 'Hit'}@{k}", justify="right")
+    best = {column: max(row[column] for row in rows.values()) for column in columns}
+    for name, row in rows.items():
+        cells = [f"[bold]{row[c]:.4f}[/]" if row[c] == best[c] else f"{row[c]:.4f}" for c in columns]
+        table.add_row(name, *cells)
+    return table
+
+
+def groups_table(groups: dict[str, dict[str, dict[str, float]]], *, metric: str) -> Table:
+    """One row per group of users."""
+    table = Table(title=f"{metric.upper()} by group", title_justify="left")
+    for column in ("group", "", "users", metric.upper()):
+        table.add_column(column, justify="left" if column in ("group", "") else "right")
+    for kind, labels in groups.items():
+        for i, (label, values) in enumerate(labels.items()):
+            name = kind.replace("_", " ") if i == 0 else ""
+            table.add_row(name, label, f"{values['users']:,}", f"{values[metric]:.4f}")
+    return table
+
+
+def statistics_table(statistics: dict[str, Any], *, title: str) -> Table:
+    """Table 2 of the paper for one data set, and what else a user should know of it."""
+    table = Table(title=title, title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name in ("users", "items", "interactions"):
+        table.add_row(name, f"{statistics[name]:,}")
+    table.add_row(
+        "actions per user, per item", f"{statistics['actions_per_user']:.2f}, {statistics['actions_per_item']:.2f}"
+    )
+    table.add_row("sparsity", f"{100 * statistics['sparsity']:.2f} %")
+    table.add_row("test items at the time of the one before", f"{100 * statistics['tied_test_share']:.1f} %")
+    table.add_row("order of ties", statistics["tie_order"])
+    for kind, facts in statistics["features"].items():
+        if facts is None:
+            table.add_row(kind, "none")
+        elif kind == "categories":
+            table.add_row(kind, f"{facts['count']}")
+        else:
+            table.add_row(kind, f"width {facts['width']}, {facts['missing']:,} items without, from {facts['source']}")
+    table.add_row("version", statistics["version"])
+    return table
+
+
+class TrainingDisplay:
+    """The training loop's listener: a live bar per epoch in a terminal, one line per epoch (and minute) elsewhere."""
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self.best = math.nan
+        self._progress: Progress | None = None
+        self._task = TaskID(0)
+        self._last_line = time.monotonic()
+        self._header = ""
+        self._steps = 0
+        self._began = 0.0
+        self._done_before = 0
+
+    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int) -> None:
+        self._header, self._steps, self._done_before = f"epoch {epoch}/{epochs}", steps, done
+        self._began = self._last_line = time.monotonic()
+        if self.output.err.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=16),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[losses]}"),
+                console=self.output.err,
+                transient=True,
+            )
+            self._task = self._progress.add_task(self._header, total=steps, completed=done, losses="")
+            self._progress.start()
+
+    def step_ends(self, step: int, means: dict[str, float]) -> None:
+        now = time.monotonic()
+        if self._progress is not None:
+            self._progress.update(self._task, completed=step, losses=_losses(means))
+        elif now - self._last_line > 60:
+            self._last_line = now
+            left = (now - self._began) / (step - self._done_before) * (self._steps - step)
+            self.output.note(f"{self._header}: step {step}/{self._steps}, {left:.0f} s left, {_losses(means)}")
+
+    def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
+        self.close()
+        value = record["validation"]["ndcg@20"]
+        if is_best:
+            self.best = value
+        mark = "best so far" if is_best else f"best {self.best:.4f}"
+        self.output.note(
+            f"epoch {record['epoch']:3}  {record['seconds']:5.1f} s  {_losses(record['losses'])}  "
+            f"validation NDCG@20 {value:.4f} ({mark})"
+        )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def _losses(means: dict[str, float]) -> str:
+    return " ".join(f"{name} {value:.3f}" for name, value in means.items() if name != "total")

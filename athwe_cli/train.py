@@ -1,0 +1,172 @@
+"""`athwe train`: train a preset on a data set, or go on with a run."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from athwe_cli import options as opt
+from athwe_cli.errors import one_line_errors
+from athwe_cli.render import Output, TrainingDisplay, metrics_table
+
+if TYPE_CHECKING:
+    from athwe_core.config import Config
+    from athwe_core.data.prepared import PreparedDataset
+    from athwe_core.training.run_folder import RunFolder
+
+
+@one_line_errors
+def train(
+    dataset: opt.Dataset = None,
+    preset: opt.Preset = "athwe",
+    batching: opt.Batching = None,
+    modalities: Annotated[
+        str | None, typer.Option(help="Comma-separated subset of id,text,image that contains id.", show_default=False)
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most epochs; early stopping usually ends sooner.")] = None,
+    batch_targets: Annotated[int | None, typer.Option(help="Supervised positions a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, shuffles, dropout and masks.")] = None,
+    device: opt.Device = None,
+    precision: opt.Precision = None,
+    overrides: opt.Set = None,
+    config: opt.ConfigFile = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run. Default: the time.", show_default=False)] = None,
+    resume: Annotated[str | None, typer.Option(help="Go on with this run instead.", metavar="RUN")] = None,
+    version: Annotated[str | None, typer.Option(help="Prepared version. Default: the current one.")] = None,
+    data: opt.DataDir = opt.DATA_DIR,
+    prepared: opt.PreparedDir = opt.PREPARED_DIR,
+    runs: opt.RunsDir = opt.RUNS_DIR,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the complete configuration and stop.")] = False,
+    as_json: opt.Json = False,
+) -> None:
+    """Train, stop early on validation NDCG@20, and rank the whole catalogue for every user.
+
+    A data set that is not prepared is prepared with defaults first. Ctrl-C saves; --resume goes on exactly there.
+
+    Example: athwe train --dataset demo
+
+    Example: athwe train --dataset Toys_and_Games --preset hm4sr --seed 1 --set model.dropout=0.3
+    """
+    output = Output(as_json=as_json)
+    if resume is not None:
+        from athwe_core.training.run_folder import find_run
+
+        run = find_run(runs, resume, dataset=dataset)
+        found = run.open_data(prepared)
+        output.note(f"going on with run {run.name}")
+    else:
+        chosen, why = opt.choose_dataset(dataset, runs)
+        output.note(f"data set {chosen} ({why})")
+        found = _open_or_prepare(chosen, version, data, prepared, output)
+        flags = {
+            "training.batching": batching,
+            "model.modalities": None if modalities is None else [part.strip() for part in modalities.split(",")],
+            "training.epochs": epochs,
+            "training.batch_targets": batch_targets,
+            "training.lr": lr,
+            "training.seed": seed,
+            "training.device": device,
+            "training.precision": precision,
+        }
+        settings = _configure(preset, chosen, config, flags, overrides or [], found, output)
+        if dry_run:
+            import yaml
+
+            from athwe_core.config import config_tree
+
+            typer.echo(yaml.safe_dump(config_tree(settings), sort_keys=False))
+            return
+        from athwe_core.training.run_folder import create_run
+
+        run = create_run(runs, settings, found, preset=preset, name=name, command=shlex.join(sys.argv))
+    ties = found.manifest["statistics"]["tie_order"]
+    output.note(f"prepared version {found.version}, ties in {ties} order; run {run.name}")
+    _train_and_show(run, found, output)
+
+
+def _open_or_prepare(name: str, version: str | None, data: Path, prepared: Path, output: Output) -> PreparedDataset:
+    from athwe_core.data.prepared import list_versions, open_prepared, prepare
+
+    if version is None and not list_versions(name, prepared_dir=prepared):
+        output.note(f"{name} is not prepared yet: preparing it with defaults")
+        return prepare(name, data_dir=data, prepared_dir=prepared, notify=output.note)
+    return open_prepared(name, prepared_dir=prepared, version=version)
+
+
+def _configure(
+    preset: str,
+    dataset: str,
+    config_file: Path | None,
+    flags: dict[str, Any],
+    overrides: list[str],
+    found: PreparedDataset,
+    output: Output,
+) -> Config:
+    """Preset, then config/NAME.yaml, then --config, then flags, then --set; then without what the data lacks."""
+    from athwe_core.config import build_config, nested, parse_override, read_yaml
+    from athwe_core.training.assemble import fit_config
+
+    changes = []
+    own = Path("config") / f"{dataset}.yaml"
+    if own.is_file():
+        output.note(f"using {own}")
+        changes.append(read_yaml(own))
+    if config_file is not None:
+        changes.append(read_yaml(config_file))
+    changes += [nested(key, value) for key, value in flags.items() if value is not None]
+    changes += [parse_override(text) for text in overrides]
+    fitted, notes = fit_config(build_config(preset, changes), found)
+    for note in notes:
+        output.note(note)
+    return fitted
+
+
+def _train_and_show(run: RunFolder, found: PreparedDataset, output: Output) -> None:
+    from athwe_core.analysis.evaluate_run import baseline_metrics
+    from athwe_core.training.loop import train as run_training
+
+    display = TrainingDisplay(output)
+    with _signals() as received:
+        try:
+            result = run_training(run, found, listener=display, should_stop=lambda: bool(received))
+        finally:
+            display.close()
+    if not result.finished:
+        output.note(f"stopped and saved. Go on with: athwe train --resume {run.name}")
+        raise typer.Exit(128 + received[0])
+    config, results = run.config(), result.results
+    exclude_seen = config.evaluation.exclude_seen
+    baselines = baseline_metrics(found, split="test", exclude_seen=exclude_seen, ks=config.evaluation.ks)
+    preset = run.manifest()["preset"]
+    ks = tuple(k for k in config.evaluation.ks if k <= 10) or config.evaluation.ks[:1]
+    title = f"{found.name}, test, {found.num_users:,} users, best epoch {results['best_epoch']} of {results['epochs']}"
+    output.table(metrics_table(baselines | {preset: results["test"]}, title=title, ks=ks))
+    output.note(f"{results['seconds_per_epoch']:.1f} s per epoch; run folder {run.path}")
+    output.json({"run": run.name, "preset": preset, **results})
+
+
+@contextmanager
+def _signals() -> Iterator[list[int]]:
+    """Signals received: the first SIGINT or SIGTERM is noted, a second one ends the process at once."""
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, signal.SIG_DFL)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,159 @@
+"""How long a training step takes, beside the floor below which no implementation of the loss can go."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import count, islice
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from athwe_core.batch import Catalogue, PackedBatch, TimeRange
+from athwe_core.config import Config
+from athwe_core.data.packing import Interactions, epoch_batches, pack, training_rows
+from athwe_core.data.prepared import PreparedDataset
+from athwe_core.training.assemble import Assembly, assemble, build
+from athwe_core.training.device import resolve_device, resolve_precision
+from athwe_core.training.randomness import keyed_rng
+from athwe_core.training.step import make_optimizer, train_step
+
+WARM_UP_STEPS = 5
+NUM_CATEGORIES = 300
+NUM_CLUSTERS = 100
+
+
+@dataclass(frozen=True)
+class BenchData:
+    """Interactions without a data set behind them, for a bench at any size."""
+
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+    item_ids: np.ndarray[Any, np.dtype[np.int32]]
+    timestamps: np.ndarray[Any, np.dtype[np.int64]]
+
+
+def generate_bench_data(*, num_users: int, num_items: int, mean_length: float, seed: int = 0) -> BenchData:
+    """Users with at least five items, geometric beyond, of Zipf-like popularity, days apart.
+
+    Args:
+        mean_length: mean items of a user, >= 5; 8.9 is Beauty's.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = 4 + rng.geometric(1 / max(mean_length - 4, 1), size=num_users)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    item_ids = 1 + (num_items * rng.random(offsets[-1]) ** 2).astype(np.int32)
+    gaps = (rng.pareto(1.0, size=offsets[-1]) * 10).clip(max=1000).astype(np.int64) * 86_400
+    timestamps = 1_300_000_000 + np.cumsum(gaps)
+    timestamps -= np.repeat(timestamps[offsets[:-1]] - 1_300_000_000, lengths)
+    return BenchData(offsets, item_ids.astype(np.int32), timestamps)
+
+
+def bench_prepared(prepared: PreparedDataset, config: Config, *, steps: int) -> dict[str, Any]:
+    """Bench on a prepared data set; `config` must fit it."""
+    return _bench(prepared, assemble(config, prepared), config, steps=steps) | {"dataset": prepared.name}
+
+
+def bench_generated(
+    data: BenchData, config: Config, *, num_items: int, feature_width: int, steps: int
+) -> dict[str, Any]:
+    """Bench on generated interactions with random features, categories and clusters."""
+    device = resolve_device(config.training.device)
+    generator = torch.Generator().manual_seed(0)
+    V, used = num_items + 1, config.model.modalities[1:]
+    catalogue = Catalogue(
+        num_rows=V,
+        features={m: torch.randn(V, feature_width, generator=generator) for m in used},
+        categories=(torch.rand(V, NUM_CATEGORIES, generator=generator) < 0.01).byte(),
+        clusters={m: torch.randint(0, NUM_CLUSTERS, (V,), generator=generator) for m in used},
+    )
+    span = TimeRange(int(data.timestamps.min()), int(data.timestamps.max()), 1000 * 86_400)
+    assembly = build(config, catalogue, span, device, resolve_precision(config.training.precision, device))
+    return _bench(data, assembly, config, steps=steps)
+
+
+def _bench(data: Interactions, assembly: Assembly, config: Config, *, steps: int) -> dict[str, Any]:
+    optimizer = make_optimizer(assembly.network, lr=config.training.lr)
+    seconds, tokens, targets = [], 0, 0
+    batches = _batches(data, config)
+    for step in range(WARM_UP_STEPS + steps):
+        began = time.perf_counter()
+        batch = next(batches).to(assembly.device)
+        train_step(assembly, optimizer, batch, config, epoch=0, step=step)
+        _synchronize(assembly.device)
+        if step >= WARM_UP_STEPS:
+            seconds.append(time.perf_counter() - began)
+            tokens += batch.num_tokens
+            targets += batch.num_targets
+    peak = peak_memory_bytes(assembly.device)
+    N, K = config.training.batch_targets, assembly.network.hidden_size * len(config.model.modalities)
+    floor = {
+        name: catalogue_floor_seconds(N, assembly.catalogue.num_rows, K, dtype, assembly.device)
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
+    features = assembly.network.tables.feature_widths
+    return {
+        "step_seconds": {"median": median(seconds), "min": min(seconds), "max": max(seconds)},
+        "targets_per_second": targets / sum(seconds),
+        "tokens_per_second": tokens / sum(seconds),
+        "peak_memory_bytes": peak,
+        "floor_seconds": floor,
+        "ratio": median(seconds) / floor["fp32"],
+        "settings": {
+            "rows": assembly.catalogue.num_rows,
+            "feature_width": max(features.values(), default=0),
+            "mean_length": len(data.item_ids) / (len(data.offsets) - 1),
+            "batching": config.training.batching,
+            "batch_targets": N,
+            "precision": str(assembly.compute_dtype).removeprefix("torch."),
+            "device": str(assembly.device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "steps": steps,
+        },
+    }
+
+
+def _batches(data: Interactions, config: Config) -> Iterator[PackedBatch]:
+    """Full batches, epoch after epoch."""
+    L, budget = config.model.max_length, config.training.batch_targets
+    rows = training_rows(np.asarray(data.offsets), batching=config.training.batching, max_length=L)
+    for epoch in count():
+        for chosen in epoch_batches(rows, batch_targets=budget, rng=keyed_rng(config.training.seed, "shuffle", epoch)):
+            if rows.num_supervised[chosen].sum() > 0.9 * min(budget, rows.num_targets):
+                yield pack(data, rows, chosen, max_length=L)
+
+
+def catalogue_floor_seconds(N: int, V: int, K: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Median time of the three products of the catalogue's cross-entropy alone: scores and its two gradients."""
+    states, table, gradient = (torch.randn(*shape, device=device).to(dtype) for shape in ((N, K), (V, K), (N, V)))
+
+    def products() -> None:
+        _ = states @ table.T, gradient @ table, gradient.T @ states
+        _synchronize(device)
+
+    return median(islice(_timings(products), 3, 13))
+
+
+def _timings(call: Callable[[], None]) -> Iterator[float]:
+    while True:
+        began = time.perf_counter()
+        call()
+        yield time.perf_counter() - began
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory so far: of the device where it is CUDA, of this process otherwise."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,80 @@
+"""A finished run judged on a split: metrics, groups and the two baselines, from its best weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from athwe_core.data.prepared import PreparedDataset
+from athwe_core.errors import CheckpointError
+from athwe_core.evaluation.baselines import popularity_ranks, transition_ranks
+from athwe_core.evaluation.evaluate import rank_users
+from athwe_core.evaluation.groups import group_metrics, per_user_frame
+from athwe_core.evaluation.metrics import mean_metrics
+from athwe_core.training.assemble import assemble
+from athwe_core.training.checkpoint import load_weights
+from athwe_core.training.run_folder import RunFolder
+
+
+def baseline_metrics(
+    prepared: PreparedDataset, *, split: str, exclude_seen: bool, ks: Sequence[int]
+) -> dict[str, dict[str, float]]:
+    """Metrics of ranking by popularity and by what followed the last item in training."""
+    ranks = {
+        "popularity": popularity_ranks(prepared, split=split, exclude_seen=exclude_seen),
+        "last-item transition": transition_ranks(prepared, split=split, exclude_seen=exclude_seen),
+    }
+    return {name: mean_metrics(found, ks) for name, found in ranks.items()}
+
+
+def evaluate_run(
+    run: RunFolder,
+    prepared: PreparedDataset,
+    *,
+    split: str,
+    exclude_seen: bool | None = None,
+    ks: Sequence[int] | None = None,
+) -> dict[str, Any]:
+    """Rank every user of `split` with the best weights of `run`.
+
+    Args:
+        exclude_seen, ks: the run's own where None.
+    Returns: run, split, users, metrics, groups, baselines, and under which rules (exclude_seen, tie_order, data_version).
+    Ranks go to the run's `per_user.parquet`, beside those of the other split; to `per_user.<rule>.parquet` where seen items
+    are treated otherwise than in training.
+    Raises: CheckpointError when the run has no best weights yet.
+    """
+    config = run.config()
+    rule = config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
+    ks = config.evaluation.ks if ks is None else ks
+    if not run.best.exists():
+        raise CheckpointError(
+            f"run {run.name}", "must have finished an epoch", remedy=f"athwe train --resume {run.name}"
+        )
+    assembly = assemble(config, prepared)
+    load_weights(run.best, assembly.network)
+    ranks = rank_users(assembly.network, prepared, split=split, exclude_seen=rule)
+    frame = per_user_frame(prepared, ranks, split=split)
+    _store(run, frame, split=split, rule=rule, same_rule=rule == config.evaluation.exclude_seen)
+    return {
+        "run": run.name,
+        "split": split,
+        "users": len(ranks),
+        "metrics": mean_metrics(ranks, ks),
+        "groups": group_metrics(frame, ks),
+        "baselines": baseline_metrics(prepared, split=split, exclude_seen=rule, ks=ks),
+        "exclude_seen": rule,
+        "tie_order": prepared.manifest["statistics"]["tie_order"],
+        "data_version": prepared.version,
+    }
+
+
+def _store(run: RunFolder, frame: pl.DataFrame, *, split: str, rule: bool, same_rule: bool) -> None:
+    path = run.per_user if same_rule else run.path / f"per_user.{'exclude' if rule else 'include'}_seen.parquet"
+    if path.exists():
+        frame = pl.concat([pl.read_parquet(path).filter(pl.col("split") != split), frame])
+    temporary = path.with_suffix(".new")
+    frame.write_parquet(temporary)
+    temporary.replace(path)

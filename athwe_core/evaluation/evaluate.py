@@ -1,0 +1,68 @@
+"""Rank of every user's held-out item among the whole catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from numpy.typing import NDArray
+
+from athwe_core.data.packing import Interactions, Rows, held_out_rows, pack
+from athwe_core.evaluation.ranking import target_ranks
+from athwe_core.network import Network
+
+BLOCK_USERS = 512
+BLOCK_TOKENS = 8192
+
+
+def rank_users(
+    network: Network, data: Interactions, *, split: str, exclude_seen: bool = False
+) -> Float64[np.ndarray, " U"]:
+    """Expected rank of each user's next item, 1 = best, ties shared.
+
+    Args:
+        network: put into evaluation mode; products are in float32 whatever it was trained with.
+        split: `validation` (training items in) or `test` (training and validation items in).
+        exclude_seen: take the items of the user's input out of the ranking, never the target.
+    Returns: ranks in user order; halves where another item ties with the target.
+    Raises: AthweError for a NaN score.
+    """
+    network.eval()
+    device, L = network.position.device, network.position.shape[0]
+    rows = held_out_rows(np.asarray(data.offsets), split=split, max_length=L)
+    ranks = np.empty(len(rows), np.float64)
+    with torch.inference_mode():
+        table = network.tables()
+        for chosen in _blocks(rows):
+            batch = pack(data, rows, chosen, max_length=L).to(device)
+            outputs = network(batch, table)
+            scores = network.user_vectors(outputs.states) @ table.T
+            users = batch.user_index.cpu().numpy()
+            excluded = _seen(data, rows, users, device) if exclude_seen else None
+            ranks[users] = target_ranks(scores, batch.target_ids, excluded=excluded).cpu().numpy()
+    return ranks
+
+
+def _blocks(rows: Rows) -> Iterator[NDArray[np.int64]]:
+    """Rows by length in blocks of bounded users and tokens."""
+    lengths = rows.stop - rows.start
+    order = np.argsort(lengths, kind="stable")
+    first = 0
+    while first < len(order):
+        longest_first = np.cumsum(lengths[order[first : first + BLOCK_USERS]])
+        count = max(int(np.searchsorted(longest_first, BLOCK_TOKENS, side="right")), 1)
+        yield order[first : first + count]
+        first += count
+
+
+def _seen(
+    data: Interactions, rows: Rows, users: NDArray[np.int64], device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(row of the block, item) of every item before the held-out one, the whole history and not only the window."""
+    begin, stop = data.offsets[users], rows.stop[users]
+    row = np.repeat(np.arange(len(users)), stop - begin)
+    source = np.arange(len(row)) - np.repeat(np.cumsum(stop - begin) - (stop - begin), stop - begin) + begin[row]
+    items = np.asarray(data.item_ids[source], np.int64)
+    return torch.from_numpy(row).to(device), torch.from_numpy(items).to(device)

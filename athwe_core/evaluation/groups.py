@@ -1,0 +1,90 @@
+"""Who is served well: one line per user beside its rank, and metrics by history length, target popularity and day."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float64
+from numpy.typing import NDArray
+
+from athwe_core.data.store import PreparedDataset
+from athwe_core.errors import DataError
+from athwe_core.evaluation.baselines import target_rows, training_popularity
+from athwe_core.evaluation.metrics import mean_metrics
+
+if TYPE_CHECKING:
+    import polars as pl
+
+SECONDS_PER_DAY = 86_400
+
+Buckets = dict[str, int]
+"""Label to the least value in it, increasing."""
+
+GROUPINGS: dict[str, Buckets] = {
+    "history_length": {"1-4": 1, "5-9": 5, "10-19": 10, "20-49": 20, "50+": 50},
+    "target_popularity": {"0 (cold)": 0, "1-4": 1, "5-9": 5, "10-49": 10, "50+": 50},
+    "same_day": {"later": 0, "same day": 1},
+}
+"""Column of the frame to its buckets."""
+
+
+def per_user_frame(data: PreparedDataset, ranks: Float64[np.ndarray, "U"], *, split: str) -> pl.DataFrame:
+    """One line per user, in the order of users: what `per_user.parquet` of a run holds.
+
+    Args:
+        ranks: (U,) rank of each user's held-out item of `split`.
+    Returns: columns
+        user_id, target_item_id: raw ids, str.    split: str.    rank: float64.
+        history_length: int64, all input items, also those before the latest `model.max_length`.
+        target_popularity: int64, occurrences of the target in the training split.
+        same_day: bool, the target has the UTC day of the last input item, so that the tie order may have decided.
+    Raises:
+        DataError: There is not one rank per user.
+        ConfigError: An unknown split.
+    """
+    import polars as pl  # noqa: PLC0415  (metrics and training do without it)
+
+    if len(ranks) != data.num_users:
+        raise DataError("ranks", f"must be one for each of {data.num_users} users", len(ranks))
+    rows = target_rows(data.offsets, split=split)
+    targets = data.item_ids[rows]
+    days = data.timestamps // SECONDS_PER_DAY
+    return pl.DataFrame(
+        {
+            "user_id": data.user_tokens,
+            "split": [split] * data.num_users,
+            "target_item_id": [data.item_tokens[target] for target in targets],
+            "rank": np.asarray(ranks, np.float64),
+            "history_length": rows - data.offsets[:-1],
+            "target_popularity": training_popularity(data)[targets],
+            "same_day": days[rows] == days[rows - 1],
+        }
+    )
+
+
+def group_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> dict[str, dict[str, dict[str, int | float]]]:
+    """Metrics of the users of each bucket; the buckets of one grouping partition the users.
+
+    Args:
+        frame: lines of `per_user_frame`, of one split.
+        ks: cut-offs, each >= 1.
+    Returns: grouping (`history_length`, `target_popularity`, `same_day`) -> label -> `users` and `mean_metrics`; labels
+        in the order of the bounds, without the empty ones.
+    """
+    ranks = frame["rank"].to_numpy()
+    result: dict[str, dict[str, dict[str, int | float]]] = {}
+    for column, buckets in GROUPINGS.items():
+        labels = _labels(frame[column].to_numpy().astype(np.int64), buckets)
+        result[column] = {
+            label: {"users": int((labels == index).sum()), **mean_metrics(ranks[labels == index], ks)}
+            for index, label in enumerate(buckets)
+            if (labels == index).any()
+        }
+    return result
+
+
+def _labels(values: NDArray[np.int64], buckets: Buckets) -> NDArray[np.int64]:
+    """Number of the bucket that each value, which is at least the first bound, falls into."""
+    return np.searchsorted(list(buckets.values()), values, side="right") - 1

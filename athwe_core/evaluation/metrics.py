@@ -1,0 +1,38 @@
+"""NDCG, MRR and Hit at k from the rank of each user's one held-out item: per user first, the mean second."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float64
+
+from athwe_core.errors import DataError
+
+
+def per_user_metrics(ranks: Float64[np.ndarray, "U"], ks: Sequence[int]) -> dict[str, Float64[np.ndarray, "U"]]:
+    """Metrics of each user, who has one relevant item at rank r; all are 0 where r > k.
+
+        ndcg@k = 1 / log2(r + 1)        mrr@k = 1 / r        hit@k = 1
+
+    With one relevant item the ideal DCG is 1, so NDCG needs no division by the achievable.
+
+    Args:
+        ranks: (U,) >= 1; half-integers are expected ranks on ties.
+        ks: cut-offs, each >= 1.
+    Returns: (U,) arrays in [0, 1] under `ndcg@k` for each k, then `mrr@k`, then `hit@k`.
+    Raises:
+        DataError: There are no ranks, or one is below 1 or NaN.
+    """
+    ranks = np.asarray(ranks, np.float64)
+    if not len(ranks):
+        raise DataError("ranks", "must not be empty: there is no user to evaluate")
+    if not (ranks >= 1).all():
+        raise DataError("ranks", "must be >= 1", float(ranks[~(ranks >= 1)][0]))
+    gains = {"ndcg": 1 / np.log2(ranks + 1), "mrr": 1 / ranks, "hit": np.ones_like(ranks)}
+    return {f"{metric}@{k}": np.where(ranks <= k, gain, 0.0) for metric, gain in gains.items() for k in ks}
+
+
+def mean_metrics(ranks: Float64[np.ndarray, "U"], ks: Sequence[int]) -> dict[str, float]:
+    """Means over users of `per_user_metrics`, in its order of keys. Raises what it raises."""
+    return {name: float(values.mean()) for name, values in per_user_metrics(ranks, ks).items()}

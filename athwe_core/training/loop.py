@@ -1,0 +1,212 @@
+"""The training loop: epochs of steps, validation after each, early stopping, a checkpoint to go on from."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from statistics import median
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from athwe_core.config import Config
+from athwe_core.data.packing import batch_boundaries, pack, training_rows
+from athwe_core.data.prepared import PreparedDataset
+from athwe_core.evaluation.evaluate import rank_users
+from athwe_core.evaluation.groups import per_user_frame
+from athwe_core.evaluation.metrics import mean_metrics
+from athwe_core.training.assemble import Assembly, assemble
+from athwe_core.training.checkpoint import load_optimizer, load_state, load_weights, save_checkpoint
+from athwe_core.training.randomness import keyed_rng
+from athwe_core.training.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
+from athwe_core.training.step import make_optimizer, train_step
+
+SELECTION_METRIC = "ndcg@20"
+"""Validation metric that chooses the best epoch."""
+
+
+class Listener(Protocol):
+    """Hears what training does; the command line shows it."""
+
+    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int) -> None:
+        """Epoch (from 1) of at most `epochs` begins with `done` of its `steps` behind it."""
+
+    def step_ends(self, step: int, means: dict[str, float]) -> None:
+        """Step (from 1) of the epoch is done; means of the loss terms over the epoch so far."""
+
+    def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
+        """The record of `metrics.jsonl`."""
+
+
+@dataclass
+class Progress:
+    """Where training is: with the keyed random draws, all it takes to go on exactly."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    step: int = 0
+    """Steps of the epoch under way that are done."""
+    best_epoch: int = 0
+    best_value: float = -1.0
+    sums: dict[str, float] = field(default_factory=dict)
+    """Sums of the loss terms over the epoch under way."""
+    seconds: float = 0.0
+    """Training time of the epoch under way."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to."""
+
+    finished: bool
+    """False when it was asked to stop; it can be resumed."""
+    results: dict[str, Any]
+    """best_epoch, epochs, seconds_per_epoch, validation, test; empty when not finished."""
+
+
+def train(
+    run: RunFolder,
+    prepared: PreparedDataset,
+    *,
+    listener: Listener,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Train the run's configuration to its end, from its last checkpoint where it has one.
+
+    Args:
+        run: folder with `config.yaml`; a configuration that fits the data set.
+        should_stop: asked after every step; True saves the state and ends.
+    Returns: the results, also in the run's manifest; ranks of both splits in `per_user.parquet`.
+    Raises: NonFiniteLossError (state of the last epoch kept), CheckpointError.
+    """
+    config = run.config()
+    assembly = assemble(config, prepared)
+    optimizer = make_optimizer(assembly.network, lr=config.training.lr)
+    progress, records = _restore(run, assembly, optimizer)
+    run.update_manifest(status=RUNNING, device=str(assembly.device), precision=_name(assembly.compute_dtype))
+    while not _is_over(progress, config):
+        if not _train_epoch(assembly, optimizer, prepared, config, progress, listener, should_stop):
+            _save(run.last, assembly, progress, optimizer)
+            run.update_manifest(status=INTERRUPTED)
+            return Result(False, {})
+        is_best = _finish_epoch(assembly, prepared, config, progress, records)
+        if is_best:
+            _save(run.best, assembly, progress)
+        run.write_metrics(records)
+        _save(run.last, assembly, progress, optimizer)
+        listener.epoch_ends(records[-1], is_best=is_best)
+    return Result(True, _finish(run, assembly, prepared, config, progress, records))
+
+
+def _name(dtype: torch.dtype) -> str:
+    return {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
+
+
+def _restore(
+    run: RunFolder, assembly: Assembly, optimizer: torch.optim.Optimizer
+) -> tuple[Progress, list[dict[str, Any]]]:
+    """Progress and epoch records of the last checkpoint, or of a fresh start."""
+    if not run.last.exists():
+        return Progress(), []
+    state = load_state(run.last)
+    load_weights(run.last, assembly.network)
+    load_optimizer(run.last, assembly.network, optimizer)
+    progress = Progress(**state["progress"])
+    return progress, run.metrics()[: progress.epoch]
+
+
+def _save(folder: Any, assembly: Assembly, progress: Progress, optimizer: torch.optim.Optimizer | None = None) -> None:
+    save_checkpoint(folder, assembly.network, {"progress": asdict(progress)}, optimizer)
+
+
+def _is_over(progress: Progress, config: Config) -> bool:
+    waited = progress.epoch - progress.best_epoch
+    return progress.epoch >= config.training.epochs or waited >= config.training.patience
+
+
+def _train_epoch(
+    assembly: Assembly,
+    optimizer: torch.optim.Optimizer,
+    prepared: PreparedDataset,
+    config: Config,
+    progress: Progress,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+) -> bool:
+    """The epoch's steps from `progress.step` on; False when asked to stop before its end."""
+    L, budget, seed = config.model.max_length, config.training.batch_targets, config.training.seed
+    rows = training_rows(np.asarray(prepared.offsets), batching=config.training.batching, max_length=L)
+    order = keyed_rng(seed, "shuffle", progress.epoch).permutation(len(rows))
+    batches = batch_boundaries(rows.num_supervised[order], batch_targets=budget)
+    steps = len(batches)
+    listener.epoch_begins(progress.epoch + 1, epochs=config.training.epochs, steps=steps, done=progress.step)
+    began = time.perf_counter() - progress.seconds
+    for first, last in batches[progress.step :]:
+        batch = pack(prepared, rows, order[first:last], max_length=L).to(assembly.device)
+        terms = train_step(assembly, optimizer, batch, config, epoch=progress.epoch, step=progress.step)
+        progress.step += 1
+        for name, value in terms.items():
+            progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
+        progress.seconds = time.perf_counter() - began
+        listener.step_ends(progress.step, {name: total / progress.step for name, total in progress.sums.items()})
+        if should_stop() and progress.step < steps:
+            return False
+    return True
+
+
+def _finish_epoch(
+    assembly: Assembly,
+    prepared: PreparedDataset,
+    config: Config,
+    progress: Progress,
+    records: list[dict[str, Any]],
+) -> bool:
+    """Validate, add the epoch's record, move progress on; True when it is the best so far."""
+    began = time.perf_counter()
+    ranks = rank_users(assembly.network, prepared, split="validation", exclude_seen=config.evaluation.exclude_seen)
+    selection = mean_metrics(ranks, (20,))[SELECTION_METRIC]
+    is_best = selection > progress.best_value
+    steps = progress.step
+    records.append(
+        {
+            "epoch": progress.epoch + 1,
+            "steps": steps,
+            "losses": {name: total / steps for name, total in progress.sums.items()},
+            "validation": mean_metrics(ranks, config.evaluation.ks) | {SELECTION_METRIC: selection},
+            "seconds": progress.seconds,
+            "validation_seconds": time.perf_counter() - began,
+        }
+    )
+    progress.epoch, progress.step, progress.sums, progress.seconds = progress.epoch + 1, 0, {}, 0.0
+    if is_best:
+        progress.best_epoch, progress.best_value = progress.epoch, selection
+    return is_best
+
+
+def _finish(
+    run: RunFolder,
+    assembly: Assembly,
+    prepared: PreparedDataset,
+    config: Config,
+    progress: Progress,
+    records: list[dict[str, Any]],
+) -> dict[str, Any]:
+    """Rank both splits with the best weights and write the results."""
+    import polars as pl  # noqa: PLC0415 - only here
+
+    load_weights(run.best, assembly.network)
+    results: dict[str, Any] = {
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epoch,
+        "seconds_per_epoch": median(record["seconds"] for record in records),
+    }
+    frames = []
+    for split in ("validation", "test"):
+        ranks = rank_users(assembly.network, prepared, split=split, exclude_seen=config.evaluation.exclude_seen)
+        results[split] = mean_metrics(ranks, config.evaluation.ks)
+        frames.append(per_user_frame(prepared, ranks, split=split))
+    pl.concat(frames).write_parquet(run.per_user)
+    run.update_manifest(status=FINISHED, results=results)
+    return results
