@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 import torch
-from jaxtyping import Float, Float32, Int, Int64
+from jaxtyping import Float, Float32, Int64, Integer
 from torch import Tensor
 
 MODALITIES = ("id", "text", "image")
@@ -75,9 +75,9 @@ class Catalogue:
     """V."""
     features: dict[str, Float[Tensor, "V F"]] = field(default_factory=dict)
     """Frozen vectors by modality (text, image)."""
-    categories: Int[Tensor, "V C"] | None = None
+    categories: Integer[Tensor, "V C"] | None = None
     """Multi-hot."""
-    clusters: dict[str, Int[Tensor, " V"]] = field(default_factory=dict)
+    clusters: dict[str, Integer[Tensor, " V"]] = field(default_factory=dict)
     """Cluster labels by modality, -1 = none."""
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Integer
 from torch import Tensor
 
 
 def category_loss(
-    logits: Float[Tensor, "T C"], categories: Int[Tensor, "T C"], weight: Float[Tensor, " T"]
+    logits: Float[Tensor, "T C"], categories: Integer[Tensor, "T C"], weight: Float[Tensor, " T"]
 ) -> Float[Tensor, ""]:
     """Category prediction: weighted mean over tokens of the mean binary cross-entropy over categories.
 
@@ -28,7 +28,7 @@ def category_loss(
 
 
 def cluster_loss(
-    logits: Float[Tensor, "T K"], labels: Int[Tensor, " T"], weight: Float[Tensor, " T"]
+    logits: Float[Tensor, "T K"], labels: Integer[Tensor, " T"], weight: Float[Tensor, " T"]
 ) -> Float[Tensor, ""]:
     """Cluster prediction: weighted mean cross-entropy over tokens whose item has a cluster.
 

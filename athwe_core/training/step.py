@@ -55,7 +55,7 @@ def train_step(
         raise NonFiniteLossError(
             f"loss term {broken} at epoch {epoch + 1}, step {step + 1}",
             "must be finite",
-            float(terms.get(broken, total)),
+            terms.get(broken, total).item(),
             f"Lower training.lr (now {config.training.lr:g}); the last good checkpoint is kept",
         )
     optimizer.zero_grad(set_to_none=True)

@@ -1,0 +1,32 @@
+import re
+
+import pytest
+
+from athwe_core.data.options import PrepareOptions
+from athwe_core.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tie_order": "time"}, "tie_order must be one of file, item, random, got 'time'"),
+        ({"min_interactions": 2}, "min_interactions must be a whole number >= 3, got 2"),
+        ({"min_interactions": 5.0}, "min_interactions must be a whole number >= 3, got 5.0"),
+        ({"max_categories": 0}, "max_categories must be a whole number >= 1, got 0"),
+        ({"text_width": 0}, "text_width must be a whole number >= 1, got 0"),
+        ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
+        ({"seed": True}, "seed must be a whole number >= 0, got True"),
+        ({"demo_users": 99}, "demo_users must be a whole number >= 100, got 99"),
+        ({"demo_items": 99}, "demo_items must be a whole number >= 100, got 99"),
+        ({"category_column": ""}, "category_column must name a column, got ''"),
+        ({"text_columns": ()}, "text_columns must name at least one column, got ()"),
+        ({"text_columns": "title"}, "text_columns must name at least one column, got 'title'"),
+    ],
+)
+def test_values_out_of_range_are_named(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        PrepareOptions(**values)  # type: ignore[arg-type]
+
+
+def test_text_columns_become_a_tuple() -> None:
+    assert PrepareOptions(text_columns=["a", "b"]).text_columns == ("a", "b")  # type: ignore[arg-type]

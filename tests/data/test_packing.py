@@ -1,0 +1,232 @@
+from collections.abc import Callable
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from athwe_core.batch import PackedBatch
+from athwe_core.data.packing import (
+    Rows,
+    batch_boundaries,
+    epoch_batches,
+    held_out_rows,
+    pack,
+    pack_histories,
+    packed_rows,
+    prefix_rows,
+    training_rows,
+)
+
+USER_LENGTHS = st.lists(st.integers(3, 40), min_size=1, max_size=6)
+MAX_LENGTHS = st.integers(2, 12)
+
+
+def as_tuples(rows: Rows) -> list[tuple[int, int, int, int]]:
+    columns = (rows.start, rows.stop, rows.num_supervised, rows.user_index)
+    return list(zip(*(c.tolist() for c in columns), strict=True))
+
+
+def offsets_of(lengths: list[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+
+def supervised_tokens(rows: Rows) -> list[int]:
+    """The token that is asked, once for each supervised position of each row."""
+    return [token for _, stop, count, _ in as_tuples(rows) for token in range(stop - count, stop)]
+
+
+def test_packed_rows_by_hand() -> None:
+    # L = 4; users of 3, 7 and 12 items: two are held out, and the last training item is a target only
+    found = as_tuples(packed_rows(offsets_of([3, 7, 12]), max_length=4))
+    assert found == [(3, 7, 4, 1), (10, 14, 4, 2), (12, 16, 2, 2), (14, 18, 2, 2), (16, 19, 1, 2)]
+
+
+def test_prefix_rows_by_hand() -> None:
+    found = as_tuples(prefix_rows(offsets_of([3, 4, 9]), max_length=4))
+    assert found == [
+        (3, 4, 1, 1),
+        *[(7, 8, 1, 2), (7, 9, 1, 2), (7, 10, 1, 2), (7, 11, 1, 2), (8, 12, 1, 2), (9, 13, 1, 2)],
+    ]
+
+
+def test_held_out_rows_by_hand() -> None:
+    offsets = offsets_of([3, 9])
+    assert as_tuples(held_out_rows(offsets, split="validation", max_length=4)) == [(0, 1, 1, 0), (6, 10, 1, 1)]
+    assert as_tuples(held_out_rows(offsets, split="test", max_length=4)) == [(0, 2, 1, 0), (7, 11, 1, 1)]
+
+
+@given(USER_LENGTHS, MAX_LENGTHS)
+@settings(deadline=None)
+def test_packed_and_prefix_supervise_every_training_target_exactly_once(lengths: list[int], max_length: int) -> None:
+    offsets = offsets_of(lengths)
+    every_target = [t for a, b in pairwise(offsets) for t in range(a, b - 3)]
+    for batching in ("packed", "prefix"):
+        rows = training_rows(offsets, batching=batching, max_length=max_length)
+        assert sorted(supervised_tokens(rows)) == every_target
+        assert rows.num_targets == len(every_target)
+
+
+@given(USER_LENGTHS, MAX_LENGTHS)
+@settings(deadline=None)
+def test_windows_are_within_l_of_one_user_and_later_ones_have_context(lengths: list[int], max_length: int) -> None:
+    offsets = offsets_of(lengths)
+    seen = set()
+    for start, stop, count, user in as_tuples(packed_rows(offsets, max_length=max_length)):
+        assert offsets[user] <= start < stop <= offsets[user + 1] - 3
+        assert 1 <= count <= stop - start <= max_length
+        context = stop - start - count
+        if user in seen:
+            assert context == max_length - max_length // 2
+            assert count <= max_length // 2
+        else:
+            assert context == 0
+            assert start == offsets[user]
+        seen.add(user)
+
+
+@pytest.mark.parametrize(("batch_targets", "expected"), [(5, [(0, 2), (2, 3), (3, 5)]), (100, [(0, 5)])])
+def test_batches_hold_as_many_rows_as_their_targets_allow(batch_targets: int, expected: list) -> None:
+    assert batch_boundaries(np.array([2, 3, 7, 4, 1]), batch_targets=batch_targets) == expected
+
+
+@given(st.lists(st.integers(1, 9), min_size=0, max_size=30), st.integers(1, 20))
+@settings(deadline=None)
+def test_batches_partition_the_rows_within_the_budget(counts: list[int], batch_targets: int) -> None:
+    ranges = batch_boundaries(np.array(counts, np.int64), batch_targets=batch_targets)
+    assert [i for first, last in ranges for i in range(first, last)] == list(range(len(counts)))
+    for first, last in ranges:
+        assert sum(counts[first:last]) <= batch_targets or last - first == 1
+    for first, last in ranges[:-1]:
+        assert sum(counts[first : last + 1]) > batch_targets
+
+
+def test_an_epoch_is_a_permutation_that_repeats_with_its_generator_and_can_be_resumed() -> None:
+    rows = packed_rows(offsets_of([5, 9, 30, 4, 12]), max_length=4)
+
+    def epoch(seed: int, skip: int = 0) -> list[list[int]]:
+        batches = epoch_batches(rows, batch_targets=6, rng=np.random.default_rng(seed), skip=skip)
+        return [batch.tolist() for batch in batches]
+
+    first = epoch(0)
+    assert sorted(i for batch in first for i in batch) == list(range(len(rows)))
+    assert epoch(0) == first
+    assert epoch(1) != first
+    assert epoch(0, skip=2) == first[2:]
+    assert epoch(0, skip=len(first)) == []
+
+
+def check_invariants(batch: PackedBatch) -> None:
+    lengths = batch.offsets.diff()
+    T, B = batch.num_tokens, batch.num_rows
+    assert batch.offsets[0] == 0
+    assert batch.offsets[-1] == T
+    assert (lengths > 0).all()
+    assert torch.equal(batch.rows, torch.arange(B).repeat_interleave(lengths))
+    assert torch.equal(batch.positions, torch.arange(T) - batch.offsets[batch.rows])
+    previous = torch.cat([batch.timestamps[:1], batch.timestamps[:-1]])
+    expected = torch.where(batch.positions == 0, 0, batch.timestamps - previous)
+    assert torch.equal(batch.intervals, expected)
+    assert (batch.target_index.diff() > 0).all()
+    filled = batch.grid_tokens.flatten() >= 0
+    assert filled.sum() == T
+    assert torch.equal(batch.grid_tokens.flatten()[batch.token_slots], torch.arange(T))
+    bins = batch.token_slots // batch.grid_tokens.shape[1]
+    for row in range(B):
+        slots = batch.token_slots[batch.rows == row]
+        assert (slots.diff() == 1).all()
+        assert bins[batch.rows == row].unique().numel() == 1
+    assert (batch.prefix_weight >= 0).all()
+    for name in vars(batch):
+        assert getattr(batch, name).dtype == (torch.float32 if name == "prefix_weight" else torch.int64), name
+
+
+@given(USER_LENGTHS, MAX_LENGTHS, st.sampled_from(["packed", "prefix", "validation", "test"]), st.randoms())
+@settings(deadline=None)
+def test_every_batch_keeps_the_promises_of_its_type(
+    make_data: Callable, lengths: list[int], max_length: int, kind: str, random: object
+) -> None:
+    data = make_data([*lengths, 5])
+    if kind in ("packed", "prefix"):
+        rows = training_rows(data.offsets, batching=kind, max_length=max_length)
+    else:
+        rows = held_out_rows(data.offsets, split=kind, max_length=max_length)
+    chosen = np.array(random.sample(range(len(rows)), k=min(len(rows), 5)))  # type: ignore[attr-defined]
+    batch = pack(data, rows, chosen, max_length=max_length)
+    check_invariants(batch)
+    found = [
+        (batch.user_index[row].item(), batch.item_ids[a:b].tolist(), batch.timestamps[a:b].tolist())
+        for row, (a, b) in enumerate(zip(batch.offsets, batch.offsets[1:], strict=False))
+    ]
+    every_row = as_tuples(rows)
+    expected = [
+        (
+            every_row[i][3],
+            *(array[every_row[i][0] : every_row[i][1]].tolist() for array in (data.item_ids, data.timestamps)),
+        )
+        for i in chosen
+    ]
+    assert sorted(found) == sorted(expected)
+    asked = [
+        (every_row[i][3], int(data.item_ids[token + 1]))
+        for i in chosen
+        for token in range(every_row[i][1] - every_row[i][2], every_row[i][1])
+    ]
+    users = batch.user_index[batch.rows[batch.target_index]].tolist()
+    assert sorted(zip(users, batch.target_ids.tolist(), strict=True)) == sorted(asked)
+
+
+@given(USER_LENGTHS, MAX_LENGTHS)
+@settings(deadline=None)
+def test_prefix_weights_count_the_prefix_rows_that_contain_a_token(
+    make_data: Callable, lengths: list[int], max_length: int
+) -> None:
+    data = make_data([*lengths, 9])
+    prefixes = prefix_rows(data.offsets, max_length=max_length)
+    counted = np.zeros(len(data.item_ids))
+    for start, stop, _, _ in as_tuples(prefixes):
+        counted[start:stop] += 1
+    for batching in ("packed", "prefix"):
+        rows = training_rows(data.offsets, batching=batching, max_length=max_length)
+        order = np.arange(len(rows))
+        batch = pack(data, rows, order, max_length=max_length)
+        by_length = order[np.argsort(rows.stop - rows.start, kind="stable")]
+        source = np.concatenate([np.arange(rows.start[i], rows.stop[i]) for i in by_length])
+        found = np.zeros(len(data.item_ids))
+        np.add.at(found, source, batch.prefix_weight.numpy())
+        assert np.array_equal(found, counted)
+
+
+def test_odd_seconds_survive_as_whole_numbers() -> None:
+    times = [1_400_000_001, 1_400_000_002, 1_400_000_129]
+    batch = pack_histories([([1, 2, 3], times)])
+    assert batch.timestamps.tolist() == times
+    assert batch.intervals.tolist() == [0, 1, 127]
+
+
+def test_histories_are_packed_by_length_and_say_which_they_are() -> None:
+    batch = pack_histories([([1, 2, 3], [10, 20, 25]), ([4], [7]), ([5, 6], [1, 1])], next_items=[9, 8, 0])
+    check_invariants(batch)
+    assert batch.user_index.tolist() == [1, 2, 0]
+    assert batch.item_ids.tolist() == [4, 5, 6, 1, 2, 3]
+    assert batch.intervals.tolist() == [0, 0, 0, 0, 10, 5]
+    assert batch.target_index.tolist() == [0, 2, 5]
+    assert batch.target_ids.tolist() == [8, 0, 9]
+    assert batch.prefix_weight.tolist() == [1] * 6
+    assert (batch.num_tokens, batch.num_rows, batch.num_targets) == (6, 3, 3)
+
+
+def test_long_rows_make_wider_bins() -> None:
+    batch = pack_histories([([1] * 100, list(range(100))), ([2] * 5, list(range(5)))])
+    check_invariants(batch)
+    assert batch.grid_tokens.shape[1] >= 100
+
+
+def test_a_batch_moves_as_a_whole() -> None:
+    batch = pack_histories([([1, 2], [3, 4])])
+    moved = batch.to("meta")
+    assert all(getattr(moved, name).is_meta for name in vars(batch))
+    same = batch.to("cpu")
+    assert all(torch.equal(getattr(same, name), getattr(batch, name)) for name in vars(batch))

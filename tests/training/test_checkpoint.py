@@ -1,0 +1,83 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from athwe_core.errors import CheckpointError
+from athwe_core.training.checkpoint import load_optimizer, load_state, load_weights, save_checkpoint
+
+
+def stepped(seed: int) -> tuple[nn.Linear, torch.optim.Adam]:
+    torch.manual_seed(seed)
+    layer = nn.Linear(3, 2)
+    optimizer = torch.optim.Adam(layer.parameters(), lr=0.1)
+    layer(torch.ones(3)).sum().backward()
+    optimizer.step()
+    return layer, optimizer
+
+
+def test_weights_and_optimiser_come_back(tmp_path: Path) -> None:
+    layer, optimizer = stepped(0)
+    save_checkpoint(tmp_path / "last", layer, {"progress": {"epoch": 3}}, optimizer)
+    other, other_optimizer = stepped(1)
+    load_weights(tmp_path / "last", other)
+    load_optimizer(tmp_path / "last", other, other_optimizer)
+    for each, each_optimizer in ((layer, optimizer), (other, other_optimizer)):
+        each(torch.ones(3)).square().sum().backward()
+        each_optimizer.step()
+    assert torch.equal(layer.weight, other.weight)
+    assert load_state(tmp_path / "last")["progress"] == {"epoch": 3}
+
+
+def test_saving_again_replaces_the_whole_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    layer, optimizer = stepped(0)
+    save_checkpoint(tmp_path / "last", layer, {"n": 1}, optimizer)
+    save_checkpoint(tmp_path / "last", layer, {"n": 2})
+    assert [path.name for path in tmp_path.iterdir()] == ["last"]
+    assert {path.name for path in (tmp_path / "last").iterdir()} == {"weights.safetensors", "state.json"}
+    assert load_state(tmp_path / "last")["n"] == 2
+
+
+def test_the_old_one_counts_while_the_new_one_is_put_in_its_place(tmp_path: Path) -> None:
+    layer, _ = stepped(0)
+    save_checkpoint(tmp_path / "last", layer, {"n": 1})
+    (tmp_path / "last").rename(tmp_path / "last.old")
+    assert load_state(tmp_path / "last")["n"] == 1
+    load_weights(tmp_path / "last", layer)
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"), [("{", "must be readable JSON"), ("[]", "must have format 1"), ('{"format": 9}', "got 9")]
+)
+def test_a_foreign_state_is_refused(text: str, rule: str, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last", stepped(0)[0], {})
+    (tmp_path / "last" / "state.json").write_text(text)
+    with pytest.raises(CheckpointError, match=rule):
+        load_state(tmp_path / "last")
+
+
+def test_weights_of_another_shape_or_name_are_refused(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last", stepped(0)[0], {})
+    with pytest.raises(CheckpointError, match=r"must hold weight of shape \(2, 4\), got \(2, 3\)"):
+        load_weights(tmp_path / "last", nn.Linear(4, 2))
+    with pytest.raises(CheckpointError, match="it lacks 0.bias"):
+        load_weights(tmp_path / "last", nn.Sequential(nn.Linear(3, 2)))
+
+
+def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
+    layer, optimizer = stepped(0)
+    save_checkpoint(tmp_path / "last", layer, {}, optimizer)
+    (tmp_path / "last" / "optimizer.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"optimizer\.safetensors must be a file"):
+        load_optimizer(tmp_path / "last", layer, optimizer)
+    weights = tmp_path / "last" / "weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match="must be a readable safetensors file"):
+        load_weights(tmp_path / "last", layer)
+
+
+def test_state_is_plain_json(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "last", stepped(0)[0], {"progress": {"sums": {"ce": 0.1}}})
+    assert json.loads((tmp_path / "last" / "state.json").read_text())["progress"]["sums"]["ce"] == 0.1

@@ -1,0 +1,208 @@
+"""Training on a small demo data set: what it leaves, that it stops, and that a stopped run ends as if it had not been."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from athwe_core.config import Config, replace_in
+from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.errors import CheckpointError, NonFiniteLossError
+from athwe_core.training.assemble import fit_config, training_time_range
+from athwe_core.training.loop import Result, train
+from athwe_core.training.run_folder import RunFolder, create_run
+
+SIZES = ("training.batch_targets=200", "training.epochs=3", "training.lr=0.003", "model.dropout=0.2")
+
+
+class Silence:
+    """A listener that remembers the epochs."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.best: list[bool] = []
+
+    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int) -> None:
+        pass
+
+    def step_ends(self, step: int, means: dict[str, float]) -> None:
+        self.steps.append(step)
+
+    def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
+        self.best.append(is_best)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    folder = tmp_path_factory.mktemp("prepared")
+    options = PrepareOptions(demo_users=150, demo_items=100)
+    return prepare("demo", data_dir=folder, prepared_dir=folder, options=options)
+
+
+@pytest.fixture
+def make_run(tmp_path: Path, prepared: PreparedDataset, make_config: Callable[..., Config]) -> Callable[..., RunFolder]:
+    def make(name: str, *overrides: str, preset: str = "athwe") -> RunFolder:
+        config, _ = fit_config(make_config(preset, *SIZES, *overrides), prepared)
+        return create_run(tmp_path, config, prepared, preset=preset, name=name, command="test")
+
+    return make
+
+
+def stop_after(steps: int, listener: Silence) -> Callable[[], bool]:
+    return lambda: len(listener.steps) >= steps
+
+
+def weights(run: RunFolder) -> dict[str, torch.Tensor]:
+    return load_file(run.best / "weights.safetensors")
+
+
+def without_times(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{k: v for k, v in record.items() if "seconds" not in k} for record in records]
+
+
+@pytest.mark.parametrize("preset", ["athwe", "hm4sr", "athwe-published"])
+def test_every_preset_trains_to_the_end(
+    preset: str, make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    run = make_run("run", "training.epochs=2", preset=preset)
+    result = train(run, prepared, listener=Silence())
+    assert result.finished
+    records = run.metrics()
+    assert [record["epoch"] for record in records] == [1, 2]
+    assert records[1]["losses"]["ce"] < records[0]["losses"]["ce"]
+    assert run.manifest()["results"] == result.results
+
+
+@pytest.mark.parametrize("batching", ["packed", "prefix"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_stopped_run_goes_on_to_the_same_end(
+    batching: str, precision: str, make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    settings = (f"training.batching={batching}", f"training.precision={precision}", "training.epochs=2")
+    straight, broken = make_run("straight", *settings), make_run("broken", *settings)
+    expected = train(straight, prepared, listener=Silence())
+    for steps in (2, 1):
+        listener = Silence()
+        assert train(broken, prepared, listener=listener, should_stop=stop_after(steps, listener)) == Result(False, {})
+        assert broken.manifest()["status"] == "interrupted"
+    found = train(broken, prepared, listener=Silence())
+    timeless = {"best_epoch", "epochs", "validation", "test"}
+    assert {k: found.results[k] for k in timeless} == {k: expected.results[k] for k in timeless}
+    assert without_times(broken.metrics()) == without_times(straight.metrics())
+    for name, value in weights(straight).items():
+        assert torch.equal(weights(broken)[name], value), name
+
+
+def test_a_finished_run_resumed_only_repeats_its_results(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    run = make_run("run", "training.epochs=1")
+    first = train(run, prepared, listener=Silence())
+    listener = Silence()
+    assert train(run, prepared, listener=listener).results == first.results
+    assert listener.steps == []
+
+
+def test_stops_early_after_patience_epochs_without_a_better_one(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    run = make_run("run", "training.lr=1e-12", "training.patience=2", "training.epochs=50")
+    listener = Silence()
+    result = train(run, prepared, listener=listener)
+    best = max(i for i, is_best in enumerate(listener.best) if is_best)
+    assert len(listener.best) == best + 1 + 2
+    assert result.results["best_epoch"] == best + 1
+
+
+def test_same_seed_same_run_other_seed_another(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    one = [train(make_run(name, "training.epochs=1"), prepared, listener=Silence()).results["test"] for name in "ab"]
+    other = train(make_run("c", "training.epochs=1", "training.seed=1"), prepared, listener=Silence()).results["test"]
+    assert one[0] == one[1]
+    assert one[0] != other
+
+
+def test_a_non_finite_loss_stops_before_the_update_and_keeps_the_last_good_checkpoint(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from athwe_core.training import step
+
+    real = step.loss_terms
+    calls = []
+
+    def broken(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
+        calls.append(1)
+        terms = real(*args, **kwargs)
+        return terms | {"idcl": terms["idcl"] * float("nan")} if len(calls) == steps + 2 else terms
+
+    run = make_run("run")
+    listener = Silence()
+    train(make_run("count", "training.epochs=1"), prepared, listener=listener)
+    steps = len(listener.steps)
+    monkeypatch.setattr(step, "loss_terms", broken)
+    with pytest.raises(NonFiniteLossError, match=r"loss term idcl at epoch 2, step 2 must be finite, got nan"):
+        train(run, prepared, listener=Silence())
+    state = json.loads((run.last / "state.json").read_text())
+    assert state["progress"]["epoch"] == 1
+    assert all(torch.isfinite(value).all() for value in load_file(run.last / "weights.safetensors").values())
+
+
+def test_a_checkpoint_of_another_network_is_refused(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    run, other = make_run("run", "training.epochs=1"), make_run("other", "model.num_layers=1")
+    train(run, prepared, listener=Silence())
+    (other.path / "checkpoints").symlink_to(run.path / "checkpoints")
+    with pytest.raises(CheckpointError, match=r"it has transformer\.layers\.1\.\S+ too"):
+        train(other, prepared, listener=Silence())
+
+
+def test_per_user_ranks_of_both_splits_give_the_metrics(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    import polars as pl
+
+    run = make_run("run", "training.epochs=1")
+    results = train(run, prepared, listener=Silence()).results
+    frame = pl.read_parquet(run.per_user)
+    for split in ("validation", "test"):
+        ranks = frame.filter(pl.col("split") == split)["rank"].to_numpy()
+        assert len(ranks) == prepared.num_users
+        assert np.mean(ranks <= 10) == pytest.approx(results[split]["hit@10"])
+
+
+class TestFitConfig:
+    def test_says_and_switches_off_what_the_data_lacks(
+        self, prepared: PreparedDataset, make_config: Callable[..., Config]
+    ) -> None:
+        from dataclasses import replace
+
+        bare = replace(
+            prepared, image_features=None, text_features=None, categories=None, text_clusters=None, image_clusters=None
+        )
+        config, notes = fit_config(replace_in(make_config("athwe"), ["losses.cluster.weight=1"]), bare)
+        assert config.model.modalities == ("id",)
+        off = (config.losses.cp.weight, config.losses.cluster.weight, config.losses.pcl.weight)
+        assert off == (0, 0, 0)
+        assert len(notes) == 5
+        assert "demo has no image features: the image modality is off" in notes
+
+    def test_keeps_what_is_there(self, prepared: PreparedDataset, make_config: Callable[..., Config]) -> None:
+        assert fit_config(make_config("hm4sr"), prepared) == (make_config("hm4sr"), [])
+
+
+def test_time_range_is_of_training_interactions_only(prepared: PreparedDataset) -> None:
+    first = last = longest = None
+    for begin, end in zip(prepared.offsets[:-1], prepared.offsets[1:], strict=True):
+        times = prepared.timestamps[begin : end - 2].tolist()
+        first = min(times) if first is None else min(first, *times)
+        last = max(times) if last is None else max(last, *times)
+        longest = max([longest or 0, *(b - a for a, b in zip(times, times[1:], strict=False))])
+    found = training_time_range(prepared)
+    assert (found.first, found.last, found.longest_interval) == (first, last, longest)

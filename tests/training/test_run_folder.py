@@ -1,0 +1,76 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from athwe_core.config import Config
+from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.errors import CheckpointError, ConfigError
+from athwe_core.training.run_folder import RunFolder, create_run, find_run, list_runs
+
+Make = Callable[[str | None], RunFolder]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    folder = tmp_path_factory.mktemp("prepared")
+    options = PrepareOptions(demo_users=120, demo_items=100)
+    return prepare("demo", data_dir=folder, prepared_dir=folder, options=options)
+
+
+@pytest.fixture
+def make(tmp_path: Path, prepared: PreparedDataset, make_config: Callable[..., Config]) -> Make:
+    return lambda name: create_run(
+        tmp_path, make_config("hm4sr"), prepared, preset="hm4sr", name=name, command="athwe train"
+    )
+
+
+def test_configuration_comes_back(make: Make, make_config: Callable[..., Config]) -> None:
+    assert make("a").config() == make_config("hm4sr")
+
+
+def test_two_runs_at_one_moment_get_two_folders(make: Make) -> None:
+    assert make(None).path != make(None).path
+
+
+def test_a_taken_or_unfit_name_is_refused(make: Make) -> None:
+    make("a")
+    with pytest.raises(ConfigError, match=r"must be new under .*, got 'a'"):
+        make("a")
+    for name in ("last", "..", "x/y", ""):
+        with pytest.raises(ConfigError, match="must be a plain name"):
+            make(name)
+
+
+def test_a_run_is_found_by_path_full_name_unique_name_and_last(make: Make, tmp_path: Path) -> None:
+    run, newest = make("a"), make("b")
+    for text in (str(run.path), "demo/hm4sr/a", "a"):
+        assert find_run(tmp_path, text).path == run.path
+    assert find_run(tmp_path, "last").path == newest.path
+    assert [found.path.name for found in list_runs(tmp_path, dataset="demo")] == ["a", "b"]
+
+
+def test_an_unknown_run_is_refused_with_near_names(make: Make, tmp_path: Path) -> None:
+    make("baseline")
+    with pytest.raises(ConfigError, match=r"got 'basline'. Did you mean .*baseline"):
+        find_run(tmp_path, "basline")
+    with pytest.raises(ConfigError, match="Type: athwe train --dataset Beauty"):
+        find_run(tmp_path, "last", dataset="Beauty")
+
+
+def test_an_unreadable_manifest_or_configuration_is_named(make: Make) -> None:
+    run = make("a")
+    (run.path / "manifest.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"manifest\.json must be readable JSON"):
+        run.manifest()
+    (run.path / "config.yaml").write_text("a: [")
+    with pytest.raises(CheckpointError, match=r"config\.yaml must be readable YAML"):
+        run.config()
+
+
+def test_an_unknown_key_in_the_configuration_of_a_run_is_named(make: Make) -> None:
+    run = make("a")
+    path = run.path / "config.yaml"
+    path.write_text(path.read_text().replace("dropout:", "dropot:"))
+    with pytest.raises(ConfigError, match=r"model.dropot is no configuration key. Did you mean model.dropout\?"):
+        run.config()
