@@ -1,7 +1,8 @@
 """The vocabulary: axes, modality order, and the one batch type that data makes and the network reads.
 
 Axes: T packed tokens, B rows (sequences or windows of one), N supervised tokens, M modalities, D hidden size, V item rows
-(row 0 = padding), F feature width, C categories, E experts, J wavelet levels, G x S attention grid (bins x slots).
+(row 0 = padding), K = M D, F feature width, C categories, E experts, J wavelet levels, G x S attention grid (bins x slots),
+B1 = B + 1.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class PackedBatch:
     """Seconds since the token before in the row; 0 for a row's first token."""
     positions: Int64[Tensor, " T"]
     """0 = oldest token of the row."""
-    offsets: Int64[Tensor, " B+1"]
+    offsets: Int64[Tensor, " B1"]
     """Row b is tokens offsets[b]..offsets[b+1]-1."""
     rows: Int64[Tensor, " T"]
     """Row of each token."""

@@ -94,7 +94,7 @@ class TemporalMoEConfig:
         _require_positive("model.temporal_moe", self, "num_experts")
         require(self.num_shared >= 0, "model.temporal_moe.num_shared", "must not be negative", self.num_shared)
         require(
-            1 <= self.top_k <= self.num_experts,
+            self.kind == "dense" or 1 <= self.top_k <= self.num_experts,
             "model.temporal_moe.top_k",
             f"must be in 1..num_experts={self.num_experts}",
             self.top_k,
@@ -186,9 +186,6 @@ class WeightConfig:
 
     weight: float
 
-    def __post_init__(self) -> None:
-        _require_weight("losses", self.weight)
-
 
 @dataclass(frozen=True, kw_only=True)
 class IDCLConfig:
@@ -228,6 +225,10 @@ class LossesConfig:
     pcl: PCLConfig
     cluster: WeightConfig
     diversity: WeightConfig
+
+    def __post_init__(self) -> None:
+        for name in ("cp", "cluster", "diversity"):
+            _require_weight(f"losses.{name}", getattr(self, name).weight)
 
 
 @dataclass(frozen=True, kw_only=True)

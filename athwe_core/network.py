@@ -29,9 +29,9 @@ EXPERT_INIT_STD = 0.1
 class Outputs:
     """Everything a loss, a ranking or an analysis reads of one forward pass; token axes follow the batch."""
 
-    table: Float[Tensor, "V M*D"]
+    table: Float[Tensor, "V K"]
     """Item tables side by side, padding row included."""
-    items: Float[Tensor, "T M*D"]
+    items: Float[Tensor, "T K"]
     """The table rows of the tokens, before positions."""
     interactive_gates: Float[Tensor, "T M E"] | None
     temporal_input: Float[Tensor, "T M D"]
@@ -128,7 +128,7 @@ class Network(nn.Module):
         if self.wavelet is not None:
             self.wavelet.weight.copy_(torch.tensor(self.wavelet.weight_init))
 
-    def forward(self, batch: PackedBatch, table: Float[Tensor, "V M*D"] | None = None) -> Outputs:
+    def forward(self, batch: PackedBatch, table: Float[Tensor, "V K"] | None = None) -> Outputs:
         """All named outputs of a batch; `table` is `self.tables()` where many batches share it."""
         M, D = len(self.modalities), self.hidden_size
         if table is None:
@@ -160,8 +160,8 @@ class Network(nn.Module):
 
     def placeholder_states(
         self, outputs: Outputs, batch: PackedBatch, replaced: Bool[Tensor, " T"]
-    ) -> Float[Tensor, "M-1 N D"]:
-        """States of text and image at the supervised tokens when the replaced tokens hold the time placeholder instead (eq. 24)."""
+    ) -> Float[Tensor, "m N D"]:
+        """States of text and image at the supervised tokens when `replaced` tokens hold the time placeholder (eq. 24)."""
         assert self.placeholders is not None, "the network has no placeholders: losses.pcl.weight is 0"
         M, D = len(self.modalities), self.hidden_size
         placeholder = self.placeholders(outputs.time).view(-1, M - 1, D)
@@ -174,7 +174,7 @@ class Network(nn.Module):
         normal = dropout(self.input_norm(tokens, chosen), self.dropout_rate, training=self.training)
         return self.transformer(normal, grid, chosen, wanted)
 
-    def user_vectors(self, states: Float[Tensor, "M N D"]) -> Float[Tensor, "N M*D"]:
+    def user_vectors(self, states: Float[Tensor, "M N D"]) -> Float[Tensor, "N K"]:
         """The vectors whose product with the item table is the score (eq. 19)."""
         if self.score_weights is not None:
             states = states * self.score_weights.softmax(0)[:, None, None]

@@ -7,13 +7,14 @@ The published checkpoints are RecBole `.pth` files; the golden files are `.npz` 
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config, build_config, replace_in
@@ -57,9 +58,9 @@ def read_published_weights(path: Path) -> dict[str, Tensor]:
 
 def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {k: archive[k] for k in archive.files}
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise CheckpointError(str(path), f"must be a readable .npz file ({error})") from None
 
 
@@ -108,6 +109,8 @@ def published_network(
     network = Network(config.model, config.losses, catalogue, time_range)
     D = config.model.hidden_size
     state = _translate(weights, config)
+    for modality in network.cluster_heads:  # trained on as many clusters as there were, however many items lie in them
+        network.cluster_heads[modality] = nn.Linear(D, state[f"cluster_heads.{modality}.bias"].shape[0])
     own = network.state_dict()
     for name in ("experts", "shared_experts"):
         key = f"temporal_moe.{name}"
@@ -128,7 +131,7 @@ def published_network(
         if state[key].shape != value.shape:
             rule = f"must have shape {tuple(value.shape)} as {key}"
             raise CheckpointError("published weights", rule, tuple(state[key].shape), f"Hidden size was read as {D}")
-    network.load_state_dict(state)
+    network.load_state_dict({key: state[key] for key in own})
     return network.eval(), config
 
 
@@ -244,9 +247,20 @@ class _Weights:
 # ---------------------------------------------------------------- parity
 
 
+_GOLDEN_INPUTS = ("item_seq", "lengths", "timestamps", "targets", "txt_emb", "img_emb", "categories")
+
+
 def parity_differences(path: Path) -> dict[str, float]:
-    """Largest absolute difference from each output recorded in a golden `.npz`, each row taken as one prefix."""
+    """Largest absolute difference from each output recorded in a golden `.npz`, each row taken as one prefix.
+
+    Raises: CheckpointError when the file is no such archive.
+    """
     golden = {k: torch.from_numpy(v) for k, v in _read_npz(path).items()}
+    missing = [f"in.{name}" for name in _GOLDEN_INPUTS if f"in.{name}" not in golden]
+    if not any(key.startswith("out.") for key in golden):
+        missing.append("out.*")
+    if missing:
+        raise CheckpointError(str(path), f"must have the entries of a golden file: it lacks {', '.join(missing)}")
     weights = {k[2:]: v for k, v in golden.items() if k.startswith("w.")}
     catalogue = golden_catalogue(golden)
     network, config = published_network(weights, catalogue)

@@ -124,7 +124,9 @@ class TestTrain:
         assert manifest["status"] == "finished"
         assert manifest["versions"]["torch"]
         assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
-        again = call(world, "train", "--dataset", "demo", "--config", str(run / "config.yaml"), "--json", "--name", "again")
+        again = call(
+            world, "train", "--dataset", "demo", "--config", str(run / "config.yaml"), "--json", "--name", "again"
+        )
         first = json.loads((world / "first.json").read_text())
         assert json.loads(again.stdout)["test"] == first["test"]
 
@@ -169,7 +171,11 @@ class TestTrain:
             (["--set", "model.dropot=0.1"], 2, "Did you mean model.dropout?"),
             (["--set", "model.dropout"], 2, "must have the form a.b=value"),
             (["--config", "absent.yaml"], 2, "must be a file"),
-            (["--preset", "athwe-published", "--batching", "packed"], 2, "must be prefix with model.wavelet.form: centred"),
+            (
+                ["--preset", "athwe-published", "--batching", "packed"],
+                2,
+                "must be prefix with model.wavelet.form: centred",
+            ),
             (["--device", "tpu"], 2, "must be auto, cpu, cuda, cuda:N or mps, got 'tpu'"),
             (["--version", "0123456789ab"], 3, "0123456789ab"),
             (["--name", "../up"], 2, "must be a plain name"),

@@ -151,7 +151,7 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int) -
     # token i (0-based) of n training items is in the prefixes that end at i+1 .. min(i+L, n-1)
     index = source - data.offsets[user[row]]
     num_training = data.offsets[user[row] + 1] - data.offsets[user[row]] - 2
-    weight = np.minimum(index + max_length, num_training - 1) - index
+    weight = np.maximum(np.minimum(index + max_length, num_training - 1) - index, 0)
 
     bin_slots = max(MIN_BIN_SLOTS, int(lengths.max()))
     bins, begins, num_bins = _assign_bins(lengths, bin_slots)

@@ -72,7 +72,8 @@ def catalogue_cross_entropy(
         bias: added to the scores, without a gradient of its own.
         compute_dtype: dtype of the three products and of the probabilities; accumulation is in float32.
         chunk_elements: most scores held at a time.
-    Returns: scalar, float32. A NaN in the inputs gives NaN.
+    Returns: scalar, float32. A NaN in the inputs gives NaN. A row's loss is capped at 87.3, where its probability
+        underflows; its gradient is not.
     Source: HM4SR eq. 19-20. No second-order gradient: the first-order one is made in the forward pass.
     """
     return _CatalogueCrossEntropy.apply(states, table, targets, bias, compute_dtype, chunk_elements)

@@ -57,7 +57,7 @@ def expert_diversity(
     E = experts.shape[0]
     if E < 2:
         return experts.new_zeros(())
-    metric = weight @ tokens.square()
+    metric = (weight @ tokens.square()).clamp(min=torch.finfo(tokens.dtype).tiny)  # a zero has no gradient of its root
     scaled = F.normalize(experts * metric.sqrt(), dim=-1)
     cosine = scaled @ scaled.T
     return (cosine.sum() - cosine.diagonal().sum()) / (E * (E - 1))

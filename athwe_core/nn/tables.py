@@ -39,7 +39,7 @@ class ItemTables(nn.Module):
             self.register_buffer(f"{name}_features", values, persistent=False)
             self.register_buffer(f"{name}_training_features", values.to(compute_dtype), persistent=False)
 
-    def forward(self) -> Float[Tensor, "V M*D"]:
+    def forward(self) -> Float[Tensor, "V K"]:
         blocks: list[Tensor] = [self.id]
         for name, layer in self.projections.items():
             assert isinstance(layer, nn.Linear)

@@ -29,7 +29,7 @@ def saturating_bucket(
     seconds: Int64[Tensor, "*T"], *, num_buckets: int, saturation_seconds: float
 ) -> Int64[Tensor, "*T"]:
     """round(a (1 - exp(-dt / k))), where a dt of 0 counts as 1 s, as ATHWE does for a row's first item."""
-    share = -torch.expm1(-_real(seconds.clamp(min=0)) / saturation_seconds)
+    share = -torch.expm1(-_real(seconds.clamp(min=1)) / saturation_seconds)
     return (num_buckets * share).round().long()
 
 
@@ -116,7 +116,7 @@ class TimeEncoding(nn.Module):
             index = interval_bucket(intervals, buckets_per_log2=self.buckets_per_log2)
         elif part == "saturating":
             index = saturating_bucket(
-                intervals.clamp(min=1), num_buckets=self.num_buckets, saturation_seconds=self.saturation_seconds
+                intervals, num_buckets=self.num_buckets, saturation_seconds=self.saturation_seconds
             )
         elif part == "day":
             index = torch.div(timestamps - self.origin, SECONDS_PER_DAY, rounding_mode="floor")

@@ -90,7 +90,7 @@ class WaveletAlignment(nn.Module):
         self.weight = nn.Parameter(torch.empty(M))
 
     def forward(
-        self, tokens: Float[Tensor, "T M D"], positions: Int64[Tensor, " T"], offsets: Int64[Tensor, " B+1"]
+        self, tokens: Float[Tensor, "T M D"], positions: Int64[Tensor, " T"], offsets: Int64[Tensor, " B1"]
     ) -> Float[Tensor, "T M D"]:
         if self.form == "causal":
             low, highs = causal_decompose(tokens.flatten(1), positions, name=self.name, levels=self.levels)
@@ -101,14 +101,14 @@ class WaveletAlignment(nn.Module):
         residual = merged.view_as(tokens) - tokens
         return torch.addcmul(tokens, self.weight[:, None], residual)
 
-    def _align(self, band: Float[Tensor, "*T M*D"], index: int) -> Float[Tensor, "*T M*D"]:
+    def _align(self, band: Float[Tensor, "*T K"], index: int) -> Float[Tensor, "*T K"]:
         """sum_s sigmoid(G_ms x_s) * x_s for every target m at once."""
         M, D = self.gates.shape[1:3]
         sources = band.reshape(-1, M, D).transpose(0, 1)
         gates = torch.bmm(sources, self.gates[index]).sigmoid_().view(M, -1, M, D)
         return torch.einsum("stmd,std->tmd", gates, sources).reshape(band.shape)
 
-    def _align_centred(self, x: Float[Tensor, "T C"], offsets: Int64[Tensor, " B+1"]) -> Float[Tensor, "T C"]:
+    def _align_centred(self, x: Float[Tensor, "T C"], offsets: Int64[Tensor, " B1"]) -> Float[Tensor, "T C"]:
         """Decimated transform (zero mode) of all rows of one length at a time."""
         from pytorch_wavelets import DWT1DForward, DWT1DInverse  # noqa: PLC0415 - heavy, and only this form needs it
 
@@ -126,7 +126,7 @@ class WaveletAlignment(nn.Module):
         return merged
 
 
-def _rows_by_length(offsets: Int64[Tensor, " B+1"]) -> Iterator[Int64[Tensor, "b n"]]:
+def _rows_by_length(offsets: Int64[Tensor, " B1"]) -> Iterator[Int64[Tensor, "b n"]]:
     """Token indices of all rows of each length that occurs."""
     lengths = offsets.diff()
     for length in lengths.unique().tolist():

@@ -1,5 +1,6 @@
 """Training on a small demo data set: what it leaves, that it stops, and that a stopped run ends as if it had not been."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -119,9 +120,7 @@ def test_stops_early_after_patience_epochs_without_a_better_one(
     assert result.results["best_epoch"] == best + 1
 
 
-def test_same_seed_same_run_other_seed_another(
-    make_run: Callable[..., RunFolder], prepared: PreparedDataset
-) -> None:
+def test_same_seed_same_run_other_seed_another(make_run: Callable[..., RunFolder], prepared: PreparedDataset) -> None:
     one = [train(make_run(name, "training.epochs=1"), prepared, listener=Silence()).results["test"] for name in "ab"]
     other = train(make_run("c", "training.epochs=1", "training.seed=1"), prepared, listener=Silence()).results["test"]
     assert one[0] == one[1]
@@ -203,6 +202,6 @@ def test_time_range_is_of_training_interactions_only(prepared: PreparedDataset) 
         times = prepared.timestamps[begin : end - 2].tolist()
         first = min(times) if first is None else min(first, *times)
         last = max(times) if last is None else max(last, *times)
-        longest = max([longest or 0, *(b - a for a, b in zip(times, times[1:], strict=False))])
+        longest = max([longest or 0, *(b - a for a, b in itertools.pairwise(times))])
     found = training_time_range(prepared)
     assert (found.first, found.last, found.longest_interval) == (first, last, longest)

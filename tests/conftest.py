@@ -1,0 +1,104 @@
+"""Shape checks inside the layers while testing, and small worlds: interactions, a catalogue, a network on both.
+
+Every jaxtyping annotation of the modules below is checked at run time by beartype.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+SHAPE_CHECKED = [f"athwe_core.{room}" for room in ("batch", "losses", "network", "nn", "objective")]
+jaxtyping.install_import_hook(SHAPE_CHECKED, "beartype.beartype")
+
+
+from athwe_core.batch import Catalogue, TimeRange  # noqa: E402 - after the import hook
+from athwe_core.config import Config, build_config, replace_in  # noqa: E402
+from athwe_core.network import Network  # noqa: E402
+
+torch.set_num_threads(1)  # on tensors this small a second thread costs far more than it brings
+
+START = 1_400_000_001
+"""An odd second that float32 cannot hold."""
+NUM_ROWS, NUM_CATEGORIES, NUM_CLUSTERS = 14, 3, 4
+SMALL = ("model.hidden_size=8", "model.inner_size=12", "model.max_length=6", "training.precision=fp32")
+
+
+@dataclass(frozen=True)
+class SmallData:
+    """CSR interactions, as packing needs them."""
+
+    offsets: NDArray[np.int64]
+    item_ids: NDArray[np.int32]
+    timestamps: NDArray[np.int64]
+
+
+@pytest.fixture(scope="session")
+def make_data() -> Callable[..., SmallData]:
+    """Interactions of users with the given numbers of items (held-out ones included), odd seconds, uneven gaps."""
+
+    def make(lengths: Sequence[int], *, num_rows: int = NUM_ROWS, seed: int = 0) -> SmallData:
+        rng = np.random.default_rng(seed)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        gaps = rng.integers(0, 40, offsets[-1]) ** 4
+        times = np.concatenate([START + np.cumsum(gaps[a:b]) for a, b in pairwise(offsets)])
+        return SmallData(offsets, rng.integers(1, num_rows, offsets[-1]).astype(np.int32), times.astype(np.int64))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def catalogue() -> Catalogue:
+    """13 items with text and image vectors of unlike widths, categories and clusters; some items have no cluster."""
+    generator = torch.Generator().manual_seed(1)
+
+    def labels(none: int) -> torch.Tensor:
+        found = torch.arange(NUM_ROWS) % NUM_CLUSTERS
+        found[[0, none]] = -1
+        return found
+
+    return Catalogue(
+        num_rows=NUM_ROWS,
+        features={
+            "text": torch.randn(NUM_ROWS, 7, generator=generator),
+            "image": torch.randn(NUM_ROWS, 5, generator=generator),
+        },
+        categories=torch.randint(0, 2, (NUM_ROWS, NUM_CATEGORIES), generator=generator),
+        clusters={"text": labels(none=3), "image": labels(none=7)},
+    )
+
+
+@pytest.fixture(scope="session")
+def time_range() -> TimeRange:
+    return TimeRange(first=START, last=START + 40_000_000, longest_interval=40**4)
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., Config]:
+    """A preset at small sizes without dropout, after overrides."""
+
+    def make(preset: str, *overrides: str) -> Config:
+        return replace_in(build_config(preset), [*SMALL, "model.dropout=0", *overrides])
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_network(catalogue: Catalogue, time_range: TimeRange) -> Callable[..., Network]:
+    """The network of a configuration; with `spread`, weights large enough for every input to matter."""
+
+    def make(config: Config, *, seed: int = 0, spread: float | None = None) -> Network:
+        generator = torch.Generator().manual_seed(seed)
+        network = Network(config.model, config.losses, catalogue, time_range, generator=generator)
+        if spread is not None:
+            with torch.no_grad():
+                for parameter in network.parameters():
+                    parameter.normal_(0, spread, generator=generator)
+        return network
+
+    return make

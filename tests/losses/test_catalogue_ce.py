@@ -1,0 +1,100 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
+
+SHAPES = [(1, 1, 1), (1, 2, 3), (7, 13, 5), (64, 33, 12), (33, 128, 8)]
+
+
+def problem(N: int, V: int, K: int, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(N + V)
+    states, table = torch.randn(N, K, generator=generator) * scale, torch.randn(V, K, generator=generator)
+    return states, table, torch.randint(0, V, (N,), generator=generator)
+
+
+def value_and_gradients(loss_of: object, states: Tensor, table: Tensor) -> list[Tensor]:
+    states, table = states.clone().requires_grad_(), table.clone().requires_grad_()
+    loss = loss_of(states, table)  # type: ignore[operator]
+    return [loss.detach(), *torch.autograd.grad(3 * loss, (states, table))]  # 3: the outer gradient is passed on
+
+
+def naive(states: Tensor, table: Tensor, targets: Tensor) -> list[Tensor]:
+    return value_and_gradients(lambda h, w: F.cross_entropy(h @ w.T, targets), states, table)
+
+
+@pytest.mark.parametrize(("N", "V", "K"), SHAPES)
+@pytest.mark.parametrize("chunk_elements", [1, 50, 333, 2**25])
+def test_value_and_gradients_are_as_near_to_float64_as_the_naive_float32(
+    N: int, V: int, K: int, chunk_elements: int
+) -> None:
+    states, table, targets = problem(N, V, K)
+    exact = naive(states.double(), table.double(), targets)
+    plain = naive(states, table, targets)
+    ours = value_and_gradients(
+        lambda h, w: catalogue_cross_entropy(h, w, targets, chunk_elements=chunk_elements), states, table
+    )
+    for name, found, expected, reference in zip(("loss", "states", "table"), ours, exact, plain, strict=True):
+        tolerance = 2 * (reference.double() - expected).abs().max() + 1e-6
+        assert (found.double() - expected).abs().max() <= tolerance, name
+
+
+@pytest.mark.parametrize(("N", "V", "K"), SHAPES)
+@pytest.mark.parametrize("chunk_elements", [50, 2**25])
+def test_bfloat16_products_stay_within_bfloat16_of_the_truth(N: int, V: int, K: int, chunk_elements: int) -> None:
+    states, table, targets = problem(N, V, K, scale=0.3)
+    exact = naive(states, table, targets)
+    ours = value_and_gradients(
+        lambda h, w: catalogue_cross_entropy(
+            h, w, targets, compute_dtype=torch.bfloat16, chunk_elements=chunk_elements
+        ),
+        states,
+        table,
+    )
+    epsilon = torch.finfo(torch.bfloat16).eps
+    for name, found, expected in zip(("loss", "states", "table"), ours, exact, strict=True):
+        assert found.dtype == torch.float32, name
+        assert (found - expected).norm() <= 2 * epsilon * max(expected.norm().item(), 1), name
+
+
+@pytest.mark.parametrize("chunk_elements", [50, 2**25])
+def test_a_bias_is_added_to_the_scores(chunk_elements: int) -> None:
+    states, table, targets = problem(7, 13, 5)
+    bias = torch.randn(7, 13)
+    bias[:, 12] = -1e9
+    targets = targets % 12
+    plain = value_and_gradients(lambda h, w: F.cross_entropy(h @ w.T + bias, targets), states, table)
+    ours = value_and_gradients(
+        lambda h, w: catalogue_cross_entropy(h, w, targets, bias=bias, chunk_elements=chunk_elements), states, table
+    )
+    for found, expected in zip(ours, plain, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_equal_scores_cost_the_logarithm_of_the_catalogue() -> None:
+    loss = catalogue_cross_entropy(torch.zeros(4, 3), torch.randn(10, 3), torch.arange(4))
+    assert loss.item() == pytest.approx(math.log(10), rel=1e-6)
+
+
+def test_very_wrong_scores_cost_what_they_cost_and_still_have_a_gradient() -> None:
+    states, table, targets = torch.tensor([[1.0]]), torch.tensor([[0.0], [60.0]]), torch.tensor([0])
+    ours = value_and_gradients(lambda h, w: catalogue_cross_entropy(h, w, targets), states, table)
+    for found, expected in zip(ours, naive(states, table, targets), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_nan_state_makes_a_nan_loss() -> None:
+    states, table, targets = problem(4, 9, 3)
+    states[2, 1] = math.nan
+    assert catalogue_cross_entropy(states, table, targets).isnan()
+
+
+def test_a_frozen_table_is_fine() -> None:
+    states, table, targets = problem(4, 9, 3)
+    states.requires_grad_()
+    catalogue_cross_entropy(states, table, targets).backward()
+    expected = torch.autograd.grad(F.cross_entropy(states @ table.T, targets), states)[0]
+    torch.testing.assert_close(states.grad, expected)

@@ -1,0 +1,87 @@
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from athwe_core.losses.contrastive import contrastive_loss, exclusion_bias, false_negatives
+
+
+def cosine(a: Tensor, b: Tensor) -> Tensor:
+    return a @ b / (a.norm() * b.norm())
+
+
+def double_loop(anchors: Tensor, candidates: Tensor, excluded: Tensor, temperature: float) -> Tensor:
+    losses = []
+    for i, anchor in enumerate(anchors):
+        total = torch.zeros(())
+        for j, candidate in enumerate(candidates):
+            if not excluded[i, j]:
+                total = total + torch.exp(cosine(anchor, candidate) / temperature)
+        losses.append(total.log() - cosine(anchor, candidates[i]) / temperature)
+    return torch.stack(losses).mean()
+
+
+TARGETS = torch.tensor([3, 5, 3, 8, 5, 9])
+USERS = torch.tensor([0, 0, 1, 2, 2, 3])
+
+
+def test_false_negatives_by_hand() -> None:
+    # the same target: (0, 2) and (1, 4); the same user: (0, 1) and (3, 4)
+    expected = torch.tensor(
+        [
+            [0, 1, 1, 0, 0, 0],
+            [1, 0, 0, 0, 1, 0],
+            [1, 0, 0, 0, 0, 0],
+            [0, 0, 0, 0, 1, 0],
+            [0, 1, 0, 1, 0, 0],
+            [0, 0, 0, 0, 0, 0],
+        ]
+    ).bool()
+    assert torch.equal(false_negatives(TARGETS, USERS), expected)
+
+
+def test_exclusion_bias_is_0_where_a_pair_counts_and_silences_the_others() -> None:
+    bias = exclusion_bias(torch.tensor([[False, True], [False, False]]))
+    assert bias.exp().tolist() == [[1.0, 0.0], [1.0, 1.0]]
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 3.0])
+def test_is_the_double_loop_with_exclusions(temperature: float) -> None:
+    torch.manual_seed(8)
+    anchors, candidates = torch.randn(6, 4), torch.randn(6, 4)
+    excluded = false_negatives(TARGETS, USERS)
+    found = contrastive_loss(anchors, candidates, exclusion_bias(excluded), temperature=temperature)
+    torch.testing.assert_close(found, double_loop(anchors, candidates, excluded, temperature), atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_are_those_of_the_double_loop() -> None:
+    torch.manual_seed(9)
+    inputs = [torch.randn(6, 4, requires_grad=True) for _ in range(2)]
+    excluded = false_negatives(TARGETS, USERS)
+    fused = torch.autograd.grad(contrastive_loss(*inputs, exclusion_bias(excluded), temperature=0.5), inputs)
+    plain = torch.autograd.grad(double_loop(*inputs, excluded, 0.5), inputs)
+    for ours, theirs in zip(fused, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_that_are_all_alone_cost_nothing() -> None:
+    same_user = torch.zeros(4, dtype=torch.int64)
+    bias = exclusion_bias(false_negatives(torch.arange(4), same_user))
+    loss = contrastive_loss(torch.randn(4, 3), torch.randn(4, 3), bias, temperature=0.1)
+    assert loss.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_an_excluded_pair_has_no_gradient() -> None:
+    candidates = torch.randn(2, 3, requires_grad=True)
+    bias = exclusion_bias(torch.tensor([[False, True], [True, False]]))
+    contrastive_loss(torch.randn(2, 3), candidates, bias, temperature=1.0).backward()
+    assert candidates.grad.abs().max() < 1e-6
+
+
+def test_a_zero_vector_gives_a_finite_loss_and_gradient() -> None:
+    anchors = torch.zeros(3, 4, requires_grad=True)
+    loss = contrastive_loss(anchors, torch.randn(3, 4), torch.zeros(3, 3), temperature=0.2)
+    loss.backward()
+    assert loss.item() == pytest.approx(math.log(3))
+    assert anchors.grad.isfinite().all()

@@ -1,0 +1,52 @@
+import torch
+
+from athwe_core.nn.tables import ItemTables
+
+V, D = 6, 4
+
+
+def tables(compute_dtype: torch.dtype = torch.float32) -> tuple[ItemTables, dict[str, torch.Tensor]]:
+    torch.manual_seed(2)
+    features = {"text": torch.randn(V, 7), "image": torch.randn(V, 3)}
+    layer = ItemTables(features, hidden_size=D, num_rows=V, compute_dtype=compute_dtype)
+    torch.nn.init.normal_(layer.id)
+    return layer, features
+
+
+def test_the_table_is_ids_then_projected_features_in_the_order_of_the_modalities() -> None:
+    layer, features = tables()
+    found = layer()
+    assert found.shape == (V, 3 * D)
+    torch.testing.assert_close(found[:, :D], layer.id)
+    for block, name in ((1, "text"), (2, "image")):
+        expected = layer.projections[name](features[name])
+        torch.testing.assert_close(found[:, block * D : (block + 1) * D], expected)
+
+
+def test_without_features_the_table_is_the_id_embedding() -> None:
+    layer = ItemTables({}, hidden_size=D, num_rows=V)
+    torch.nn.init.normal_(layer.id)
+    assert torch.equal(layer(), layer.id)
+
+
+def test_features_are_neither_trained_nor_saved() -> None:
+    layer, _ = tables()
+    assert not any("features" in name for name in [*layer.state_dict(), *dict(layer.named_parameters())])
+
+
+def test_an_item_without_a_feature_is_projected_to_the_bias() -> None:
+    layer = ItemTables({"text": torch.zeros(V, 7)}, hidden_size=D, num_rows=V)
+    torch.testing.assert_close(layer()[:, D:], layer.projections["text"].bias.expand(V, D))
+
+
+def test_bfloat16_is_used_in_training_only_and_never_leaves_the_table() -> None:
+    layer, _ = tables(torch.bfloat16)
+    exact, _ = tables()
+    exact.load_state_dict(layer.state_dict())
+    training, evaluation = layer.train()(), layer.eval()()
+    assert training.dtype == evaluation.dtype == torch.float32
+    assert torch.equal(evaluation, exact())
+    assert not torch.equal(training, evaluation)
+    torch.testing.assert_close(training, evaluation, atol=0.05, rtol=0.02)
+    training.sum().backward()
+    assert layer.projections["text"].weight.grad.dtype == torch.float32

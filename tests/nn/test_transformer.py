@@ -1,0 +1,167 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from athwe_core.nn.transformer import AttentionGrid, StackedLayerNorm, StackedTransformer, TransformerLayer
+
+M, D, INNER = 3, 8, 12
+
+
+def transformer(num_heads: int = 2, num_layers: int = 2, dropout_rate: float = 0.0) -> StackedTransformer:
+    stack = StackedTransformer(
+        num_modalities=M,
+        hidden_size=D,
+        inner_size=INNER,
+        num_layers=num_layers,
+        num_heads=num_heads,
+        dropout_rate=dropout_rate,
+    )
+    torch.manual_seed(6)
+    with torch.no_grad():
+        for parameter in stack.parameters():
+            parameter.normal_(0, 0.5)
+    return stack.eval()
+
+
+def bins(layout: list[list[int]], num_slots: int) -> tuple[AttentionGrid, list[int]]:
+    """A grid from row lengths by bin: `[[3, 2], [4]]` is rows of 3 and 2 tokens in the first bin, 4 in the second."""
+    grid = torch.full((len(layout), num_slots), -1)
+    slots, rows, lengths, token = [], [], [], 0
+    for bin_, row_lengths in enumerate(layout):
+        begin = 0
+        for length in row_lengths:
+            grid[bin_, begin : begin + length] = torch.arange(token, token + length)
+            slots += range(bin_ * num_slots + begin, bin_ * num_slots + begin + length)
+            rows += [len(lengths)] * length
+            lengths.append(length)
+            begin, token = begin + length, token + length
+    return AttentionGrid(grid, torch.tensor(slots), torch.tensor(rows)), lengths
+
+
+def plain_layer(layer: TransformerLayer, m: int, x: Tensor, num_heads: int) -> Tensor:
+    """One encoder layer of one modality on one row (n, D): separate q, k, v, a loop over heads, textbook post-norm."""
+
+    def norm(x: Tensor, weights: StackedLayerNorm) -> Tensor:
+        centred = x - x.mean(-1, keepdim=True)
+        return centred / (centred.square().mean(-1, keepdim=True) + 1e-12).sqrt() * weights.weight[m] + weights.bias[m]
+
+    q_w, k_w, v_w = layer.qkv_weight[m].split(D, dim=1)
+    q_b, k_b, v_b = layer.qkv_bias[m].split(D, dim=1)
+    query, key, value = x @ q_w + q_b, x @ k_w + k_b, x @ v_w + v_b
+    width = D // num_heads
+    future = torch.ones(len(x), len(x), dtype=torch.bool).triu(1)
+    heads = []
+    for h in range(num_heads):
+        part = slice(h * width, (h + 1) * width)
+        scores = (query[:, part] @ key[:, part].T / width**0.5).masked_fill(future, -torch.inf)
+        heads.append(scores.softmax(-1) @ value[:, part])
+    x = norm(x + torch.cat(heads, 1) @ layer.out_weight[m] + layer.out_bias[m], layer.attention_norm)
+    inner = x @ layer.inner_weight[m] + layer.inner_bias[m]
+    inner = 0.5 * inner * (1 + torch.erf(inner / 2**0.5))
+    return norm(x + inner @ layer.outer_weight[m] + layer.outer_bias[m], layer.feed_forward_norm)
+
+
+def run(stack: StackedTransformer, x: Tensor, grid: AttentionGrid, chosen: slice = slice(0, M)) -> Tensor:
+    """States of every token."""
+    return stack(x, grid, chosen, torch.arange(x.shape[1]))
+
+
+LAYOUTS = [([[1]], 1), ([[4]], 4), ([[4]], 7), ([[3, 2], [4]], 5), ([[1, 1, 2], [4], [2, 1]], 6)]
+
+
+@pytest.mark.parametrize(("layout", "num_slots"), LAYOUTS)
+@pytest.mark.parametrize("num_heads", [1, 2, 4])
+def test_the_stack_is_a_plain_encoder_for_each_row_and_modality(
+    layout: list[list[int]], num_slots: int, num_heads: int
+) -> None:
+    stack = transformer(num_heads)
+    grid, lengths = bins(layout, num_slots)
+    x = torch.randn(M, sum(lengths), D)
+    found = run(stack, x, grid)
+    for m in range(M):
+        begin = 0
+        for length in lengths:
+            row = x[m, begin : begin + length]
+            for layer in stack.layers:
+                row = plain_layer(layer, m, row, num_heads)
+            torch.testing.assert_close(found[m, begin : begin + length], row, atol=2e-5, rtol=1e-5)
+            begin += length
+
+
+def test_gradients_agree_with_the_plain_encoder() -> None:
+    stack = transformer()
+    grid, lengths = bins([[3, 2], [4]], 6)
+    x = torch.randn(M, 9, D)
+    slope = torch.randn(M, 9, D)
+    names = [name for name, _ in stack.named_parameters()]
+    fused = torch.autograd.grad((run(stack, x, grid) * slope).sum(), list(stack.parameters()))
+    rows = []
+    for m in range(M):
+        for row in x[m].split(lengths):
+            rows.append(row)
+            for layer in stack.layers:
+                rows[-1] = plain_layer(layer, m, rows[-1], 2)
+    plain = torch.autograd.grad((torch.cat(rows).view(M, 9, D) * slope).sum(), list(stack.parameters()))
+    for name, ours, theirs in zip(names, fused, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("chosen", [slice(0, 1), slice(1, 3), slice(2, 3)])
+def test_a_subset_of_the_encoders_gives_their_part_of_the_whole(chosen: slice) -> None:
+    stack = transformer()
+    grid, _ = bins([[3, 2]], 6)
+    x = torch.randn(M, 5, D)
+    torch.testing.assert_close(run(stack, x[chosen], grid, chosen), run(stack, x, grid)[chosen])
+
+
+@pytest.mark.parametrize("wanted", [[0], [4], [1, 2, 8], list(range(9))])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_wanted_tokens_have_the_states_they_have_among_all(wanted: list[int], num_layers: int) -> None:
+    stack = transformer(num_layers=num_layers)
+    grid, _ = bins([[3, 2], [4]], 6)
+    x = torch.randn(M, 9, D)
+    found = stack(x, grid, slice(0, M), torch.tensor(wanted))
+    torch.testing.assert_close(found, run(stack, x, grid)[:, wanted])
+
+
+def test_no_state_depends_on_later_tokens_or_on_other_rows_of_its_bin() -> None:
+    stack = transformer()
+    grid, _ = bins([[4, 3]], 9)
+    x = torch.randn(M, 7, D, requires_grad=True)
+    run(stack, x, grid)[:, 5].sum().backward()  # second token of the second row
+    reached = x.grad.abs().sum((0, 2)) > 0
+    assert reached.tolist() == [False] * 4 + [True, True, False]
+
+
+def test_the_grid_lets_a_slot_see_itself_and_earlier_slots_of_its_row_only() -> None:
+    grid, _ = bins([[2, 1], [3]], 4)
+    expected = torch.tensor(
+        [
+            [[1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+            [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [0, 0, 0, 1]],
+        ]
+    ).bool()
+    assert torch.equal(grid.allowed, expected)
+
+
+def test_dropout_acts_in_training_only() -> None:
+    stack = transformer(dropout_rate=0.5)
+    grid, _ = bins([[4]], 4)
+    x = torch.randn(M, 4, D)
+    assert torch.equal(run(stack, x, grid), run(stack, x, grid))
+    stack.train()
+    assert not torch.equal(run(stack, x, grid), run(stack, x, grid))
+
+
+def test_the_stacked_layer_norm_is_torchs_for_each_modality() -> None:
+    layer = StackedLayerNorm(num_modalities=M, hidden_size=D)
+    torch.manual_seed(7)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(M, 5, D)
+    found = layer(x, slice(0, M))
+    for m in range(M):
+        expected = F.layer_norm(x[m], (D,), layer.weight[m, 0], layer.bias[m, 0], eps=1e-12)
+        torch.testing.assert_close(found[m], expected)
+    torch.testing.assert_close(layer(x[1:], slice(1, M)), found[1:])

@@ -1,0 +1,128 @@
+"""Who may import whom: errors, batch <- config <- {nn | losses | data | metrics, ranking} <- network, objective
+<- training, evaluation, published <- analysis <- athwe_cli."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FLOORS = [
+    {"errors", "batch"},
+    {"config", "config_sections"},
+    {"nn", "losses", "data", "evaluation.metrics", "evaluation.ranking"},
+    {"network", "objective"},
+    {"training", "evaluation", "published"},
+    {"analysis"},
+]
+APART = FLOORS[2] | {"errors", "batch"}
+"""Rooms that import no other room of their own floor."""
+WITHOUT_CONFIG = {"nn", "losses"}
+NETWORK_LIBRARIES = {"urllib", "requests", "http", "socket", "ftplib"}
+MAY_DOWNLOAD = {"athwe_core.data.features.download"}
+
+
+def modules(package: str) -> dict[str, Path]:
+    paths = sorted((ROOT / package).rglob("*.py"))
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in paths]
+    return dict(zip(names, paths, strict=True))
+
+
+CORE, CLI = modules("athwe_core"), modules("athwe_cli")
+
+
+def imported(path: Path) -> Iterator[tuple[str, str | None]]:
+    """(module, name or None) of every import in a file, those inside functions included."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, None) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}: relative import"
+            yield from ((node.module or "", alias.name) for alias in node.names)
+
+
+def core_imports(path: Path) -> set[str]:
+    """Core modules that a file imports, `from package import module` resolved."""
+    found = set()
+    for module, name in imported(path):
+        if module.split(".")[0] == "athwe_core":
+            inner = f"{module}.{name}"
+            found.add(inner if inner in CORE else module)
+    return found
+
+
+def room(module: str) -> str | None:
+    """The room of a core module; None for the package itself, which holds its version only."""
+    parts = module.split(".")[1:]
+    if not parts:
+        return None
+    rooms = set().union(*FLOORS)
+    pair = ".".join(parts[:2])
+    found = pair if pair in rooms else parts[0]
+    assert found in rooms, f"{module}: which floor is this room on?"
+    return found
+
+
+def floor(name: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if name in rooms)
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_a_module_imports_rooms_below_its_own(module: str) -> None:
+    here = room(module)
+    for other in core_imports(CORE[module]):
+        there = room(other)
+        if here is None:
+            pytest.fail(f"athwe_core itself imports {other}")
+        if there is None or there == here:
+            continue
+        assert floor(there) <= floor(here), f"{module} imports {other} from above"
+        assert not (floor(there) == floor(here) and here in APART), f"{module} imports its sibling {other}"
+        assert not (here in WITHOUT_CONFIG and there.startswith("config")), f"{module} sees the configuration"
+
+
+def test_no_module_imports_itself_in_a_circle() -> None:
+    edges = {module: core_imports(path) & set(CORE) - {module} for module, path in CORE.items()}
+    while leaves := {module for module, targets in edges.items() if not targets}:
+        edges = {module: targets - leaves for module, targets in edges.items() if module not in leaves}
+    assert not edges
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_the_core_neither_prints_nor_parses_nor_evaluates(module: str) -> None:
+    tops = {name.split(".")[0] for name, _ in imported(CORE[module])}
+    assert not tops & {"typer", "rich", "click", "argparse", "athwe_cli", "pickle", "cloudpickle", "dill", "marshal"}
+    assert module in MAY_DOWNLOAD or not tops & NETWORK_LIBRARIES
+    for node in ast.walk(ast.parse(CORE[module].read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in ("print", "eval", "exec", "input"), f"{module} line {node.lineno}"
+        if isinstance(node, ast.Attribute):
+            assert node.attr != "argv", f"{module} line {node.lineno}"
+        if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "weights_only"):
+            safe = node.arg == "weights_only"
+            assert isinstance(node.value, ast.Constant), f"{module} line {node.value.lineno}"
+            assert node.value.value is safe, f"{module} line {node.value.lineno}"
+
+
+@pytest.mark.parametrize("module", CLI)
+def test_the_command_line_takes_public_names_of_the_core(module: str) -> None:
+    for source, name in imported(CLI[module]):
+        if source.split(".")[0] == "athwe_core":
+            parts = [*source.split("."), name or ""]
+            assert not any(part.startswith("_") and part != "__version__" for part in parts), f"{source}.{name}"
+
+
+def test_importing_the_whole_core_loads_no_command_line_library() -> None:
+    code = f"""
+import importlib, sys
+import athwe_core
+for name in {sorted(CORE)!r}:
+    importlib.import_module(name)
+print(sorted({{"typer", "rich", "click", "athwe_cli"}} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
