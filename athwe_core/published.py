@@ -1,7 +1,6 @@
-"""Weights of the published HM4SR and ATHWE code, read into our network, and the check that both compute the same.
+"""Weights of the published HM4SR and ATHWE code, read into our network.
 
-The published checkpoints are RecBole `.pth` files; the golden files are `.npz` archives with `w.*` (weights), `in.*`
-(inputs) and `out.*` (outputs) entries.
+The published checkpoints are RecBole `.pth` files; the golden files are `.npz` archives with `w.*` entries.
 """
 
 from __future__ import annotations
@@ -16,13 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from athwe_core.batch import Catalogue, PackedBatch, TimeRange
+from athwe_core.batch import Catalogue, TimeRange
 from athwe_core.config import Config, build_config, replace_in
-from athwe_core.data.packing import pack_histories
 from athwe_core.errors import CheckpointError
-from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
-from athwe_core.network import Network, Outputs
-from athwe_core.objective import loss_terms
+from athwe_core.network import Network
 
 PARTS = {"id": "item", "text": "txt", "image": "img"}
 """Our modality -> the published code's name in most places."""
@@ -43,7 +39,7 @@ def read_published_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise CheckpointError(str(path), "must be a file", remedy="Check the path")
     if path.suffix == ".npz":
-        return {k[2:]: torch.from_numpy(v) for k, v in _read_npz(path).items() if k.startswith("w.")}
+        return {k[2:]: torch.from_numpy(v) for k, v in read_npz(path).items() if k.startswith("w.")}
     try:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -56,7 +52,8 @@ def read_published_weights(path: Path) -> dict[str, Tensor]:
     return {str(k): v for k, v in state.items()}
 
 
-def _read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+def read_npz(path: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """The arrays of an `.npz` file; CheckpointError when it is unreadable or holds objects."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {k: archive[k] for k in archive.files}
@@ -242,104 +239,3 @@ class _Weights:
     def matrices(self, template: str) -> Tensor:
         """(M, in, out) from three (out, in)."""
         return self.stack(template).transpose(1, 2)
-
-
-# ---------------------------------------------------------------- parity
-
-
-_GOLDEN_INPUTS = ("item_seq", "lengths", "timestamps", "targets", "txt_emb", "img_emb", "categories")
-
-
-def parity_differences(path: Path) -> dict[str, float]:
-    """Largest absolute difference from each output recorded in a golden `.npz`, each row taken as one prefix.
-
-    Raises: CheckpointError when the file is no such archive.
-    """
-    golden = {k: torch.from_numpy(v) for k, v in _read_npz(path).items()}
-    missing = [f"in.{name}" for name in _GOLDEN_INPUTS if f"in.{name}" not in golden]
-    if not any(key.startswith("out.") for key in golden):
-        missing.append("out.*")
-    if missing:
-        raise CheckpointError(str(path), f"must have the entries of a golden file: it lacks {', '.join(missing)}")
-    weights = {k[2:]: v for k, v in golden.items() if k.startswith("w.")}
-    catalogue = golden_catalogue(golden)
-    network, config = published_network(weights, catalogue)
-    batch = golden_batch(golden)
-    with torch.no_grad():
-        found = _golden_outputs(network, config, network(batch), batch, catalogue, golden)
-        if "out.wavelet_input" in golden:
-            found |= _golden_wavelet(network, golden["out.wavelet_input"])
-    expected = {k[4:]: v for k, v in golden.items() if k.startswith("out.")}
-    return {
-        name: float((value.double() - _select(name, expected[name], batch).double()).abs().max())
-        for name, value in found.items()
-        if name in expected
-    }
-
-
-def golden_catalogue(golden: Mapping[str, Tensor]) -> Catalogue:
-    """Features, categories and clusters of a golden file."""
-    clusters = {m: golden[f"in.{p}_clusters"] for m, p in PARTS.items() if f"in.{p}_clusters" in golden}
-    features = {"text": golden["in.txt_emb"], "image": golden["in.img_emb"]}
-    num_rows = features["text"].shape[0]
-    return Catalogue(num_rows=num_rows, features=features, categories=golden["in.categories"], clusters=clusters)
-
-
-def golden_batch(golden: Mapping[str, Tensor]) -> PackedBatch:
-    """The rows of a golden file as a token stream; `user_index` is the golden row."""
-    lengths = golden["in.lengths"].tolist()
-    histories = [
-        (golden["in.item_seq"][b, :n].tolist(), golden["in.timestamps"][b, :n].tolist()) for b, n in enumerate(lengths)
-    ]
-    return pack_histories(histories, next_items=golden["in.targets"].tolist())
-
-
-def _select(name: str, expected: Tensor, batch: PackedBatch) -> Tensor:
-    """A golden output in the order of our token stream: (B, L, ...) by token, (B, ...) by row, scalars as they are."""
-    user = batch.user_index
-    if name.startswith("moe_") or name == "time_embedding":
-        return expected[user[batch.rows], batch.positions]
-    if name.startswith("seq_") or name == "scores":
-        return expected[user]
-    return expected
-
-
-def _golden_outputs(
-    network: Network,
-    config: Config,
-    outputs: Outputs,
-    batch: PackedBatch,
-    catalogue: Catalogue,
-    golden: Mapping[str, Tensor],
-) -> dict[str, Tensor]:
-    states = outputs.states
-    vectors = network.user_vectors(states)
-    found = {"scores": vectors @ outputs.table.T}
-    if outputs.time is not None:
-        found["time_embedding"] = outputs.time
-    for m, modality in enumerate(network.modalities):
-        part = "id" if modality == "id" else PARTS[modality]
-        found[f"moe_{part}"] = outputs.mixed[:, m]
-        found[f"seq_{part}"] = states[m]
-    mask = golden.get("in.placeholder_mask")
-    user = batch.user_index[batch.rows]
-    replaced = torch.zeros_like(batch.rows, dtype=torch.bool) if mask is None else mask[user, batch.positions]
-    terms = loss_terms(network, outputs, batch, catalogue, config.losses, replaced=replaced)
-    found |= {f"loss_{name}": value for name, value in terms.items()}
-    found["loss_ce"] = catalogue_cross_entropy(vectors, outputs.table, batch.target_ids)  # padding row in, as published
-    if mask is None:
-        found["loss_tcl_no_mask"] = found.pop("loss_pcl")
-    return found
-
-
-def _golden_wavelet(network: Network, tokens: Tensor) -> dict[str, Tensor]:
-    """The wavelet stage alone on the recorded input: its weighted residual for each modality."""
-    assert network.wavelet is not None
-    B, L, _ = tokens.shape
-    x = tokens.reshape(B * L, len(network.modalities), network.hidden_size)
-    offsets = torch.arange(B + 1) * L
-    residual = (network.wavelet(x, torch.arange(L).repeat(B), offsets) - x).view(B, L, *x.shape[1:])
-    return {
-        f"wavelet_residual_{'id' if m == 'id' else PARTS[m]}": residual[:, :, i]
-        for i, m in enumerate(network.modalities)
-    }

@@ -11,15 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from athwe_core.analysis.parity import golden_batch, golden_catalogue, parity_differences
 from athwe_core.errors import CheckpointError
-from athwe_core.published import (
-    golden_batch,
-    golden_catalogue,
-    parity_differences,
-    published_config,
-    published_network,
-    read_published_weights,
-)
+from athwe_core.published import published_config, published_network, read_published_weights
 
 GOLDEN = Path(__file__).parent / "golden"
 EXAMPLE = Path(__file__).parents[1] / "examples" / "check_published_parity.py"

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from athwe_core.published import golden_batch, golden_catalogue, published_network
+from athwe_core.analysis.parity import golden_batch, golden_catalogue
+from athwe_core.published import published_network
 
 PARTS = ("id", "txt", "img")
 ENCODERS = {"id": "item", "txt": "txt", "img": "img"}
