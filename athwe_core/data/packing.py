@@ -88,6 +88,15 @@ def held_out_rows(offsets: IntArray, *, split: str, max_length: int) -> Rows:
     return Rows(start, stop, np.ones(len(stop), np.int64), np.arange(len(stop)))
 
 
+def items_before(data: Interactions, users: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
+    """(index into `users`, item) of each user's interactions before `stop`, a position in the CSR arrays."""
+    begin = data.offsets[users]
+    count = stop - begin
+    row = np.repeat(np.arange(len(users)), count)
+    source = begin[row] + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    return row, np.asarray(data.item_ids[source], np.int64)
+
+
 def training_rows(offsets: IntArray, *, batching: str, max_length: int) -> Rows:
     """The rows of an epoch for `packed` or `prefix` batching."""
     return {"packed": packed_rows, "prefix": prefix_rows}[batching](offsets, max_length=max_length)

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 
+from athwe_core.data.packing import items_before
 from athwe_core.data.split import leave_one_out
 from athwe_core.data.store import PreparedDataset
 from athwe_core.errors import ConfigError
@@ -112,18 +113,7 @@ def _rank_users(
     block = max(BLOCK_ELEMENTS // data.num_rows, 1)
     for first in range(0, data.num_users, block):
         users = np.arange(first, min(first + block, data.num_users))
-        seen = _seen_pairs(data, stop, users) if exclude_seen else None
-        ranks[users] = target_ranks(torch.from_numpy(score(users)), targets[users], excluded=seen).numpy()
+        seen = items_before(data, users, stop[users]) if exclude_seen else None
+        pairs = None if seen is None else (torch.from_numpy(seen[0]), torch.from_numpy(seen[1]))
+        ranks[users] = target_ranks(torch.from_numpy(score(users)), targets[users], excluded=pairs).numpy()
     return ranks
-
-
-def _seen_pairs(
-    data: PreparedDataset, stop: Int64[np.ndarray, "U"], users: NDArray[np.int64]
-) -> tuple[Int64[torch.Tensor, " E"], Int64[torch.Tensor, " E"]]:
-    """(row in the block, item) of every input item of consecutive `users`."""
-    begin, end = data.offsets[users], stop[users]
-    row = np.repeat(np.arange(len(users)), data.offsets[users + 1] - begin)
-    source = np.arange(begin[0], data.offsets[users[-1] + 1])
-    is_input = source < end[row]
-    items = data.item_ids[source[is_input]].astype(np.int64)
-    return torch.from_numpy(row[is_input]), torch.from_numpy(items)

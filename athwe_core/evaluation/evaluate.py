@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from athwe_core.data.packing import Interactions, Rows, held_out_rows, pack
+from athwe_core.data.packing import Interactions, Rows, held_out_rows, items_before, pack
 from athwe_core.evaluation.ranking import target_ranks
 from athwe_core.network import Network
 
@@ -40,7 +40,7 @@ def rank_users(
             outputs = network(batch, table)
             scores = network.user_vectors(outputs.states) @ table.T
             users = batch.user_index.cpu().numpy()
-            excluded = _seen(data, rows, users, device) if exclude_seen else None
+            excluded = _seen(data, users, rows.stop[users], device) if exclude_seen else None
             ranks[users] = target_ranks(scores, batch.target_ids, excluded=excluded).cpu().numpy()
     return ranks
 
@@ -58,11 +58,8 @@ def _blocks(rows: Rows) -> Iterator[NDArray[np.int64]]:
 
 
 def _seen(
-    data: Interactions, rows: Rows, users: NDArray[np.int64], device: torch.device
+    data: Interactions, users: NDArray[np.int64], stop: NDArray[np.int64], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(row of the block, item) of every item before the held-out one, the whole history and not only the window."""
-    begin, stop = data.offsets[users], rows.stop[users]
-    row = np.repeat(np.arange(len(users)), stop - begin)
-    source = np.arange(len(row)) - np.repeat(np.cumsum(stop - begin) - (stop - begin), stop - begin) + begin[row]
-    items = np.asarray(data.item_ids[source], np.int64)
-    return torch.from_numpy(row).to(device), torch.from_numpy(items).to(device)
+    row, item = items_before(data, users, stop)
+    return torch.from_numpy(row).to(device), torch.from_numpy(item).to(device)
