@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 @one_line_errors
 def train(
     dataset: opt.Dataset = None,
-    preset: opt.Preset = "athwe",
+    preset: Annotated[
+        str | None, typer.Option(help="athwe, athwe-published or hm4sr. Default: athwe.", show_default=False)
+    ] = None,
     batching: opt.Batching = None,
     modalities: Annotated[
         str | None, typer.Option(help="Comma-separated subset of id,text,image that contains id.", show_default=False)
@@ -57,9 +59,24 @@ def train(
     Example: athwe train --dataset Toys_and_Games --preset hm4sr --seed 1 --set model.dropout=0.3
     """
     output = Output(as_json=as_json)
+    flags = {
+        "training.batching": batching,
+        "model.modalities": None if modalities is None else [part.strip() for part in modalities.split(",")],
+        "training.epochs": epochs,
+        "training.batch_targets": batch_targets,
+        "training.lr": lr,
+        "training.seed": seed,
+        "training.device": device,
+        "training.precision": precision,
+    }
     if resume is not None:
+        from athwe_core.errors import ConfigError
         from athwe_core.training.run_folder import find_run
 
+        others = (*flags.values(), preset, overrides, config, name, version)
+        if dry_run or any(value is not None for value in others):
+            rule = "goes on with the run's own configuration and takes no other setting"
+            raise ConfigError("--resume", rule, remedy="Leave the others out, or start a new run with --config")
         run = find_run(runs, resume, dataset=dataset)
         found = run.open_data(prepared)
         output.note(f"going on with run {run.name}")
@@ -67,16 +84,7 @@ def train(
         chosen, why = opt.choose_dataset(dataset, runs)
         output.note(f"data set {chosen} ({why})")
         found = _open_or_prepare(chosen, version, data, prepared, output)
-        flags = {
-            "training.batching": batching,
-            "model.modalities": None if modalities is None else [part.strip() for part in modalities.split(",")],
-            "training.epochs": epochs,
-            "training.batch_targets": batch_targets,
-            "training.lr": lr,
-            "training.seed": seed,
-            "training.device": device,
-            "training.precision": precision,
-        }
+        preset = preset or "athwe"
         settings = _configure(preset, chosen, config, flags, overrides or [], found, output)
         if dry_run:
             import yaml
@@ -87,7 +95,7 @@ def train(
             return
         from athwe_core.training.run_folder import create_run
 
-        run = create_run(runs, settings, found, preset=preset, name=name, command=shlex.join(sys.argv))
+        run = create_run(runs, settings, found, preset=preset, name=name, command=shlex.join(["athwe", *sys.argv[1:]]))
     ties = found.manifest["statistics"]["tie_order"]
     output.note(f"prepared version {found.version}, ties in {ties} order; run {run.name}")
     _train_and_show(run, found, output)

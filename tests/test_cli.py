@@ -181,6 +181,7 @@ class TestTrain:
             (["--name", "../up"], 2, "must be a plain name"),
             (["--name", "first"], 2, "must be new"),
             (["--resume", "frist"], 2, "first"),
+            (["--resume", "first", "--lr", "1"], 2, "takes no other setting"),
         ],
     )
     def test_mistakes_are_one_line(self, world: Path, arguments: list[str], code: int, text: str) -> None:
