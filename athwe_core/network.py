@@ -1,4 +1,4 @@
-"""The one network: optional stages between item tables and scores (METHOD of the two papers in one place).
+"""The one network: optional stages between item tables and scores (HM4SR section 4, and ATHWE).
 
 item tables -> + position -> [interactive MoE] -> [wavelet alignment] -> [temporal MoE]
             -> LayerNorm + dropout -> one Transformer per modality -> scores

@@ -1,4 +1,4 @@
-"""Both networks once more, from METHOD's equations and the published weights alone: padded, looped, nothing shared."""
+"""Both networks once more, from the papers' equations and the published weights alone: padded, looped, nothing shared."""
 
 import math
 from pathlib import Path

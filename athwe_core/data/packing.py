@@ -51,7 +51,7 @@ class Rows:
 
 
 def packed_rows(offsets: IntArray, *, max_length: int) -> Rows:
-    """Windows of every user's training items in which each target is supervised exactly once (METHOD 8).
+    """Windows of every user's training items in which each target is supervised exactly once.
 
     Args:
         offsets: (U+1,) CSR offsets; the last two items of a user are held out for validation and test.
