@@ -45,7 +45,8 @@ class PackedBatch:
     target_ids: Int64[Tensor, " N"]
     """Item that follows it."""
     prefix_weight: Float32[Tensor, " T"]
-    """Number of prefix-batching training rows that contain the token, counted once over all windows."""
+    """Prefix rows the token stands for: 1 in a prefix row; in a packed window the number of prefix rows that contain it,
+    counted once over all windows."""
     grid_tokens: Int64[Tensor, "G S"]
     """Token in each slot of the attention grid, -1 = empty. A row lies in one bin, in order; a bin holds many rows."""
     token_slots: Int64[Tensor, " T"]

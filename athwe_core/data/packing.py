@@ -6,8 +6,8 @@ so an epoch of 100 M interactions costs its index, never a copied prefix.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -41,6 +41,8 @@ class Rows:
     stop: IntArray
     num_supervised: IntArray
     user_index: IntArray
+    is_prefix: bool
+    """Each row is one prefix; False: it is a packed window that stands for many."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -68,7 +70,7 @@ def packed_rows(offsets: IntArray, *, max_length: int) -> Rows:
     first_new = np.where(rank == 0, 0, max_length + (rank - 1) * step)
     end = np.minimum(max_length + rank * step, num_inputs[user])
     start = np.where(rank == 0, 0, first_new - (max_length - step))
-    return Rows(begin[user] + start, begin[user] + end, end - first_new, user)
+    return Rows(begin[user] + start, begin[user] + end, end - first_new, user, is_prefix=False)
 
 
 def prefix_rows(offsets: IntArray, *, max_length: int) -> Rows:
@@ -77,7 +79,7 @@ def prefix_rows(offsets: IntArray, *, max_length: int) -> Rows:
     user = np.repeat(np.arange(len(begin)), num_targets)
     end = 1 + np.arange(len(user)) - np.repeat(np.cumsum(num_targets) - num_targets, num_targets)
     start = np.maximum(end - max_length, 0)
-    return Rows(begin[user] + start, begin[user] + end, np.ones(len(user), np.int64), user)
+    return Rows(begin[user] + start, begin[user] + end, np.ones(len(user), np.int64), user, is_prefix=True)
 
 
 def held_out_rows(offsets: IntArray, *, split: str, max_length: int) -> Rows:
@@ -85,7 +87,7 @@ def held_out_rows(offsets: IntArray, *, split: str, max_length: int) -> Rows:
     held_out = {"validation": 2, "test": 1}[split]
     stop = offsets[1:] - held_out
     start = np.maximum(stop - max_length, offsets[:-1])
-    return Rows(start, stop, np.ones(len(stop), np.int64), np.arange(len(stop)))
+    return Rows(start, stop, np.ones(len(stop), np.int64), np.arange(len(stop)), is_prefix=True)
 
 
 def items_before(data: Interactions, users: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
@@ -117,11 +119,11 @@ def batch_boundaries(num_supervised: IntArray, *, batch_targets: int) -> list[tu
     return ranges
 
 
-def epoch_batches(rows: Rows, *, batch_targets: int, rng: np.random.Generator, skip: int = 0) -> Iterator[IntArray]:
-    """Row indices of each batch of an epoch in the order `rng` draws, after the first `skip` batches."""
+def epoch_batches(rows: Rows, *, batch_targets: int, rng: np.random.Generator) -> list[IntArray]:
+    """Row indices of each batch of an epoch, in the order `rng` draws."""
     order = rng.permutation(len(rows))
-    for first, last in batch_boundaries(rows.num_supervised[order], batch_targets=batch_targets)[skip:]:
-        yield order[first:last]
+    boundaries = batch_boundaries(rows.num_supervised[order], batch_targets=batch_targets)
+    return [order[first:last] for first, last in boundaries]
 
 
 def _assign_bins(lengths: IntArray, bin_slots: int) -> tuple[IntArray, IntArray, int]:
@@ -157,11 +159,6 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int) -
     intervals[offsets[:-1]] = 0
     supervised = position >= (lengths - rows.num_supervised[chosen])[row]
     target_index = np.flatnonzero(supervised)
-    # token i (0-based) of n training items is in the prefixes that end at i+1 .. min(i+L, n-1)
-    index = source - data.offsets[user[row]]
-    num_training = data.offsets[user[row] + 1] - data.offsets[user[row]] - 2
-    weight = np.maximum(np.minimum(index + max_length, num_training - 1) - index, 0)
-
     bin_slots = max(MIN_BIN_SLOTS, int(lengths.max()))
     bins, begins, num_bins = _assign_bins(lengths, bin_slots)
     token_slots = (bins * bin_slots + begins)[row] + position
@@ -179,10 +176,30 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int) -
         user_index=tensor(user),
         target_index=tensor(target_index),
         target_ids=tensor(np.asarray(data.item_ids[source[target_index] + 1], np.int64)),
-        prefix_weight=tensor(np.where(supervised, weight, 0).astype(np.float32)),
+        prefix_weight=tensor(_prefix_weight(data, rows, user[row], source, supervised, max_length)),
         grid_tokens=tensor(grid.reshape(num_bins, bin_slots)),
         token_slots=tensor(token_slots),
     )
+
+
+def _prefix_weight(
+    data: Interactions,
+    rows: Rows,
+    user: IntArray,
+    source: IntArray,
+    is_supervised: NDArray[np.bool_],
+    max_length: int,
+) -> NDArray[np.float32]:
+    """Prefix rows each token stands for: token i (0-based) of n is in those that end at i+1 .. min(i+L, n-1).
+
+    In a packed window only where it is supervised, so that the context of later windows does not count again.
+    """
+    if rows.is_prefix:
+        return np.ones(len(source), np.float32)
+    index = source - data.offsets[user]
+    num_training = data.offsets[user + 1] - data.offsets[user] - 2
+    count = np.minimum(index + max_length, num_training - 1) - index
+    return np.where(is_supervised, count, 0).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -200,7 +217,7 @@ def pack_histories(
     Args:
         histories: (internal item ids, unix seconds) in time order, at least one item each; already cut to max_length.
         next_items: the item that follows each history; 0 where it is not known.
-    Rows are sorted by length: `user_index` says which history a row is. Every token weighs 1.
+    Rows are sorted by length: `user_index` says which history a row is.
     """
     next_items = next_items if next_items is not None else [0] * len(histories)
     lengths = np.array([len(items) for items, _ in histories], np.int64)
@@ -210,6 +227,5 @@ def pack_histories(
     )
     timestamps = np.concatenate([np.append(times, times[-1]) for _, times in histories])
     data = _FlatInteractions(offsets, item_ids.astype(np.int32), timestamps.astype(np.int64))
-    rows = Rows(offsets[:-1], offsets[1:] - 1, np.ones(len(lengths), np.int64), np.arange(len(lengths)))
-    batch = pack(data, rows, np.arange(len(lengths)), max_length=int(lengths.max()))
-    return replace(batch, prefix_weight=torch.ones_like(batch.prefix_weight))
+    rows = Rows(offsets[:-1], offsets[1:] - 1, np.ones(len(lengths), np.int64), np.arange(len(lengths)), is_prefix=True)
+    return pack(data, rows, np.arange(len(lengths)), max_length=int(lengths.max()))

@@ -51,8 +51,8 @@ def _blocks(rows: Rows) -> Iterator[NDArray[np.int64]]:
     order = np.argsort(lengths, kind="stable")
     first = 0
     while first < len(order):
-        longest_first = np.cumsum(lengths[order[first : first + BLOCK_USERS]])
-        count = max(int(np.searchsorted(longest_first, BLOCK_TOKENS, side="right")), 1)
+        tokens = np.cumsum(lengths[order[first : first + BLOCK_USERS]])
+        count = max(int(np.searchsorted(tokens, BLOCK_TOKENS, side="right")), 1)
         yield order[first : first + count]
         first += count
 

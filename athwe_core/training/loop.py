@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from athwe_core.config import Config
-from athwe_core.data.packing import batch_boundaries, pack, training_rows
+from athwe_core.data.packing import epoch_batches, pack, training_rows
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
@@ -138,13 +138,12 @@ def _train_epoch(
     """The epoch's steps from `progress.step` on; False when asked to stop before its end."""
     L, budget, seed = config.model.max_length, config.training.batch_targets, config.training.seed
     rows = training_rows(np.asarray(prepared.offsets), batching=config.training.batching, max_length=L)
-    order = keyed_rng(seed, "shuffle", progress.epoch).permutation(len(rows))
-    batches = batch_boundaries(rows.num_supervised[order], batch_targets=budget)
+    batches = epoch_batches(rows, batch_targets=budget, rng=keyed_rng(seed, "shuffle", progress.epoch))
     steps = len(batches)
     listener.epoch_begins(progress.epoch + 1, epochs=config.training.epochs, steps=steps, done=progress.step)
     began = time.perf_counter() - progress.seconds
-    for first, last in batches[progress.step :]:
-        batch = pack(prepared, rows, order[first:last], max_length=L).to(assembly.device)
+    for chosen in batches[progress.step :]:
+        batch = pack(prepared, rows, chosen, max_length=L).to(assembly.device)
         terms = train_step(assembly, optimizer, batch, config, epoch=progress.epoch, step=progress.step)
         progress.step += 1
         for name, value in terms.items():

@@ -103,19 +103,17 @@ def test_batches_partition_the_rows_within_the_budget(counts: list[int], batch_t
         assert sum(counts[first : last + 1]) > batch_targets
 
 
-def test_an_epoch_is_a_permutation_that_repeats_with_its_generator_and_can_be_resumed() -> None:
+def test_an_epoch_is_a_permutation_that_repeats_with_its_generator() -> None:
     rows = packed_rows(offsets_of([5, 9, 30, 4, 12]), max_length=4)
 
-    def epoch(seed: int, skip: int = 0) -> list[list[int]]:
-        batches = epoch_batches(rows, batch_targets=6, rng=np.random.default_rng(seed), skip=skip)
+    def epoch(seed: int) -> list[list[int]]:
+        batches = epoch_batches(rows, batch_targets=6, rng=np.random.default_rng(seed))
         return [batch.tolist() for batch in batches]
 
     first = epoch(0)
     assert sorted(i for batch in first for i in batch) == list(range(len(rows)))
     assert epoch(0) == first
     assert epoch(1) != first
-    assert epoch(0, skip=2) == first[2:]
-    assert epoch(0, skip=len(first)) == []
 
 
 def check_invariants(batch: PackedBatch) -> None:
@@ -197,6 +195,7 @@ def test_prefix_weights_count_the_prefix_rows_that_contain_a_token(
         found = np.zeros(len(data.item_ids))
         np.add.at(found, source, batch.prefix_weight.numpy())
         assert np.array_equal(found, counted)
+        assert batching == "packed" or (batch.prefix_weight == 1).all()
 
 
 def test_odd_seconds_survive_as_whole_numbers() -> None:
