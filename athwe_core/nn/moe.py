@@ -40,6 +40,7 @@ class InteractiveMoE(nn.Module):
         self.expert_bias = nn.Parameter(torch.empty(M, E, D))
 
     def forward(self, tokens: Float[Tensor, "T M D"]) -> Mixed:
+        """Tokens with what the experts add to them, and the gates (T, M, E)."""
         T, M, D = tokens.shape
         E = self.gate_bias.shape[1]
         logits = torch.einsum("tmd,med->tme", tokens, self.gate_weight) + self.gate_bias
@@ -68,6 +69,7 @@ class DenseTemporalMoE(nn.Module):
         self.experts = nn.Parameter(experts, requires_grad=experts_trainable)
 
     def forward(self, tokens: Float[Tensor, "T M D"], time: Float[Tensor, "T R"]) -> Mixed:
+        """Scaled tokens, and the gates (T, E) that the time embedding chose."""
         gates = torch.addmm(self.gate_bias, time, self.gate_weight.T).softmax(-1)
         return Mixed((gates @ self.experts).view_as(tokens) * tokens, gates)
 
@@ -103,6 +105,7 @@ class SparseTemporalMoE(nn.Module):
         self.shared_experts = nn.Parameter(torch.empty(num_shared, width), requires_grad=experts_trainable)
 
     def forward(self, tokens: Float[Tensor, "T M D"], time: Float[Tensor, "T R"]) -> Mixed:
+        """Scaled tokens, and the gates (T, E) that the time embedding chose."""
         routing = torch.addmm(self.routing_bias, time, self.routing_weight.T).relu()
         routing = dropout(routing, self.dropout_rate, training=self.training)
         probabilities = torch.addmm(self.gate_bias, routing, self.gate_weight.T).softmax(-1)

@@ -40,6 +40,7 @@ class ItemTables(nn.Module):
             self.register_buffer(f"{name}_training_features", values.to(compute_dtype), persistent=False)
 
     def forward(self) -> Float[Tensor, "V K"]:
+        """The table, row 0 = padding."""
         blocks: list[Tensor] = [self.id]
         for name, layer in self.projections.items():
             assert isinstance(layer, nn.Linear)

@@ -24,6 +24,7 @@ class StackedLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_modalities, 1, hidden_size))
 
     def forward(self, x: Float[Tensor, "m T D"], chosen: slice) -> Float[Tensor, "m T D"]:
+        """x normalised over D; `chosen` says which of the M modalities its m slices are."""
         normal = F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
         return torch.addcmul(self.bias[chosen], normal, self.weight[chosen])
 

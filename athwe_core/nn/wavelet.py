@@ -92,6 +92,7 @@ class WaveletAlignment(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "T M D"], positions: Int64[Tensor, " T"], offsets: Int64[Tensor, " B1"]
     ) -> Float[Tensor, "T M D"]:
+        """Aligned tokens; `positions` in each row and row `offsets` tell the rows of the stream apart."""
         if self.form == "causal":
             low, highs = causal_decompose(tokens.flatten(1), positions, name=self.name, levels=self.levels)
             aligned = [self._align(band, index) for index, band in enumerate([low, *highs])]
