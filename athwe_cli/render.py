@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import time
 from typing import Any
 
@@ -91,7 +90,7 @@ class TrainingDisplay:
 
     def __init__(self, output: Output) -> None:
         self.output = output
-        self.best = math.nan
+        self._best = ""
         self._progress: Progress | None = None
         self._task = TaskID(0)
         self._last_line = time.monotonic()
@@ -100,7 +99,9 @@ class TrainingDisplay:
         self._began = 0.0
         self._done_before = 0
 
-    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int) -> None:
+    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int, best: float | None) -> None:
+        """Put up the bar."""
+        self._best = f"best {best:.4f}" if best is not None else ""
         self._header, self._steps, self._done_before = f"epoch {epoch}/{epochs}", steps, done
         self._began = self._last_line = time.monotonic()
         if self.output.err.is_terminal:
@@ -109,14 +110,15 @@ class TrainingDisplay:
                 BarColumn(bar_width=16),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(),
-                TextColumn("{task.fields[losses]}"),
+                TextColumn("{task.fields[losses]} [bold]{task.fields[best]}[/]"),
                 console=self.output.err,
                 transient=True,
             )
-            self._task = self._progress.add_task(self._header, total=steps, completed=done, losses="")
+            self._task = self._progress.add_task(self._header, total=steps, completed=done, losses="", best=self._best)
             self._progress.start()
 
     def step_ends(self, step: int, means: dict[str, float]) -> None:
+        """Move the bar, or print a line a minute."""
         now = time.monotonic()
         if self._progress is not None:
             self._progress.update(self._task, completed=step, losses=_losses(means))
@@ -126,11 +128,10 @@ class TrainingDisplay:
             self.output.note(f"{self._header}: step {step}/{self._steps}, {left:.0f} s left, {_losses(means)}")
 
     def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
+        """Print the epoch's line."""
         self.close()
         value = record["validation"]["ndcg@20"]
-        if is_best:
-            self.best = value
-        mark = "best so far" if is_best else f"best {self.best:.4f}"
+        mark = "best so far" if is_best else self._best
         self.output.note(
             f"epoch {record['epoch']:3}  {record['seconds']:5.1f} s  {_losses(record['losses'])}  "
             f"validation NDCG@20 {value:.4f} ({mark})"

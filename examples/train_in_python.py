@@ -24,7 +24,7 @@ SETTINGS = ["training.epochs=4", "model.dropout=0.2", "training.batch_targets=51
 class Lines:
     """Prints a line an epoch."""
 
-    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int) -> None:
+    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int, best: float | None) -> None:
         """Say nothing."""
 
     def step_ends(self, step: int, means: dict[str, float]) -> None:

@@ -30,8 +30,8 @@ SELECTION_METRIC = "ndcg@20"
 class Listener(Protocol):
     """Hears what training does; the command line shows it."""
 
-    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int) -> None:
-        """Epoch (from 1) of at most `epochs` begins with `done` of its `steps` behind it."""
+    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int, best: float | None) -> None:
+        """Epoch (from 1) of at most `epochs` begins with `done` of its `steps` behind it; best validation value so far."""
 
     def step_ends(self, step: int, means: dict[str, float]) -> None:
         """Step (from 1) of the epoch is done; means of the loss terms over the epoch so far."""
@@ -140,7 +140,8 @@ def _train_epoch(
     rows = training_rows(np.asarray(prepared.offsets), batching=config.training.batching, max_length=L)
     batches = epoch_batches(rows, batch_targets=budget, rng=keyed_rng(seed, "shuffle", progress.epoch))
     steps = len(batches)
-    listener.epoch_begins(progress.epoch + 1, epochs=config.training.epochs, steps=steps, done=progress.step)
+    best = progress.best_value if progress.best_epoch > 0 else None
+    listener.epoch_begins(progress.epoch + 1, epochs=config.training.epochs, steps=steps, done=progress.step, best=best)
     began = time.perf_counter() - progress.seconds
     for chosen in batches[progress.step :]:
         batch = pack(prepared, rows, chosen, max_length=L).to(assembly.device)

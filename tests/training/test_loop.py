@@ -28,7 +28,7 @@ class Silence:
         self.steps: list[int] = []
         self.best: list[bool] = []
 
-    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int) -> None:
+    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int, best: float | None) -> None:
         pass
 
     def step_ends(self, step: int, means: dict[str, float]) -> None:
