@@ -7,6 +7,7 @@ no padding row), where row k belongs to line k.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,8 +180,8 @@ def _read_array(path: Path, stem: str) -> Any:
         raise
     except Exception as error:  # the readers raise many kinds; all mean the same to the user
         remedy = "Save it again as a plain numeric array: numpy.save or torch.save(torch.as_tensor(x), path)"
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise DataError(str(path), f"cannot be read without unpickling objects ({reason})", remedy=remedy) from None
+        rule = f"cannot be read without unpickling objects ({type(error).__name__})"  # its text may advise to unpickle
+        raise DataError(str(path), rule, remedy=remedy) from None
     if array.dtype.kind not in "fiub":
         raise DataError(str(path), "must hold real numbers", str(array.dtype))
     return array
@@ -201,7 +202,9 @@ def _read_tensor(path: Path, stem: str) -> Any:
             raise DataError(str(path), f"must hold one tensor or one called {stem}", sorted(tensors))
         found = tensors[stem] if stem in tensors else next(iter(tensors.values()))
     else:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():  # of other pickle protocols, before the refusal that follows
+            warnings.simplefilter("ignore")
+            found = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(found, torch.Tensor):
         remedy = "Save it with torch.save(tensor, path)"
         raise DataError(str(path), "must hold one tensor", type(found).__name__, remedy)
