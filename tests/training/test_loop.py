@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from athwe_core.config import Config, replace_in
-from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.data.prepared import PreparedDataset
 from athwe_core.errors import CheckpointError, NonFiniteLossError
 from athwe_core.training.assemble import fit_config, training_time_range
 from athwe_core.training.loop import Result, train
@@ -36,13 +36,6 @@ class Silence:
 
     def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
         self.best.append(is_best)
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    folder = tmp_path_factory.mktemp("prepared")
-    options = PrepareOptions(demo_users=150, demo_items=100)
-    return prepare("demo", data_dir=folder, prepared_dir=folder, options=options)
 
 
 @pytest.fixture

@@ -4,18 +4,11 @@ from pathlib import Path
 import pytest
 
 from athwe_core.config import Config
-from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.data.prepared import PreparedDataset
 from athwe_core.errors import CheckpointError, ConfigError
 from athwe_core.training.run_folder import RunFolder, create_run, find_run, list_runs
 
 Make = Callable[[str | None], RunFolder]
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
-    folder = tmp_path_factory.mktemp("prepared")
-    options = PrepareOptions(demo_users=120, demo_items=100)
-    return prepare("demo", data_dir=folder, prepared_dir=folder, options=options)
 
 
 @pytest.fixture
