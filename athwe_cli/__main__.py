@@ -2,9 +2,9 @@
 
 import os
 
-# Read when torch loads its thread pool (libgomp, Linux). Threads that wait for each other spin briefly, then sleep: where
-# other work shares the two cores a step took 0.3 s instead of 0.6 to 2.4 s; on a quiet machine nothing is lost, where
-# sleeping at once (OMP_WAIT_POLICY=PASSIVE) would cost 40 %.
+# Read when torch loads its thread pool (libgomp, Linux). Threads that wait for each other spin briefly, then sleep: with two
+# other processes on the two cores a step took 0.28 s instead of 0.46 s; on a quiet machine 0.13 s against 0.11 s in one pair,
+# within its drift. Sleeping at once (OMP_WAIT_POLICY=PASSIVE) took 0.17 s there.
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 from athwe_cli.app import app
