@@ -34,6 +34,8 @@ class Outputs:
     items: Float[Tensor, "T K"]
     """The table rows of the tokens, before positions."""
     interactive_gates: Float[Tensor, "T M E"] | None
+    wavelet_input: Float[Tensor, "T M D"]
+    """After the interactive experts, before the wavelet alignment."""
     temporal_input: Float[Tensor, "T M D"]
     """What the temporal experts scale."""
     temporal_gates: Float[Tensor, "T E"] | None
@@ -138,6 +140,7 @@ class Network(nn.Module):
         interactive_gates = temporal_gates = time = None
         if self.interactive_moe is not None:
             tokens, interactive_gates = self.interactive_moe(tokens)
+        wavelet_input = tokens
         if self.wavelet is not None:
             tokens = self.wavelet(tokens, batch.positions, batch.offsets)
         temporal_input = tokens
@@ -150,6 +153,7 @@ class Network(nn.Module):
             table=table,
             items=items,
             interactive_gates=interactive_gates,
+            wavelet_input=wavelet_input,
             temporal_input=temporal_input,
             temporal_gates=temporal_gates,
             time=time,

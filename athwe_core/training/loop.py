@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -79,13 +80,21 @@ def train(
         run: folder with `config.yaml`; a configuration that fits the data set.
         should_stop: asked after every step; True saves the state and ends.
     Returns: the results, also in the run's manifest; ranks of both splits in `per_user.parquet`.
-    Raises: NonFiniteLossError (state of the last epoch kept), CheckpointError.
+    Raises: NonFiniteLossError (state of the last epoch kept), CheckpointError, also when another process trains the run.
     """
+    with run.locked():
+        return _train_locked(run, prepared, listener, should_stop)
+
+
+def _train_locked(
+    run: RunFolder, prepared: PreparedDataset, listener: Listener, should_stop: Callable[[], bool]
+) -> Result:
     config = run.config()
     assembly = assemble(config, prepared)
     optimizer = make_optimizer(assembly.network, lr=config.training.lr)
     progress, records = _restore(run, assembly, optimizer)
-    run.update_manifest(status=RUNNING, device=str(assembly.device), precision=_name(assembly.compute_dtype))
+    here = {"device": str(assembly.device), "precision": _name(assembly.compute_dtype), "process": os.getpid()}
+    run.update_manifest(status=RUNNING, **here)
     while not _is_over(progress, config):
         if not _train_epoch(assembly, optimizer, prepared, config, progress, listener, should_stop):
             _save(run.last, assembly, progress, optimizer)

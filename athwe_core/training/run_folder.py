@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import fcntl
 import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +50,22 @@ class RunFolder:
     @property
     def per_user(self) -> Path:
         return self.path / PER_USER
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the system lets go of it when the process ends, however it ends.
+
+        Raises: CheckpointError when another process holds it.
+        """
+        folder = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            rule = f"is being trained by process {self.manifest().get('process', 'unknown')}"
+            raise CheckpointError(f"run {self.name}", rule, remedy="Wait for it, or end it first") from None
+        finally:
+            os.close(folder)
 
     def config(self) -> Config:
         """The complete configuration."""

@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -67,3 +69,20 @@ def test_an_unknown_key_in_the_configuration_of_a_run_is_named(make: Make) -> No
     path.write_text(path.read_text().replace("dropout:", "dropot:"))
     with pytest.raises(ConfigError, match=r"model.dropot is no configuration key. Did you mean model.dropout\?"):
         run.config()
+
+
+def test_a_run_held_by_another_process_is_refused_until_that_process_ends(make: Make) -> None:
+    run = make("a")
+    run.update_manifest(process=4321)
+    code = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); print(flush=True); input()"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(CheckpointError, match="is being trained by process 4321"), run.locked():
+            pytest.fail("two holders")
+        other.kill()
+    with run.locked():
+        pass

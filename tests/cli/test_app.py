@@ -9,14 +9,10 @@ from typing import Any
 import pytest
 import typer
 import yaml
-from typer.testing import CliRunner, Result
+from cli_runner import SMALL, call, one_error_line
 
 from athwe_cli.app import app
 
-SMALL = [
-    *("--set", "model.hidden_size=8", "--set", "model.inner_size=8", "--set", "model.num_layers=1"),
-    *("--set", "model.max_length=8", "--batch-targets", "256", "--precision", "fp32", "--device", "cpu"),
-]
 FOLDERS = {"--data", "--prepared", "--runs"}
 COMMANDS = {
     "prepare": {
@@ -50,36 +46,11 @@ COMMANDS = {
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a demo data set of 200 users prepared and one finished run of two epochs, named `first`."""
-    folder = tmp_path_factory.mktemp("world")
-    prepared = call(folder, "prepare", "--dataset", "demo", "--users", "200", "--items", "150")
-    assert prepared.exit_code == 0, prepared.output
-    trained = call(folder, "train", "--dataset", "demo", "--epochs", "2", "--name", "first", "--json", *SMALL)
-    assert trained.exit_code == 0, trained.output
-    (folder / "first.json").write_text(trained.stdout)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def evaluated(world: Path) -> dict[str, Any]:
     """What `evaluate --json` says of the run `first`."""
     result = call(world, "evaluate", "--run", "first", "--json")
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
-
-
-def call(folder: Path, *arguments: str, **environment: str) -> Result:
-    places = {f"ATHWE_{name}": str(folder / name.lower()) for name in ("DATA", "PREPARED", "RUNS")}
-    runner = CliRunner(env={"COLUMNS": "100", "NO_COLOR": "1", "ATHWE_DATASET": "", **places, **environment})
-    return runner.invoke(app, arguments)
-
-
-def one_error_line(result: Result) -> str:
-    lines = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 1, result.output
-    assert "Traceback" not in result.output
-    return lines[0]
 
 
 def test_surface_is_frozen() -> None:
