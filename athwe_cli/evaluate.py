@@ -51,7 +51,7 @@ def evaluate(
         found, data, split=split, exclude_seen=exclude_seen, ks=None if k is None else tuple(sorted(set(k)))
     )
     rule = "seen items out" if result["exclude_seen"] else "seen items in"
-    title = f"{data.name}, {split}, {result['users']:,} users, {rule}, ties in {result['tie_order']} order"
+    title = f"{data.name}, {split}, {result['users']:,} users, {rule}, {data.rules}"
     ks = tuple(sorted({int(key.split("@")[1]) for key in result["metrics"]}))
     rows = result["baselines"] | {found.manifest()["preset"]: result["metrics"]}
     for chosen in (ks[i : i + 2] for i in range(0, len(ks), 2)):

@@ -20,6 +20,15 @@ def prepare(
     tie_order: Annotated[
         str, typer.Option(help="Order of a user's interactions at equal times: file, item (raw id as text) or random.")
     ] = "file",
+    split: Annotated[
+        str,
+        typer.Option(
+            help="leave-one-out: each user's last item is test; global-time: all items before one moment are training."
+        ),
+    ] = "leave-one-out",
+    held_out_share: Annotated[
+        float, typer.Option(help="Of global-time: share of interactions in the validation and in the test period.")
+    ] = 0.1,
     min_interactions: Annotated[int, typer.Option(help="Fewest interactions of a user and of an item (k-core).")] = 5,
     category_column: Annotated[
         str | None,
@@ -51,6 +60,8 @@ def prepare(
     output.note(f"data set {name} ({why})")
     chosen = PrepareOptions(
         tie_order=tie_order,  # type: ignore[arg-type]  # checked there
+        split=split,  # type: ignore[arg-type]  # checked there
+        held_out_share=held_out_share,
         min_interactions=min_interactions,
         category_column=category_column,
         text_columns=None if text_columns is None else tuple(part.strip() for part in text_columns.split(",")),

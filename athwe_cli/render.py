@@ -74,6 +74,9 @@ def statistics_table(statistics: dict[str, Any], *, title: str) -> Table:
     table.add_row("sparsity", f"{100 * statistics['sparsity']:.2f} %")
     table.add_row("test items at the time of the one before", f"{100 * statistics['tied_test_share']:.1f} %")
     table.add_row("order of ties", statistics["tie_order"])
+    if "split" in statistics:  # older prepared versions know only leave-one-out
+        asked = " and ".join(f"{count:,} users in {name}" for name, count in statistics["asked"].items())
+        table.add_row("split", f"{statistics['split']}, {asked}")
     for kind, facts in statistics["features"].items():
         if facts is None:
             table.add_row(kind, "none")

@@ -96,8 +96,7 @@ def train(
         from athwe_core.training.run_folder import create_run
 
         run = create_run(runs, settings, found, preset=preset, name=name, command=shlex.join(["athwe", *sys.argv[1:]]))
-    ties = found.manifest["statistics"]["tie_order"]
-    output.note(f"prepared version {found.version}, ties in {ties} order; run {run.name}")
+    output.note(f"prepared version {found.version}, {found.rules}; run {run.name}")
     _train_and_show(run, found, output)
 
 
@@ -156,7 +155,9 @@ def _train_and_show(run: RunFolder, found: PreparedDataset, output: Output) -> N
     baselines = baseline_metrics(found, split="test", exclude_seen=exclude_seen, ks=config.evaluation.ks)
     preset = run.manifest()["preset"]
     ks = tuple(k for k in config.evaluation.ks if k <= 10) or config.evaluation.ks[:1]
-    title = f"{found.name}, test, {found.num_users:,} users, best epoch {results['best_epoch']} of {results['epochs']}"
+    asked = len(found.split.users("test"))
+    epochs = f"best epoch {results['best_epoch']} of {results['epochs']}"
+    title = f"{found.name}, test, {asked:,} users, {found.rules}, {epochs}"
     output.table(metrics_table(baselines | {preset: results["test"]}, title=title, ks=ks))
     output.note(f"{results['seconds_per_epoch']:.1f} s per epoch; run folder {run.path}")
     output.json({"run": run.name, "preset": preset, **results})

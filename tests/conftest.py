@@ -19,6 +19,7 @@ jaxtyping.install_import_hook(SHAPE_CHECKED, "beartype.beartype")
 
 from athwe_core.batch import Catalogue, TimeRange  # noqa: E402 - after the import hook
 from athwe_core.config import Config, build_config, replace_in  # noqa: E402
+from athwe_core.data.split import Split, leave_one_out  # noqa: E402
 from athwe_core.network import Network  # noqa: E402
 
 torch.set_num_threads(1)  # on tensors this small a second thread costs far more than it brings
@@ -31,11 +32,15 @@ SMALL = ("model.hidden_size=8", "model.inner_size=12", "model.max_length=6", "tr
 
 @dataclass(frozen=True)
 class SmallData:
-    """CSR interactions, as packing needs them."""
+    """CSR interactions, as packing needs them, split leave-one-out."""
 
     offsets: NDArray[np.int64]
     item_ids: NDArray[np.int32]
     timestamps: NDArray[np.int64]
+
+    @property
+    def split(self) -> Split:
+        return leave_one_out(self.offsets)
 
 
 @pytest.fixture(scope="session")

@@ -56,7 +56,7 @@ def causal_config(request: pytest.FixtureRequest, make_config: Callable[..., Con
 
 def every_position(data: object) -> PackedBatch:
     """Training items of users short enough for one window, in user order of their lengths: all tokens supervised."""
-    rows = packed_rows(data.offsets, max_length=L)  # type: ignore[attr-defined]
+    rows = packed_rows(data.split, max_length=L)  # type: ignore[attr-defined]
     return pack(data, rows, np.arange(len(rows)), max_length=L)  # type: ignore[arg-type]
 
 
@@ -99,7 +99,7 @@ def test_a_row_has_the_same_outputs_alone_as_among_others(
 ) -> None:
     network = make_network(config, spread=0.3).eval()
     data = make_data([9, 4, 7, 8])
-    rows = packed_rows(data.offsets, max_length=L)
+    rows = packed_rows(data.split, max_length=L)
     with torch.no_grad():
         together = every_position(data)
         all_outputs = dict(by_token(network(together)))
@@ -116,7 +116,7 @@ def test_a_packed_position_has_the_state_of_its_prefix_row(
     network = make_network(causal_config, spread=0.3).eval()
     data = make_data([9, 4, 7])
     packed = every_position(data)
-    rows = prefix_rows(data.offsets, max_length=L)
+    rows = prefix_rows(data.split, max_length=L)
     prefix = pack(data, rows, np.arange(len(rows)), max_length=L)
 
     def keyed(batch: PackedBatch) -> dict[tuple[int, int], Tensor]:

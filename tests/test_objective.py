@@ -29,7 +29,7 @@ def draw(batch: PackedBatch, share: float, batching: str, seed: int = 0) -> Tens
 @pytest.fixture
 def batch(make_data: Callable) -> PackedBatch:
     data = make_data([9, 8, 6, 7])
-    rows = packed_rows(data.offsets, max_length=6)
+    rows = packed_rows(data.split, max_length=6)
     return pack(data, rows, np.arange(len(rows)), max_length=6)
 
 

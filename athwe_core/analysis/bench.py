@@ -16,8 +16,9 @@ import torch
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config
-from athwe_core.data.packing import Interactions, epoch_batches, pack, training_rows
+from athwe_core.data.packing import epoch_batches, pack, training_rows
 from athwe_core.data.prepared import PreparedDataset
+from athwe_core.data.split import Split, leave_one_out
 from athwe_core.training.assemble import Assembly, assemble, build
 from athwe_core.training.device import resolve_device, resolve_precision
 from athwe_core.training.randomness import keyed_rng
@@ -35,6 +36,10 @@ class BenchData:
     offsets: np.ndarray[Any, np.dtype[np.int64]]
     item_ids: np.ndarray[Any, np.dtype[np.int32]]
     timestamps: np.ndarray[Any, np.dtype[np.int64]]
+
+    @property
+    def split(self) -> Split:
+        return leave_one_out(self.offsets)
 
 
 def generate_bench_data(*, num_users: int, num_items: int, mean_length: float, seed: int = 0) -> BenchData:
@@ -118,10 +123,10 @@ def _bench(data: Interactions, assembly: Assembly, config: Config, *, steps: int
     }
 
 
-def _batches(data: Interactions, config: Config) -> Iterator[PackedBatch]:
+def _batches(data: BenchData | PreparedDataset, config: Config) -> Iterator[PackedBatch]:
     """Full batches, epoch after epoch."""
     L, budget = config.model.max_length, config.training.batch_targets
-    rows = training_rows(np.asarray(data.offsets), batching=config.training.batching, max_length=L)
+    rows = training_rows(data.split, batching=config.training.batching, max_length=L)
     for epoch in count():
         for chosen in epoch_batches(rows, batch_targets=budget, rng=keyed_rng(config.training.seed, "shuffle", epoch)):
             if rows.num_supervised[chosen].sum() > 0.9 * min(budget, rows.num_targets):

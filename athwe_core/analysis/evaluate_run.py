@@ -67,6 +67,7 @@ def evaluate_run(
         "baselines": baseline_metrics(prepared, split=split, exclude_seen=rule, ks=ks),
         "exclude_seen": rule,
         "tie_order": prepared.manifest["statistics"]["tie_order"],
+        "split_rule": prepared.split_rule,
         "data_version": prepared.version,
     }
 

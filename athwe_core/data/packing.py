@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from athwe_core.batch import PackedBatch
+from athwe_core.data.split import Split
 
 IntArray = NDArray[np.int64]
 
@@ -41,8 +42,8 @@ class Rows:
     stop: IntArray
     num_supervised: IntArray
     user_index: IntArray
-    is_prefix: bool
-    """Each row is one prefix; False: it is a packed window that stands for many."""
+    training_end: IntArray | None = None
+    """Packed windows, which stand for many prefixes: end of the training rows of the window's user. None: prefix rows."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -52,16 +53,16 @@ class Rows:
         return int(self.num_supervised.sum())
 
 
-def packed_rows(offsets: IntArray, *, max_length: int) -> Rows:
+def packed_rows(split: Split, *, max_length: int) -> Rows:
     """Windows of every user's training items in which each target is supervised exactly once.
 
     Args:
-        offsets: (U+1,) CSR offsets; the last two items of a user are held out for validation and test.
+        split: which rows are training.
         max_length: L, most tokens in a row.
     A history of at most L+1 training items is one row. A longer one is cut: its first window supervises L positions, each
     later one has L - L//2 positions of context and up to L//2 new ones.
     """
-    begin, num_inputs = offsets[:-1], np.maximum(np.diff(offsets) - 3, 0)
+    begin, num_inputs = split.start, np.maximum(split.training_end - split.start - 1, 0)
     step = max_length // 2
     extra = np.maximum(num_inputs - max_length, 0)
     windows = np.where(num_inputs > 0, 1 + -(-extra // step), 0)
@@ -70,24 +71,24 @@ def packed_rows(offsets: IntArray, *, max_length: int) -> Rows:
     first_new = np.where(rank == 0, 0, max_length + (rank - 1) * step)
     end = np.minimum(max_length + rank * step, num_inputs[user])
     start = np.where(rank == 0, 0, first_new - (max_length - step))
-    return Rows(begin[user] + start, begin[user] + end, end - first_new, user, is_prefix=False)
+    return Rows(begin[user] + start, begin[user] + end, end - first_new, user, split.training_end[user])
 
 
-def prefix_rows(offsets: IntArray, *, max_length: int) -> Rows:
+def prefix_rows(split: Split, *, max_length: int) -> Rows:
     """One row per training target: the latest L items before it, supervised at the last."""
-    begin, num_targets = offsets[:-1], np.maximum(np.diff(offsets) - 3, 0)
+    begin, num_targets = split.start, np.maximum(split.training_end - split.start - 1, 0)
     user = np.repeat(np.arange(len(begin)), num_targets)
     end = 1 + np.arange(len(user)) - np.repeat(np.cumsum(num_targets) - num_targets, num_targets)
     start = np.maximum(end - max_length, 0)
-    return Rows(begin[user] + start, begin[user] + end, np.ones(len(user), np.int64), user, is_prefix=True)
+    return Rows(begin[user] + start, begin[user] + end, np.ones(len(user), np.int64), user)
 
 
-def held_out_rows(offsets: IntArray, *, split: str, max_length: int) -> Rows:
-    """One row per user for `validation` (training items in) or `test` (training + validation items in)."""
-    held_out = {"validation": 2, "test": 1}[split]
-    stop = offsets[1:] - held_out
-    start = np.maximum(stop - max_length, offsets[:-1])
-    return Rows(start, stop, np.ones(len(stop), np.int64), np.arange(len(stop)), is_prefix=True)
+def held_out_rows(split: Split, name: str, *, max_length: int) -> Rows:
+    """One row for each user who is asked in `validation` or `test`: the latest L items before the held-out one."""
+    users = split.users(name)
+    stop = split.held_out(name)[users]
+    start = np.maximum(stop - max_length, split.start[users])
+    return Rows(start, stop, np.ones(len(stop), np.int64), users)
 
 
 def items_before(data: Interactions, users: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
@@ -99,9 +100,9 @@ def items_before(data: Interactions, users: IntArray, stop: IntArray) -> tuple[I
     return row, np.asarray(data.item_ids[source], np.int64)
 
 
-def training_rows(offsets: IntArray, *, batching: str, max_length: int) -> Rows:
+def training_rows(split: Split, *, batching: str, max_length: int) -> Rows:
     """The rows of an epoch for `packed` or `prefix` batching."""
-    return {"packed": packed_rows, "prefix": prefix_rows}[batching](offsets, max_length=max_length)
+    return {"packed": packed_rows, "prefix": prefix_rows}[batching](split, max_length=max_length)
 
 
 def batch_boundaries(num_supervised: IntArray, *, batch_targets: int) -> list[tuple[int, int]]:
@@ -176,29 +177,22 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int) -
         user_index=tensor(user),
         target_index=tensor(target_index),
         target_ids=tensor(np.asarray(data.item_ids[source[target_index] + 1], np.int64)),
-        prefix_weight=tensor(_prefix_weight(data, rows, user[row], source, supervised, max_length)),
+        prefix_weight=tensor(_prefix_weight(rows, chosen[row], source, supervised, max_length)),
         grid_tokens=tensor(grid.reshape(num_bins, bin_slots)),
         token_slots=tensor(token_slots),
     )
 
 
 def _prefix_weight(
-    data: Interactions,
-    rows: Rows,
-    user: IntArray,
-    source: IntArray,
-    is_supervised: NDArray[np.bool_],
-    max_length: int,
+    rows: Rows, row: IntArray, source: IntArray, is_supervised: NDArray[np.bool_], max_length: int
 ) -> NDArray[np.float32]:
     """Prefix rows each token stands for: token i (0-based) of n is in those that end at i+1 .. min(i+L, n-1).
 
     In a packed window only where it is supervised, so that the context of later windows does not count again.
     """
-    if rows.is_prefix:
+    if rows.training_end is None:
         return np.ones(len(source), np.float32)
-    index = source - data.offsets[user]
-    num_training = data.offsets[user + 1] - data.offsets[user] - 2
-    count = np.minimum(index + max_length, num_training - 1) - index
+    count = np.minimum(source + max_length, rows.training_end[row] - 1) - source
     return np.where(is_supervised, count, 0).astype(np.float32)
 
 
@@ -227,5 +221,5 @@ def pack_histories(
     )
     timestamps = np.concatenate([np.append(times, times[-1]) for _, times in histories])
     data = _FlatInteractions(offsets, item_ids.astype(np.int32), timestamps.astype(np.int64))
-    rows = Rows(offsets[:-1], offsets[1:] - 1, np.ones(len(lengths), np.int64), np.arange(len(lengths)), is_prefix=True)
+    rows = Rows(offsets[:-1], offsets[1:] - 1, np.ones(len(lengths), np.int64), np.arange(len(lengths)))
     return pack(data, rows, np.arange(len(lengths)), max_length=int(lengths.max()))

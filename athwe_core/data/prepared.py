@@ -22,7 +22,15 @@ from athwe_core.data.features.given import find_feature_files
 from athwe_core.data.filtering import first_occurrences, k_core, refuse_too_few
 from athwe_core.data.options import PrepareOptions
 from athwe_core.data.records import Records, number_by_first_appearance
-from athwe_core.data.split import order_by_time, tied_test_share, user_offsets
+from athwe_core.data.split import (
+    GLOBAL_TIME,
+    Split,
+    global_time,
+    leave_one_out,
+    order_by_time,
+    tied_test_share,
+    user_offsets,
+)
 from athwe_core.data.store import (
     CURRENT,
     FORMAT,
@@ -58,6 +66,7 @@ class _Interactions:
     timestamps: Int64[np.ndarray, "I"]
     user_tokens: list[str]
     item_tokens: list[str]
+    split: Split
     notes: tuple[str, ...]
 
 
@@ -122,7 +131,7 @@ def _version(name: str, sources: list[Path], options: PrepareOptions) -> str:
     """First 12 hex digits of a hash of format, name, every option and every source file's content."""
     inputs = {path.name: file_hash(path) for path in sources}
     generator = demo.FORMAT if name == DEMO else 0
-    identity = [FORMAT, generator, name, asdict(options), inputs]
+    identity = [FORMAT, generator, name, options.identity(), inputs]
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -136,6 +145,7 @@ def _write(path: Path, name: str, *, sources: list[Path], folder: Path, options:
         "item_ids": interactions.item_ids,
         "timestamps": interactions.timestamps,
         **features.arrays(),
+        **_split_arrays(interactions.split, options),
     }
     for stem, array in arrays.items():
         np.save(path / f"{stem}.npy", np.ascontiguousarray(array), allow_pickle=False)
@@ -148,7 +158,7 @@ def _write(path: Path, name: str, *, sources: list[Path], folder: Path, options:
             {"file": source.name, "bytes": source.stat().st_size, "sha256": file_hash(source)} for source in sources
         ],
         "arrays": {stem: list(array.shape) for stem, array in arrays.items()},
-        "statistics": {**_statistics(interactions, features), "tie_order": options.tie_order},
+        "statistics": {**_statistics(interactions, features), "tie_order": options.tie_order, "split": options.split},
         "category_names": features.categories.names if features.categories else [],
         "item_rows": _three_pairs(interactions.item_tokens, features),
         "notes": [*interactions.notes, *features.notes()],
@@ -196,14 +206,32 @@ def _number_and_order(records: Records, name: str, options: PrepareOptions) -> _
         few: num_first - len(rows),
         "rows came after a later one of the same user in the file: sorted by time": _count_late(users, kept.timestamps),
     }
+    offsets, timestamps = user_offsets(users, len(user_tokens)), kept.timestamps[order]
     return _Interactions(
-        offsets=user_offsets(users, len(user_tokens)),
+        offsets=offsets,
         item_ids=(items[order] + 1).astype(np.int32),
-        timestamps=kept.timestamps[order],
+        timestamps=timestamps,
         user_tokens=user_tokens,
         item_tokens=["", *item_tokens],
+        split=_split(offsets, timestamps, options),
         notes=(*records.notes, *(f"{count} {what}" for what, count in counts.items() if count)),
     )
+
+
+def _split(
+    offsets: Int64[np.ndarray, "U_plus_1"], timestamps: Int64[np.ndarray, "I"], options: PrepareOptions
+) -> Split:
+    if options.split != GLOBAL_TIME:
+        return leave_one_out(offsets)
+    by_time = np.sort(timestamps)
+    at = [by_time[int(len(by_time) * (1 - periods * options.held_out_share))] for periods in (2, 1)]
+    return global_time(offsets, timestamps, validation_from=int(at[0]), test_from=int(at[1]))
+
+
+def _split_arrays(split: Split, options: PrepareOptions) -> dict[str, Int64[np.ndarray, "U"]]:
+    if options.split != GLOBAL_TIME:
+        return {}
+    return {"training_ends": split.training_end, "validation_rows": split.validation, "test_rows": split.test}
 
 
 def _count_late(users: Int64[np.ndarray, "I"], timestamps: Int64[np.ndarray, "I"]) -> int:
@@ -228,10 +256,11 @@ def _statistics(interactions: _Interactions, features: ItemFeatures) -> dict[str
         "users": num_users,
         "items": num_items,
         "interactions": count,
+        "asked": {name: len(interactions.split.users(name)) for name in ("validation", "test")},
         "sparsity": 1 - count / (num_users * num_items),
         "actions_per_user": count / num_users,
         "actions_per_item": count / num_items,
-        "tied_test_share": tied_test_share(interactions.offsets, interactions.timestamps),
+        "tied_test_share": tied_test_share(interactions.split, interactions.timestamps),
         "features": features.facts(),
         "clusters": {
             kind: None if labels is None else int(labels.max()) + 1

@@ -1,4 +1,4 @@
-"""Order in time and leave-one-out: per user the last item is test, the one before validation, the rest training."""
+"""Order in time, and what is asked: leave-one-out (the last item of each user) or a moment that is the same for all."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import get_args
 
 import numpy as np
 from jaxtyping import Int64
+from numpy.typing import NDArray
 
 from athwe_core.data.options import LEAST_INTERACTIONS, TieOrder
 from athwe_core.errors import ConfigError
@@ -46,16 +47,43 @@ def user_offsets(users: Int64[np.ndarray, "I"], num_users: int) -> Int64[np.ndar
     return np.concatenate([[0], np.cumsum(np.bincount(users, minlength=num_users))]).astype(np.int64)
 
 
+LEAVE_ONE_OUT, GLOBAL_TIME = "leave-one-out", "global-time"
+
+
 @dataclass(frozen=True)
-class LeaveOneOut:
-    """Rows of each of U users: training is `start[u]:validation[u]`, then the validation row, then the test row."""
+class Split:
+    """What the rows of each of U users are for; a held-out row is asked for, all of the user's rows before it are input.
+
+    Attributes:
+        start, training_end: Training is `start[u]:training_end[u]`.
+        validation, test: The held-out row, -1 = the user is not asked.
+    """
 
     start: Int64[np.ndarray, "U"]
+    training_end: Int64[np.ndarray, "U"]
     validation: Int64[np.ndarray, "U"]
     test: Int64[np.ndarray, "U"]
 
+    def held_out(self, split: str) -> Int64[np.ndarray, "U"]:
+        """Rows held out for `validation` or `test`, -1 = none. Raises ConfigError for another name."""
+        rows = {"validation": self.validation, "test": self.test}
+        if split not in rows:
+            raise ConfigError("split", f"must be one of {', '.join(rows)}", split)
+        return rows[split]
 
-def leave_one_out(offsets: Int64[np.ndarray, "U_plus_1"]) -> LeaveOneOut:
+    def users(self, split: str) -> Int64[np.ndarray, "E"]:
+        """Users who are asked in `split`, increasing: the order of every array of ranks."""
+        return np.flatnonzero(self.held_out(split) >= 0)
+
+    def is_training(self, num_rows: int) -> NDArray[np.bool_]:
+        """(I,) whether a row is a training row."""
+        bounds = np.zeros(num_rows + 1, np.int64)
+        np.add.at(bounds, self.start, 1)
+        np.add.at(bounds, self.training_end, -1)
+        return np.cumsum(bounds[:-1]) > 0
+
+
+def leave_one_out(offsets: Int64[np.ndarray, "U_plus_1"]) -> Split:
     """Split CSR `offsets` over time-ordered rows: the last row is test, the one before validation, the rest training.
 
     Raises:
@@ -65,10 +93,51 @@ def leave_one_out(offsets: Int64[np.ndarray, "U_plus_1"]) -> LeaveOneOut:
     if len(lengths) and lengths.min() < LEAST_INTERACTIONS:
         rule = f"must be >= {LEAST_INTERACTIONS}, so that each user has a training, a validation and a test item"
         raise ConfigError("min_interactions", rule, int(lengths.min()))
-    return LeaveOneOut(start=offsets[:-1], validation=offsets[1:] - 2, test=offsets[1:] - 1)
+    return Split(start=offsets[:-1], training_end=offsets[1:] - 2, validation=offsets[1:] - 2, test=offsets[1:] - 1)
 
 
-def tied_test_share(offsets: Int64[np.ndarray, "U_plus_1"], timestamps: Int64[np.ndarray, "I"]) -> float:
-    """Share of users, 0..1, whose test item has the time of the item before: there the tie order decides."""
-    split = leave_one_out(offsets)
-    return float(np.mean(timestamps[split.test] == timestamps[split.validation]))
+def global_time(
+    offsets: Int64[np.ndarray, "U_plus_1"],
+    timestamps: Int64[np.ndarray, "I"],
+    *,
+    validation_from: int,
+    test_from: int,
+) -> Split:
+    """Split at two moments, the same for all users: nothing that training saw is later than what is asked.
+
+    Training is every row before `validation_from`. Where an earlier row of theirs is there as input, users are asked for
+    their first row at or after `validation_from` and before `test_from` (validation), and at or after `test_from` (test).
+
+    Args:
+        timestamps: (I,) seconds, increasing for each user.
+        validation_from, test_from: seconds, `validation_from < test_from`.
+    Raises:
+        ConfigError: The moments are in the wrong order, or leave nothing to train on or nobody to ask.
+    """
+    if not validation_from < test_from:
+        raise ConfigError("validation_from", f"must be before test_from={test_from}", validation_from)
+
+    def first_row_from(moment: int) -> Int64[np.ndarray, "U"]:
+        before = np.concatenate([[0], np.cumsum(timestamps < moment)])
+        return offsets[:-1] + before[offsets[1:]] - before[offsets[:-1]]
+
+    training_end, late = first_row_from(validation_from), first_row_from(test_from)
+    start, end = offsets[:-1], offsets[1:]
+    found = Split(
+        start=start,
+        training_end=training_end,
+        validation=np.where((training_end < late) & (training_end > start), training_end, -1),
+        test=np.where((late < end) & (late > start), late, -1),
+    )
+    for split in ("validation", "test"):
+        if not len(found.users(split)):
+            raise ConfigError("split", f"global-time must leave a user to ask for {split}", "none")
+    if not (training_end - start > 1).any():
+        raise ConfigError("split", "global-time must leave a user with two training interactions", "none")
+    return found
+
+
+def tied_test_share(split: Split, timestamps: Int64[np.ndarray, "I"]) -> float:
+    """Share of asked users, 0..1, whose test item has the time of the item before: there the tie order decides."""
+    test = split.test[split.users("test")]
+    return float(np.mean(timestamps[test] == timestamps[test - 1]))

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
+from athwe_core.data.split import LEAVE_ONE_OUT, Split, leave_one_out
 from athwe_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -28,13 +29,16 @@ FORMAT = 1  # raise when the meaning of a prepared file changes
 MANIFEST = "manifest.json"
 CURRENT = "current"
 REQUIRED_ARRAYS = {"offsets": np.int64, "item_ids": np.int32, "timestamps": np.int64}
-OPTIONAL_ARRAYS = {
+SPLIT_ARRAYS = {"training_ends": np.int64, "validation_rows": np.int64, "test_rows": np.int64}
+"""Of a split that is not leave-one-out."""
+ITEM_ARRAYS = {
     "text_features": np.float32,
     "image_features": np.float32,
     "categories": np.uint8,
     "text_clusters": np.int32,
     "image_clusters": np.int32,
 }
+OPTIONAL_ARRAYS = {**ITEM_ARRAYS, **SPLIT_ARRAYS}
 _VERSION = re.compile(r"[0-9a-f]{12}")
 
 
@@ -51,6 +55,7 @@ class PreparedDataset:
         text_features, image_features: (V, F) float32, zero rows for padding and missing; None = modality off.
         categories: (V, C) uint8 multi-hot; None = no categories.
         text_clusters, image_clusters: (V,) int32 labels, -1 = none; None = no labels.
+        training_ends, validation_rows, test_rows: (U,) int64, see `Split`; None = leave-one-out.
     """
 
     name: str
@@ -65,6 +70,9 @@ class PreparedDataset:
     categories: UInt8[np.ndarray, "V C"] | None = None
     text_clusters: Int32[np.ndarray, "V"] | None = None
     image_clusters: Int32[np.ndarray, "V"] | None = None
+    training_ends: Int64[np.ndarray, "U"] | None = None
+    validation_rows: Int64[np.ndarray, "U"] | None = None
+    test_rows: Int64[np.ndarray, "U"] | None = None
 
     @property
     def num_users(self) -> int:
@@ -84,6 +92,24 @@ class PreparedDataset:
     def statistics(self) -> dict[str, Any]:
         """What `prepare --json` prints."""
         return dict(self.manifest["statistics"])
+
+    @cached_property
+    def split(self) -> Split:
+        """Which rows are training, and which are asked for."""
+        if self.training_ends is None or self.validation_rows is None or self.test_rows is None:
+            return leave_one_out(np.asarray(self.offsets))
+        arrays = (self.offsets[:-1], self.training_ends, self.validation_rows, self.test_rows)
+        return Split(*(np.asarray(array) for array in arrays))
+
+    @property
+    def split_rule(self) -> str:
+        """`leave-one-out` or `global-time`."""
+        return str(self.manifest["statistics"].get("split", LEAVE_ONE_OUT))
+
+    @property
+    def rules(self) -> str:
+        """What every result depends on beside the network, in words."""
+        return f"{self.split_rule} split, ties in {self.manifest['statistics']['tie_order']} order"
 
     @cached_property
     def user_tokens(self) -> list[str]:
@@ -202,7 +228,8 @@ def _open_folder(path: Path, name: str) -> PreparedDataset:
         raise _damaged(path, name, str(error)) from None
     wanted = {**REQUIRED_ARRAYS, **OPTIONAL_ARRAYS}
     for stem, array in arrays.items():
-        if array.dtype != wanted[stem] or (stem in OPTIONAL_ARRAYS and len(array) != num_rows):
+        length = num_rows if stem in ITEM_ARRAYS else len(arrays["offsets"]) - 1 if stem in SPLIT_ARRAYS else len(array)
+        if array.dtype != wanted[stem] or len(array) != length:
             raise _damaged(path, name, f"{stem}.npy is {array.dtype} {array.shape}")
     if not len(arrays["item_ids"]) == len(arrays["timestamps"]) == arrays["offsets"][-1]:
         raise _damaged(path, name, "offsets, item_ids and timestamps do not fit together")

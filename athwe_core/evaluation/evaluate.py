@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from athwe_core.data.packing import Interactions, Rows, held_out_rows, items_before, pack
+from athwe_core.data.packing import Rows, held_out_rows, items_before, pack
+from athwe_core.data.store import PreparedDataset
 from athwe_core.evaluation.ranking import target_ranks
 from athwe_core.network import Network
 
@@ -18,20 +19,20 @@ BLOCK_TOKENS = 8192
 
 
 def rank_users(
-    network: Network, data: Interactions, *, split: str, exclude_seen: bool = False
+    network: Network, data: PreparedDataset, *, split: str, exclude_seen: bool = False
 ) -> Float64[np.ndarray, " U"]:
-    """Expected rank of each user's next item, 1 = best, ties shared.
+    """Expected rank of each asked user's next item, 1 = best, ties shared.
 
     Args:
         network: put into evaluation mode; products are in float32 whatever it was trained with.
-        split: `validation` (training items in) or `test` (training and validation items in).
+        split: `validation` or `test`; the items before the held-out one are the input.
         exclude_seen: take the items of the user's input out of the ranking, never the target.
-    Returns: ranks in user order; halves where another item ties with the target.
+    Returns: ranks in the order of `data.split.users(split)`; halves where another item ties with the target.
     Raises: AthweError for a NaN score.
     """
     network.eval()
     device, L = network.position.device, network.position.shape[0]
-    rows = held_out_rows(np.asarray(data.offsets), split=split, max_length=L)
+    rows = held_out_rows(data.split, split, max_length=L)
     ranks = np.empty(len(rows), np.float64)
     with torch.inference_mode():
         table = network.tables()
@@ -40,8 +41,9 @@ def rank_users(
             outputs = network(batch, table)
             scores = network.user_vectors(outputs.states) @ table.T
             users = batch.user_index.cpu().numpy()
-            excluded = _seen(data, users, rows.stop[users], device) if exclude_seen else None
-            ranks[users] = target_ranks(scores, batch.target_ids, excluded=excluded).cpu().numpy()
+            row = np.searchsorted(rows.user_index, users)
+            excluded = _seen(data, users, rows.stop[row], device) if exclude_seen else None
+            ranks[row] = target_ranks(scores, batch.target_ids, excluded=excluded).cpu().numpy()
     return ranks
 
 
@@ -58,7 +60,7 @@ def _blocks(rows: Rows) -> Iterator[NDArray[np.int64]]:
 
 
 def _seen(
-    data: Interactions, users: NDArray[np.int64], stop: NDArray[np.int64], device: torch.device
+    data: PreparedDataset, users: NDArray[np.int64], stop: NDArray[np.int64], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(row of the block, item) of every item before the held-out one, the whole history and not only the window."""
     row, item = items_before(data, users, stop)

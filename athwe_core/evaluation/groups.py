@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from athwe_core.data.store import PreparedDataset
 from athwe_core.errors import DataError
-from athwe_core.evaluation.baselines import target_rows, training_popularity
+from athwe_core.evaluation.baselines import training_popularity
 from athwe_core.evaluation.metrics import mean_metrics
 
 if TYPE_CHECKING:
@@ -30,34 +30,35 @@ GROUPINGS: dict[str, Buckets] = {
 """Column of the frame to its buckets."""
 
 
-def per_user_frame(data: PreparedDataset, ranks: Float64[np.ndarray, "U"], *, split: str) -> pl.DataFrame:
-    """One line per user, in the order of users: what `per_user.parquet` of a run holds.
+def per_user_frame(data: PreparedDataset, ranks: Float64[np.ndarray, "E"], *, split: str) -> pl.DataFrame:
+    """One line per asked user, in the order of users: what `per_user.parquet` of a run holds.
 
     Args:
-        ranks: (U,) rank of each user's held-out item of `split`.
+        ranks: (E,) rank of the held-out item of each of `data.split.users(split)`.
     Returns: columns
         user_id, target_item_id: raw ids, str.    split: str.    rank: float64.
         history_length: int64, all input items, also those before the latest `model.max_length`.
         target_popularity: int64, occurrences of the target in the training split.
         same_day: bool, the target has the UTC day of the last input item, so that the tie order may have decided.
     Raises:
-        DataError: There is not one rank per user.
+        DataError: There is not one rank per asked user.
         ConfigError: An unknown split.
     """
     import polars as pl  # noqa: PLC0415  (metrics and training do without it)
 
-    if len(ranks) != data.num_users:
-        raise DataError("ranks", f"must be one for each of {data.num_users} users", len(ranks))
-    rows = target_rows(data.offsets, split=split)
+    users = data.split.users(split)
+    if len(ranks) != len(users):
+        raise DataError("ranks", f"must be one for each of {len(users)} users", len(ranks))
+    rows = data.split.held_out(split)[users]
     targets = data.item_ids[rows]
     days = data.timestamps // SECONDS_PER_DAY
     return pl.DataFrame(
         {
-            "user_id": data.user_tokens,
-            "split": [split] * data.num_users,
+            "user_id": [data.user_tokens[user] for user in users],
+            "split": [split] * len(users),
             "target_item_id": [data.item_tokens[target] for target in targets],
             "rank": np.asarray(ranks, np.float64),
-            "history_length": rows - data.offsets[:-1],
+            "history_length": rows - data.split.start[users],
             "target_popularity": training_popularity(data)[targets],
             "same_day": days[rows] == days[rows - 1],
         }

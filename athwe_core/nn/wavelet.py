@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 
 @functools.cache
-def smoothing_filter(name: str) -> Float[Tensor, " K"]:
+def smoothing_filter(name: str) -> tuple[float, ...]:
     """The wavelet's reconstruction low-pass over its sum, most recent tap first, in the direction of the smaller delay."""
     taps = np.asarray(pywt.Wavelet(name).rec_lo, np.float64)
     taps = taps / taps.sum()
     delay = float(np.arange(len(taps)) @ taps)
     if delay > (len(taps) - 1) / 2:
         taps = taps[::-1]
-    return torch.tensor(taps.copy(), dtype=torch.float32)
+    return tuple(taps.tolist())
 
 
 def causal_decompose(
@@ -44,7 +44,7 @@ def causal_decompose(
         positions: index of each token in its row, 0 = oldest.
         name: wavelet. levels: J >= 1.
     """
-    taps = smoothing_filter(name).to(x.device, x.dtype)
+    taps = smoothing_filter(name)
     here = torch.arange(len(x), device=x.device)
     low, highs = x, []
     for level in range(levels):

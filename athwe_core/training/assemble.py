@@ -60,9 +60,7 @@ def make_catalogue(prepared: PreparedDataset, config: Config) -> Catalogue:
 def training_time_range(prepared: PreparedDataset) -> TimeRange:
     """First and last time and longest interval of the training split."""
     times = np.asarray(prepared.timestamps)
-    held_out = np.concatenate([prepared.offsets[1:] - 1, prepared.offsets[1:] - 2])
-    is_training = np.ones(len(times), bool)
-    is_training[held_out] = False
+    is_training = prepared.split.is_training(len(times))
     interval = np.diff(times, prepend=times[:1])
     interval[prepared.offsets[:-1]] = 0
     training = times[is_training]

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 
 from athwe_core.config import Config
@@ -146,7 +145,7 @@ def _train_epoch(
 ) -> bool:
     """The epoch's steps from `progress.step` on; False when asked to stop before its end."""
     L, budget, seed = config.model.max_length, config.training.batch_targets, config.training.seed
-    rows = training_rows(np.asarray(prepared.offsets), batching=config.training.batching, max_length=L)
+    rows = training_rows(prepared.split, batching=config.training.batching, max_length=L)
     batches = epoch_batches(rows, batch_targets=budget, rng=keyed_rng(seed, "shuffle", progress.epoch))
     steps = len(batches)
     best = progress.best_value if progress.best_epoch > 0 else None

@@ -158,6 +158,7 @@ def create_run(
             "version": prepared.version,
             "content_hash": prepared.manifest["content_hash"],
             "tie_order": prepared.manifest["statistics"]["tie_order"],
+            "split_rule": prepared.split_rule,
         },
         versions=_versions(),
     )

@@ -18,6 +18,8 @@ COMMANDS = {
     "prepare": {
         "--dataset",
         "--tie-order",
+        "--split",
+        "--held-out-share",
         "--min-interactions",
         "--category-column",
         "--text-columns",

@@ -30,3 +30,15 @@ def test_values_out_of_range_are_named(values: dict[str, object], message: str) 
 
 def test_text_columns_become_a_tuple() -> None:
     assert PrepareOptions(text_columns=["a", "b"]).text_columns == ("a", "b")  # type: ignore[arg-type]
+
+
+def test_a_later_option_names_the_version_only_where_it_differs_from_its_default() -> None:
+    assert "split" not in PrepareOptions().identity()
+    assert PrepareOptions(split="global-time").identity() == {**PrepareOptions().identity(), "split": "global-time"}
+    assert PrepareOptions(tie_order="item").identity() == {**PrepareOptions().identity(), "tie_order": "item"}
+
+
+@pytest.mark.parametrize(("option", "value"), [("split", "random"), ("held_out_share", 0.5), ("held_out_share", 0.0)])
+def test_unfit_splits_are_refused(option: str, value: object) -> None:
+    with pytest.raises(ConfigError, match=f"{option} must be .*{value}"):
+        PrepareOptions(**{option: value})  # type: ignore[arg-type]

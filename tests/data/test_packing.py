@@ -19,6 +19,7 @@ from athwe_core.data.packing import (
     prefix_rows,
     training_rows,
 )
+from athwe_core.data.split import leave_one_out
 
 USER_LENGTHS = st.lists(st.integers(3, 40), min_size=1, max_size=6)
 MAX_LENGTHS = st.integers(2, 12)
@@ -40,12 +41,12 @@ def supervised_tokens(rows: Rows) -> list[int]:
 
 def test_packed_rows_by_hand() -> None:
     # L = 4; users of 3, 7 and 12 items: two are held out, and the last training item is a target only
-    found = as_tuples(packed_rows(offsets_of([3, 7, 12]), max_length=4))
+    found = as_tuples(packed_rows(leave_one_out(offsets_of([3, 7, 12])), max_length=4))
     assert found == [(3, 7, 4, 1), (10, 14, 4, 2), (12, 16, 2, 2), (14, 18, 2, 2), (16, 19, 1, 2)]
 
 
 def test_prefix_rows_by_hand() -> None:
-    found = as_tuples(prefix_rows(offsets_of([3, 4, 9]), max_length=4))
+    found = as_tuples(prefix_rows(leave_one_out(offsets_of([3, 4, 9])), max_length=4))
     assert found == [
         (3, 4, 1, 1),
         *[(7, 8, 1, 2), (7, 9, 1, 2), (7, 10, 1, 2), (7, 11, 1, 2), (8, 12, 1, 2), (9, 13, 1, 2)],
@@ -54,8 +55,8 @@ def test_prefix_rows_by_hand() -> None:
 
 def test_held_out_rows_by_hand() -> None:
     offsets = offsets_of([3, 9])
-    assert as_tuples(held_out_rows(offsets, split="validation", max_length=4)) == [(0, 1, 1, 0), (6, 10, 1, 1)]
-    assert as_tuples(held_out_rows(offsets, split="test", max_length=4)) == [(0, 2, 1, 0), (7, 11, 1, 1)]
+    assert as_tuples(held_out_rows(leave_one_out(offsets), "validation", max_length=4)) == [(0, 1, 1, 0), (6, 10, 1, 1)]
+    assert as_tuples(held_out_rows(leave_one_out(offsets), "test", max_length=4)) == [(0, 2, 1, 0), (7, 11, 1, 1)]
 
 
 @given(USER_LENGTHS, MAX_LENGTHS)
@@ -64,7 +65,7 @@ def test_packed_and_prefix_supervise_every_training_target_exactly_once(lengths:
     offsets = offsets_of(lengths)
     every_target = [t for a, b in pairwise(offsets) for t in range(a, b - 3)]
     for batching in ("packed", "prefix"):
-        rows = training_rows(offsets, batching=batching, max_length=max_length)
+        rows = training_rows(leave_one_out(offsets), batching=batching, max_length=max_length)
         assert sorted(supervised_tokens(rows)) == every_target
         assert rows.num_targets == len(every_target)
 
@@ -74,7 +75,7 @@ def test_packed_and_prefix_supervise_every_training_target_exactly_once(lengths:
 def test_windows_are_within_l_of_one_user_and_later_ones_have_context(lengths: list[int], max_length: int) -> None:
     offsets = offsets_of(lengths)
     seen = set()
-    for start, stop, count, user in as_tuples(packed_rows(offsets, max_length=max_length)):
+    for start, stop, count, user in as_tuples(packed_rows(leave_one_out(offsets), max_length=max_length)):
         assert offsets[user] <= start < stop <= offsets[user + 1] - 3
         assert 1 <= count <= stop - start <= max_length
         context = stop - start - count
@@ -104,7 +105,7 @@ def test_batches_partition_the_rows_within_the_budget(counts: list[int], batch_t
 
 
 def test_an_epoch_is_a_permutation_that_repeats_with_its_generator() -> None:
-    rows = packed_rows(offsets_of([5, 9, 30, 4, 12]), max_length=4)
+    rows = packed_rows(leave_one_out(offsets_of([5, 9, 30, 4, 12])), max_length=4)
 
     def epoch(seed: int) -> list[list[int]]:
         batches = epoch_batches(rows, batch_targets=6, rng=np.random.default_rng(seed))
@@ -148,9 +149,9 @@ def test_every_batch_keeps_the_promises_of_its_type(
 ) -> None:
     data = make_data([*lengths, 5])
     if kind in ("packed", "prefix"):
-        rows = training_rows(data.offsets, batching=kind, max_length=max_length)
+        rows = training_rows(data.split, batching=kind, max_length=max_length)
     else:
-        rows = held_out_rows(data.offsets, split=kind, max_length=max_length)
+        rows = held_out_rows(data.split, kind, max_length=max_length)
     chosen = np.array(random.sample(range(len(rows)), k=min(len(rows), 5)))  # type: ignore[attr-defined]
     batch = pack(data, rows, chosen, max_length=max_length)
     check_invariants(batch)
@@ -182,12 +183,12 @@ def test_prefix_weights_count_the_prefix_rows_that_contain_a_token(
     make_data: Callable, lengths: list[int], max_length: int
 ) -> None:
     data = make_data([*lengths, 9])
-    prefixes = prefix_rows(data.offsets, max_length=max_length)
+    prefixes = prefix_rows(data.split, max_length=max_length)
     counted = np.zeros(len(data.item_ids))
     for start, stop, _, _ in as_tuples(prefixes):
         counted[start:stop] += 1
     for batching in ("packed", "prefix"):
-        rows = training_rows(data.offsets, batching=batching, max_length=max_length)
+        rows = training_rows(data.split, batching=batching, max_length=max_length)
         order = np.arange(len(rows))
         batch = pack(data, rows, order, max_length=max_length)
         by_length = order[np.argsort(rows.stop - rows.start, kind="stable")]

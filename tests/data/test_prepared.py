@@ -1,6 +1,7 @@
 import gzip
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def test_statistics_by_hand(write_inter: Write, toy_rows: Rows, prepare_toy: Pre
     statistics = prepare_toy(notify=said.append).statistics
     assert set(statistics) == {
         *("users", "items", "interactions", "sparsity", "tied_test_share", "features", "tie_order", "version"),
-        *("actions_per_user", "actions_per_item", "notes", "clusters"),
+        *("actions_per_user", "actions_per_item", "notes", "clusters", "split", "asked"),
     }
     assert (statistics["users"], statistics["items"], statistics["interactions"]) == (7, 6, 43)
     assert statistics["sparsity"] == 1 - 43 / (7 * 6)
@@ -190,10 +191,7 @@ def test_manifest_says_where_everything_came_from(write_inter: Write, toy_rows: 
     manifest = prepare_toy(seed=3).manifest
     assert [source["file"] for source in manifest["sources"]] == ["toy.inter", "img_emb.npy"]
     assert manifest["sources"][0]["bytes"] == (folder / "toy.inter").stat().st_size
-    assert manifest["options"] == {
-        **{"tie_order": "file", "min_interactions": 5, "category_column": None, "text_columns": None},
-        **{"max_categories": 300, "text_width": 256, "seed": 3, "demo_users": 2000, "demo_items": 1000},
-    }
+    assert manifest["options"] == asdict(PrepareOptions(seed=3))
     assert len(manifest["item_rows"]) == 3
 
 

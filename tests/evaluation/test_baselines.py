@@ -8,7 +8,7 @@ import pytest
 from athwe_core.data.store import PreparedDataset
 from athwe_core.errors import ConfigError
 from athwe_core.evaluation import baselines
-from athwe_core.evaluation.baselines import popularity_ranks, target_rows, training_popularity, transition_ranks
+from athwe_core.evaluation.baselines import popularity_ranks, training_popularity, transition_ranks
 
 MakeDataset = Callable[..., PreparedDataset]
 SPLITS = ("validation", "test")
@@ -113,12 +113,6 @@ def test_excluding_seen_items_never_worsens_a_rank_and_keeps_the_target(
         excluded = ranks(random_dataset, split=split, exclude_seen=True)
         assert (excluded >= 1).all()
         assert (excluded <= kept).all()
-
-
-def test_target_rows_are_the_last_two_of_each_user() -> None:
-    offsets = np.array([0, 3, 8])
-    assert target_rows(offsets, split="validation").tolist() == [1, 6]
-    assert target_rows(offsets, split="test").tolist() == [2, 7]
 
 
 def test_an_unknown_split_is_refused(random_dataset: PreparedDataset) -> None:

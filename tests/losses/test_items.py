@@ -62,7 +62,7 @@ def test_the_weighted_loss_of_packed_windows_is_the_mean_over_all_tokens_of_all_
     logits, categories = torch.randn(14, C), torch.randint(0, 2, (14, C))
     losses = {}
     for batching in ("packed", "prefix"):
-        rows = training_rows(data.offsets, batching=batching, max_length=max_length)
+        rows = training_rows(data.split, batching=batching, max_length=max_length)
         batch = pack(data, rows, torch.arange(len(rows)).numpy(), max_length=max_length)
         items = batch.item_ids
         losses[batching] = category_loss(logits[items], categories[items], batch.prefix_weight)

@@ -46,7 +46,7 @@ def sequence_filter(x: Tensor, taps: Tensor, step: int) -> Tensor:
 
 @pytest.mark.parametrize("name", WAVELETS)
 def test_the_filter_keeps_a_constant_and_has_its_weight_on_recent_tokens(name: str) -> None:
-    taps = smoothing_filter(name).double()
+    taps = torch.tensor(smoothing_filter(name), dtype=torch.float64)
     delay = (torch.arange(len(taps)) * taps).sum()
     assert taps.sum().item() == pytest.approx(1, abs=1e-6)
     assert delay <= (len(taps) - 1) / 2 + 1e-6
@@ -65,7 +65,7 @@ def test_causal_decomposition_is_the_formula_row_by_row_and_sums_to_its_input(
     x = x.double()
     low, highs = causal_decompose(x, positions, name=name, levels=levels)
     torch.testing.assert_close(causal_reconstruct(low, highs), x)
-    taps = smoothing_filter(name).double()
+    taps = torch.tensor(smoothing_filter(name), dtype=torch.float64)
     expected = [x]
     for level in range(levels):
         rows = [sequence_filter(expected[-1][a:b], taps, 2**level) for a, b in pairwise(offsets)]
@@ -198,3 +198,13 @@ def test_gates_and_weights_have_the_gradient_of_finite_differences(form: str) ->
         return torch.func.functional_call(layer, {"gates": gates, "weight": weight}, (tokens, positions, offsets))
 
     assert torch.autograd.gradcheck(run, (tokens, layer.gates, layer.weight), fast_mode=True)
+
+
+def test_ranking_before_training_leaves_nothing_behind_that_training_cannot_use() -> None:
+    """A filter kept from inference mode could not be differentiated through."""
+    smoothing_filter.cache_clear()
+    positions = torch.arange(4)
+    with torch.inference_mode():
+        causal_decompose(torch.ones(4, 2), positions, name="haar", levels=1)
+    low, _ = causal_decompose(torch.ones(4, 2, requires_grad=True), positions, name="haar", levels=1)
+    low.sum().backward()

@@ -1,0 +1,85 @@
+"""Ranks of the whole catalogue, under both splits, against scoring one user at a time."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from athwe_core.config import Config
+from athwe_core.data.packing import pack_histories
+from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.evaluation.baselines import popularity_ranks, training_popularity, transition_ranks
+from athwe_core.evaluation.evaluate import rank_users
+from athwe_core.evaluation.groups import per_user_frame
+from athwe_core.training.assemble import assemble, training_time_range
+
+
+@pytest.fixture(scope="module")
+def global_time_data(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    folder = tmp_path_factory.mktemp("prepared")
+    options = PrepareOptions(demo_users=150, demo_items=100, split="global-time", held_out_share=0.2)
+    return prepare("demo", data_dir=folder, prepared_dir=folder, options=options)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_every_asked_user_gets_the_rank_that_its_history_alone_gives(
+    global_time_data: PreparedDataset, make_config: Callable[..., Config], split: str, exclude_seen: bool
+) -> None:
+    data = global_time_data
+    network = assemble(make_config("athwe"), data).network
+    users = data.split.users(split)
+    assert 10 < len(users) < data.num_users
+    ranks = rank_users(network, data, split=split, exclude_seen=exclude_seen)
+    assert len(ranks) == len(users)
+    for user, rank in list(zip(users, ranks, strict=True))[::7]:
+        row, start = data.split.held_out(split)[user], data.offsets[user]
+        window = slice(max(start, row - 6), row)
+        batch = pack_histories([(data.item_ids[window].tolist(), data.timestamps[window].tolist())])
+        with torch.inference_mode():
+            outputs = network(batch)
+            scores = (network.user_vectors(outputs.states) @ outputs.table.T)[0, 1:]
+        target = int(data.item_ids[row])
+        others = set(range(1, data.num_rows)) - {target}
+        if exclude_seen:
+            others -= set(data.item_ids[start:row].tolist())
+        above = sum(bool(scores[item - 1] > scores[target - 1]) for item in others)
+        assert rank == pytest.approx(1 + above, abs=0.5)
+
+
+def test_baselines_and_groups_of_a_global_split_cover_the_asked_users_only(global_time_data: PreparedDataset) -> None:
+    data = global_time_data
+    asked = data.split.users("test")
+    for ranks_of in (popularity_ranks, transition_ranks):
+        ranks = ranks_of(data, split="test", exclude_seen=False)
+        assert len(ranks) == len(asked)
+    frame = per_user_frame(data, ranks, split="test")
+    assert frame["user_id"].to_list() == [data.user_tokens[user] for user in asked]
+    rows = data.split.test[asked]
+    assert frame["history_length"].to_list() == (rows - data.offsets[asked]).tolist()
+
+
+def test_training_knows_nothing_later_than_the_validation_period(global_time_data: PreparedDataset) -> None:
+    data = global_time_data
+    users = data.split.users("validation")
+    asked_from = data.timestamps[data.split.validation[users]].min()
+    assert training_time_range(data).last < asked_from
+    is_training = data.split.is_training(len(data.item_ids))
+    assert (data.timestamps[is_training] < asked_from).all()
+    assert training_popularity(data).sum() == is_training.sum()
+
+
+def test_a_global_split_is_another_version_with_another_content(
+    global_time_data: PreparedDataset, tmp_path: Path
+) -> None:
+    options = PrepareOptions(demo_users=150, demo_items=100)
+    plain = prepare("demo", data_dir=tmp_path, prepared_dir=tmp_path, options=options)
+    assert plain.version != global_time_data.version
+    assert plain.manifest["content_hash"] != global_time_data.manifest["content_hash"]
+    assert (plain.split_rule, global_time_data.split_rule) == ("leave-one-out", "global-time")
+    np.testing.assert_array_equal(plain.item_ids, global_time_data.item_ids)
+    same = replace(plain, training_ends=None)
+    assert (same.split.test == plain.offsets[1:] - 1).all()
