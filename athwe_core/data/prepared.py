@@ -66,6 +66,7 @@ class _Interactions:
     timestamps: Int64[np.ndarray, "I"]
     user_tokens: list[str]
     item_tokens: list[str]
+    file_rows: Int64[np.ndarray, "I"]
     split: Split
     notes: tuple[str, ...]
 
@@ -144,6 +145,7 @@ def _write(path: Path, name: str, *, sources: list[Path], folder: Path, options:
         "offsets": interactions.offsets,
         "item_ids": interactions.item_ids,
         "timestamps": interactions.timestamps,
+        "file_rows": interactions.file_rows,
         **features.arrays(),
         **_split_arrays(interactions.split, options),
     }
@@ -213,6 +215,7 @@ def _number_and_order(records: Records, name: str, options: PrepareOptions) -> _
         timestamps=timestamps,
         user_tokens=user_tokens,
         item_tokens=["", *item_tokens],
+        file_rows=order,
         split=_split(offsets, timestamps, options),
         notes=(*records.notes, *(f"{count} {what}" for what, count in counts.items() if count)),
     )

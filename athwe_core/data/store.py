@@ -39,6 +39,8 @@ ITEM_ARRAYS = {
     "image_clusters": np.int32,
 }
 OPTIONAL_ARRAYS = {**ITEM_ARRAYS, **SPLIT_ARRAYS}
+SIDE_ARRAYS = {"file_rows": np.int64}
+"""Read by the audit only: no part of the content that runs depend on."""
 _VERSION = re.compile(r"[0-9a-f]{12}")
 
 
@@ -56,6 +58,7 @@ class PreparedDataset:
         categories: (V, C) uint8 multi-hot; None = no categories.
         text_clusters, image_clusters: (V,) int32 labels, -1 = none; None = no labels.
         training_ends, validation_rows, test_rows: (U,) int64, see `Split`; None = leave-one-out.
+        file_rows: (I,) int64, increasing in the order of the source file; None in versions older than the audit.
     """
 
     name: str
@@ -73,6 +76,7 @@ class PreparedDataset:
     training_ends: Int64[np.ndarray, "U"] | None = None
     validation_rows: Int64[np.ndarray, "U"] | None = None
     test_rows: Int64[np.ndarray, "U"] | None = None
+    file_rows: Int64[np.ndarray, "I"] | None = None
 
     @property
     def num_users(self) -> int:
@@ -222,11 +226,11 @@ def _open_folder(path: Path, name: str) -> PreparedDataset:
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         arrays = {stem: _map(path, stem) for stem in REQUIRED_ARRAYS}
-        arrays |= {stem: _map(path, stem) for stem in manifest["arrays"] if stem in OPTIONAL_ARRAYS}
+        arrays |= {stem: _map(path, stem) for stem in manifest["arrays"] if stem in OPTIONAL_ARRAYS | SIDE_ARRAYS}
         num_rows = manifest["statistics"]["items"] + 1
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, name, str(error)) from None
-    wanted = {**REQUIRED_ARRAYS, **OPTIONAL_ARRAYS}
+    wanted = {**REQUIRED_ARRAYS, **OPTIONAL_ARRAYS, **SIDE_ARRAYS}
     for stem, array in arrays.items():
         length = num_rows if stem in ITEM_ARRAYS else len(arrays["offsets"]) - 1 if stem in SPLIT_ARRAYS else len(array)
         if array.dtype != wanted[stem] or len(array) != length:
