@@ -5,20 +5,15 @@ Both know the training split only, for validation and for test alike, as a netwo
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import scipy.sparse
-import torch
 from jaxtyping import Float64, Int64
-from numpy.typing import NDArray
 
-from athwe_core.data.packing import items_before
+from athwe_core.data.packing import batch_boundaries, items_before
 from athwe_core.data.store import PreparedDataset
-from athwe_core.evaluation.ranking import target_ranks
 
-BLOCK_ELEMENTS = 2**22
-"""Scores held at a time: 32 MiB in float64."""
+BLOCK_PAIRS = 2**22
+"""(user, item) pairs looked at together: some 100 MB."""
 
 
 def popularity_ranks(data: PreparedDataset, *, split: str, exclude_seen: bool) -> Float64[np.ndarray, "U"]:
@@ -33,8 +28,8 @@ def popularity_ranks(data: PreparedDataset, *, split: str, exclude_seen: bool) -
     Raises:
         ConfigError: An unknown split.
     """
-    scores = training_popularity(data).astype(np.float64)
-    return _rank_users(data, lambda users: np.tile(scores, (len(users), 1)), split=split, exclude_seen=exclude_seen)
+    nothing = scipy.sparse.csr_array((data.num_rows, data.num_rows), dtype=np.int64)
+    return _rank_users(data, nothing, split=split, exclude_seen=exclude_seen)
 
 
 def transition_ranks(data: PreparedDataset, *, split: str, exclude_seen: bool) -> Float64[np.ndarray, "U"]:
@@ -43,21 +38,12 @@ def transition_ranks(data: PreparedDataset, *, split: str, exclude_seen: bool) -
         score(v) = c(l, v) + p(v) / (max p + 1)
 
     l is the last input item, the one before the held-out item. c(l, v) is the number
-    of times v directly followed l in the training sequences, p(v) the training popularity. Computed times max p + 1,
-    which ranks alike and stays in whole numbers.
+    of times v directly followed l in the training sequences, p(v) the training popularity. Computed times
+    max p + 1, which ranks alike and stays in whole numbers.
 
     Args, Returns, Raises: as `popularity_ranks`.
     """
-    popularity = training_popularity(data).astype(np.float64)
-    transitions = _training_transitions(data) * (popularity.max() + 1)
-    last_rows = data.split.held_out(split) - 1
-
-    def score(users: NDArray[np.int64]) -> Float64[np.ndarray, "B V"]:
-        scores: Float64[np.ndarray, "B V"] = transitions[data.item_ids[last_rows[users]]].toarray()
-        scores += popularity
-        return scores
-
-    return _rank_users(data, score, split=split, exclude_seen=exclude_seen)
+    return _rank_users(data, _training_transitions(data), split=split, exclude_seen=exclude_seen)
 
 
 def training_popularity(data: PreparedDataset) -> Int64[np.ndarray, "V"]:
@@ -72,25 +58,62 @@ def _training_transitions(data: PreparedDataset) -> scipy.sparse.csr_array:
     follows[data.offsets[:-1]] = False  # the first item of a user follows nothing
     after = np.flatnonzero(follows)
     pairs = np.asarray(data.item_ids[after - 1]), np.asarray(data.item_ids[after])
-    return scipy.sparse.coo_array((np.ones(len(after)), pairs), shape=(data.num_rows, data.num_rows)).tocsr()
+    return scipy.sparse.coo_array((np.ones(len(after), np.int64), pairs), shape=(data.num_rows, data.num_rows)).tocsr()
 
 
 def _rank_users(
-    data: PreparedDataset,
-    score: Callable[[NDArray[np.int64]], Float64[np.ndarray, "B V"]],
-    *,
-    split: str,
-    exclude_seen: bool,
+    data: PreparedDataset, transitions: scipy.sparse.csr_array, *, split: str, exclude_seen: bool
 ) -> Float64[np.ndarray, "U"]:
-    """Ranks by `score`, which gives the scores of a block of users; never more than BLOCK_ELEMENTS at once."""
+    """Ranks by transitions first and popularity second, ties shared.
+
+    No (users, items) table: everything is counted in one sorted popularity, then the items that followed the user's last one
+    are moved from where popularity has them to where their own score does.
+    """
+    popularity = training_popularity(data)
+    scale = int(popularity.max()) + 1
     asked = data.split.users(split)
     stop = data.split.held_out(split)[asked]
-    targets = torch.from_numpy(data.item_ids[stop].astype(np.int64))
+    last = data.item_ids[stop - 1]
+    pairs = np.diff(transitions.indptr)[last] + (stop - data.offsets[asked] if exclude_seen else 0)
     ranks = np.empty(len(asked))
-    block = max(BLOCK_ELEMENTS // data.num_rows, 1)
-    for first in range(0, len(asked), block):
-        part = slice(first, first + block)
-        seen = items_before(data, asked[part], stop[part]) if exclude_seen else None
-        pairs = None if seen is None else (torch.from_numpy(seen[0]), torch.from_numpy(seen[1]))
-        ranks[part] = target_ranks(torch.from_numpy(score(asked[part])), targets[part], excluded=pairs).numpy()
+    for first, end in batch_boundaries(pairs, batch_targets=BLOCK_PAIRS):
+        part = slice(first, end)
+        followers = transitions[last[part]].tocoo()
+        row, item = followers.coords
+        score = popularity[item] + scale * followers.data
+        target = np.asarray(data.item_ids[stop[part]], np.int64)
+        is_target = item == target[row]
+        own = popularity[target]
+        own[row[is_target]] = score[is_target]
+        standing = _Standing(own, np.sort(popularity[1:]))
+        standing.move(row, -1, popularity[item])
+        standing.move(row, 1, score)
+        if exclude_seen:
+            seen_row, seen_item = items_before(data, asked[part], stop[part])
+            others = seen_item != target[seen_row]
+            seen = np.unique(seen_row[others] * data.num_rows + seen_item[others])
+            keys = row.astype(np.int64) * data.num_rows + item
+            seen_score = popularity[seen % data.num_rows]
+            _, here, there = np.intersect1d(seen, keys, assume_unique=True, return_indices=True)
+            seen_score[here] = score[there]
+            standing.move(seen // data.num_rows, -1, seen_score)
+        ranks[part] = standing.ranks()
     return ranks
+
+
+class _Standing:
+    """How many items stand above each target and level with it, the target itself included."""
+
+    def __init__(self, own: Int64[np.ndarray, "B"], ascending: Int64[np.ndarray, "items"]) -> None:
+        self.own = own
+        left, right = (np.searchsorted(ascending, own, side=side) for side in ("left", "right"))
+        self.above, self.level = len(ascending) - right, right - left
+
+    def move(self, row: Int64[np.ndarray, "P"], sign: int, scores: Int64[np.ndarray, "P"]) -> None:
+        """Add (1) or take away (-1) an item with a score, for each target row."""
+        np.add.at(self.above, row, sign * (scores > self.own[row]))
+        np.add.at(self.level, row, sign * (scores == self.own[row]))
+
+    def ranks(self) -> Float64[np.ndarray, "B"]:
+        """1 + items above + half of the others level with the target."""
+        return 1 + self.above + (self.level - 1) / 2

@@ -73,8 +73,8 @@ def test_the_size_of_a_block_changes_nothing(
     random_dataset: PreparedDataset, monkeypatch: pytest.MonkeyPatch, ranks: Callable[..., np.ndarray]
 ) -> None:
     at_once = ranks(random_dataset, split="test", exclude_seen=True)
-    for users in (1, 5):
-        monkeypatch.setattr(baselines, "BLOCK_ELEMENTS", users * random_dataset.num_rows)
+    for pairs in (1, 40):
+        monkeypatch.setattr(baselines, "BLOCK_PAIRS", pairs)
         assert ranks(random_dataset, split="test", exclude_seen=True).tolist() == at_once.tolist()
 
 
