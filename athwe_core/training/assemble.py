@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from athwe_core.batch import Catalogue, TimeRange
 from athwe_core.config import Config, config_from_tree, config_tree
 from athwe_core.data.prepared import PreparedDataset
+from athwe_core.device import resolve_device, resolve_precision
+from athwe_core.errors import CheckpointError
 from athwe_core.network import Network
-from athwe_core.training.device import resolve_device, resolve_precision
+from athwe_core.training.checkpoint import load_weights
 from athwe_core.training.randomness import keyed_generator
+from athwe_core.training.run_folder import RunFolder
 
 
 def fit_config(config: Config, prepared: PreparedDataset) -> tuple[Config, list[str]]:
@@ -27,9 +30,11 @@ def fit_config(config: Config, prepared: PreparedDataset) -> tuple[Config, list[
             notes.append(f"{prepared.name} has no {modality} features: the {modality} modality is off")
     modalities = tree["model"]["modalities"]
     clusters = {"text": prepared.text_clusters, "image": prepared.image_clusters}
+    how = f"; to have them: athwe prepare --dataset {prepared.name} --refresh clusters --clusters 100"
     lacking = {
         "cp": prepared.categories is None and "no categories: the category term (cp) is off",
-        "cluster": all(clusters[m] is None for m in modalities[1:]) and "no cluster labels: the cluster term is off",
+        "cluster": all(clusters[m] is None for m in modalities[1:])
+        and f"no cluster labels: the cluster term is off{how if modalities[1:] else ''}",
         "pcl": modalities == ["id"] and "no modality but id in use: the placeholder term (pcl) is off",
     }
     for term, reason in lacking.items():
@@ -82,6 +87,20 @@ def assemble(config: Config, prepared: PreparedDataset) -> Assembly:
     device = resolve_device(config.training.device)
     compute_dtype = resolve_precision(config.training.precision, device)
     return build(config, make_catalogue(prepared, config), training_time_range(prepared), device, compute_dtype)
+
+
+def assemble_best(run: RunFolder, prepared: PreparedDataset) -> Assembly:
+    """The network of a run with its best weights, in evaluation mode.
+
+    Raises: CheckpointError when the run has none yet, or they are damaged.
+    """
+    if not run.best.exists():
+        remedy = f"athwe train --resume {run.name}"
+        raise CheckpointError(f"run {run.name}", "must have finished an epoch", remedy=remedy)
+    assembly = assemble(run.config(), prepared)
+    load_weights(run.best, assembly.network)
+    assembly.network.eval()
+    return assembly
 
 
 def build(

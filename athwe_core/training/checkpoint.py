@@ -1,7 +1,11 @@
-"""Checkpoints: weights and optimiser in safetensors, everything else in JSON, replaced whole or not at all."""
+"""Checkpoints: weights and optimiser in safetensors, everything else in JSON with a checksum of each file.
+
+A checkpoint is written beside its place, forced to the disk and renamed: a kill or a full disk leaves the old one.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -10,19 +14,27 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
+from athwe_core.durable import sync
 from athwe_core.errors import CheckpointError
 
 WEIGHTS = "weights.safetensors"
 OPTIMIZER = "optimizer.safetensors"
 STATE = "state.json"
 FORMAT = 1
+STALE = (".new", ".old")
+"""Endings of what an interrupted replacement leaves beside a checkpoint."""
 
 
 def save_checkpoint(
-    folder: Path, network: nn.Module, state: dict[str, Any], optimizer: torch.optim.Optimizer | None = None
+    folder: Path,
+    network: nn.Module,
+    state: dict[str, Any],
+    optimizer: torch.optim.Optimizer | None = None,
+    *,
+    keep: Path | None = None,
 ) -> None:
     """Write a checkpoint beside `folder`, then put it in its place; an interruption leaves the old or the new one.
 
@@ -30,19 +42,37 @@ def save_checkpoint(
         folder: e.g. `checkpoints/last`.
         state: plain values for `state.json`.
         optimizer: saved too where training may go on from here.
+        keep: where the checkpoint that is replaced goes; None = it is deleted.
+    Raises: CheckpointError when the disk refuses; what was there stays.
     """
-    temporary, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, temporary / WEIGHTS)
-    if optimizer is not None:
-        save_file(_optimizer_tensors(network, optimizer), temporary / OPTIMIZER)
-    (temporary / STATE).write_text(json.dumps({"format": FORMAT, **state}, indent=2) + "\n", encoding="utf-8")
-    if folder.exists():
-        os.rename(folder, old)
-    os.rename(temporary, folder)
+    temporary, old = (folder.with_name(folder.name + ending) for ending in STALE)
+    try:
+        for leftover in (temporary, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        _write(temporary, network, state, optimizer)
+        if folder.exists():
+            if keep is not None:
+                shutil.rmtree(keep, ignore_errors=True)
+            os.rename(folder, keep or old)
+        os.rename(temporary, folder)
+        sync(folder.parent)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        remedy = "The state before it is kept: mend that, then go on with athwe train --resume"
+        raise CheckpointError(str(folder), f"could not be written ({error})", remedy=remedy) from None
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _write(folder: Path, network: nn.Module, state: dict[str, Any], optimizer: torch.optim.Optimizer | None) -> None:
+    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
+    if optimizer is not None:
+        save_file(_optimizer_tensors(network, optimizer), folder / OPTIMIZER)
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.iterdir())}
+    text = json.dumps({"format": FORMAT, **state, "files": files}, indent=2)
+    (folder / STATE).write_text(text + "\n", encoding="utf-8")
+    for path in (*folder.iterdir(), folder):
+        sync(path)
 
 
 def load_state(folder: Path) -> dict[str, Any]:
@@ -59,24 +89,21 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def load_weights(folder: Path, network: nn.Module) -> None:
-    """Put a checkpoint's weights into `network`; CheckpointError when they are unreadable or of another network."""
-    path = _present(folder) / WEIGHTS
-    _require_same(path, _read(path), network.state_dict())
-    network.load_state_dict(_read(path))
+    """Put a checkpoint's weights into `network`; CheckpointError when they are damaged or of another network."""
+    tensors = _read(folder, WEIGHTS)
+    _require_same(folder / WEIGHTS, tensors, network.state_dict())
+    network.load_state_dict(tensors)
 
 
 def load_optimizer(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put a checkpoint's optimiser state into `optimizer`, whose parameters are those of `network`."""
-    path = _present(folder) / OPTIMIZER
-    tensors = _read(path)
     index = _parameter_index(network, optimizer)
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in tensors.items():
+    for key, value in _read(folder, OPTIMIZER).items():
         name, _, part = key.rpartition("/")
         if name not in index:
-            raise CheckpointError(
-                str(path), "must hold the state of this network's weights", name, "Is it another run's?"
-            )
+            rule = "must hold the state of this network's weights"
+            raise CheckpointError(str(folder / OPTIMIZER), rule, name, "Is it another run's?")
         state.setdefault(index[name], {})[part] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -89,14 +116,23 @@ def _present(folder: Path) -> Path:
     return old
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(folder: Path, name: str) -> dict[str, Tensor]:
+    """Tensors of a file of the checkpoint whose content is the one that was written."""
+    path = _present(folder) / name
     try:
-        return load_file(path)
+        content = path.read_bytes()
     except FileNotFoundError:
-        raise CheckpointError(
-            str(path), "must be a file", remedy="Was the run interrupted before its first epoch?"
-        ) from None
-    except (SafetensorError, OSError, ValueError) as error:
+        remedy = "Was the run interrupted before its first epoch?"
+        raise CheckpointError(str(path), "must be a file", remedy=remedy) from None
+    except OSError as error:
+        raise CheckpointError(str(path), f"must be readable ({error.strerror})") from None
+    expected = load_state(folder).get("files", {}).get(name)
+    if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+        rule = "is damaged: its content is not the one that was written"
+        raise CheckpointError(str(path), rule, remedy="Restore the folder from a copy, or train again")
+    try:
+        return load(content)
+    except (SafetensorError, ValueError) as error:
         raise CheckpointError(str(path), f"must be a readable safetensors file ({error})") from None
 
 

@@ -12,8 +12,11 @@ from typing import Any, Protocol
 import torch
 
 from athwe_core.config import Config
+from athwe_core.config_sections import require
 from athwe_core.data.packing import epoch_batches, pack, training_rows
 from athwe_core.data.prepared import PreparedDataset
+from athwe_core.durable import replacing
+from athwe_core.errors import CheckpointError
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
@@ -23,6 +26,7 @@ from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
 from athwe_core.training.step import make_optimizer, train_step
 
+CHECKPOINT_MINUTES = 10.0
 SELECTION_METRIC = "ndcg@20"
 """Validation metric that chooses the best epoch."""
 
@@ -72,39 +76,58 @@ def train(
     *,
     listener: Listener,
     should_stop: Callable[[], bool] = lambda: False,
+    checkpoint_minutes: float = CHECKPOINT_MINUTES,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> Result:
     """Train the run's configuration to its end, from its last checkpoint where it has one.
 
     Args:
         run: folder with `config.yaml`; a configuration that fits the data set.
         should_stop: asked after every step; True saves the state and ends.
+        checkpoint_minutes: longest time inside an epoch between two checkpoints, > 0; each epoch's end saves anyway.
+        notify: called with one sentence when the last checkpoint is damaged and the one before is taken.
     Returns: the results, also in the run's manifest; ranks of both splits in `per_user.parquet`.
     Raises: NonFiniteLossError (state of the last epoch kept), CheckpointError, also when another process trains the run.
     """
+    require(checkpoint_minutes > 0, "--checkpoint-minutes", "must be positive", checkpoint_minutes)
     with run.locked():
-        return _train_locked(run, prepared, listener, should_stop)
+        return _train_locked(run, prepared, listener, should_stop, checkpoint_minutes, notify)
 
 
 def _train_locked(
-    run: RunFolder, prepared: PreparedDataset, listener: Listener, should_stop: Callable[[], bool]
+    run: RunFolder,
+    prepared: PreparedDataset,
+    listener: Listener,
+    should_stop: Callable[[], bool],
+    checkpoint_minutes: float,
+    notify: Callable[[str], None],
 ) -> Result:
     config = run.config()
     assembly = assemble(config, prepared)
     optimizer = make_optimizer(assembly.network, lr=config.training.lr)
-    progress, records = _restore(run, assembly, optimizer)
+    progress, records = _restore(run, assembly, optimizer, notify)
+
+    def save_last() -> None:
+        state = {"progress": asdict(progress)}
+        save_checkpoint(run.last, assembly.network, state, optimizer, keep=run.previous)
+
     here = {"device": str(assembly.device), "precision": _name(assembly.compute_dtype), "process": os.getpid()}
     run.update_manifest(status=RUNNING, **here)
     while not _is_over(progress, config):
-        if not _train_epoch(assembly, optimizer, prepared, config, progress, listener, should_stop):
-            _save(run.last, assembly, progress, optimizer)
+        clock = _Clock(checkpoint_minutes, save_last)
+        if not _train_epoch(assembly, optimizer, prepared, config, progress, listener, should_stop, clock):
+            save_last()
             run.update_manifest(status=INTERRUPTED)
             return Result(False, {})
         is_best = _finish_epoch(assembly, prepared, config, progress, records)
         if is_best:
-            _save(run.best, assembly, progress)
+            save_checkpoint(run.best, assembly.network, {"progress": asdict(progress)})
         run.write_metrics(records)
-        _save(run.last, assembly, progress, optimizer)
+        save_last()
         listener.epoch_ends(records[-1], is_best=is_best)
+        if should_stop() and not _is_over(progress, config):
+            run.update_manifest(status=INTERRUPTED)
+            return Result(False, {})
     return Result(True, _finish(run, assembly, prepared, config, progress, records))
 
 
@@ -112,21 +135,38 @@ def _name(dtype: torch.dtype) -> str:
     return {torch.float32: "fp32", torch.bfloat16: "bf16"}[dtype]
 
 
+class _Clock:
+    """Saves when the time since the last save is up."""
+
+    def __init__(self, minutes: float, save: Callable[[], None]) -> None:
+        self._seconds, self._save = 60 * minutes, save
+        self._saved = time.monotonic()
+
+    def tick(self) -> None:
+        """After a step."""
+        if time.monotonic() - self._saved >= self._seconds:
+            self._save()
+            self._saved = time.monotonic()
+
+
 def _restore(
-    run: RunFolder, assembly: Assembly, optimizer: torch.optim.Optimizer
+    run: RunFolder, assembly: Assembly, optimizer: torch.optim.Optimizer, notify: Callable[[str], None]
 ) -> tuple[Progress, list[dict[str, Any]]]:
-    """Progress and epoch records of the last checkpoint, or of a fresh start."""
-    if not run.last.exists():
-        return Progress(), []
-    state = load_state(run.last)
-    load_weights(run.last, assembly.network)
-    load_optimizer(run.last, assembly.network, optimizer)
-    progress = Progress(**state["progress"])
-    return progress, run.metrics()[: progress.epoch]
-
-
-def _save(folder: Any, assembly: Assembly, progress: Progress, optimizer: torch.optim.Optimizer | None = None) -> None:
-    save_checkpoint(folder, assembly.network, {"progress": asdict(progress)}, optimizer)
+    """Progress and epoch records of the last checkpoint, of the one before where that is damaged, or of a fresh start."""
+    kept = [folder for folder in (run.last, run.previous) if folder.exists()]
+    for index, folder in enumerate(kept):
+        try:
+            state = load_state(folder)
+            load_weights(folder, assembly.network)
+            load_optimizer(folder, assembly.network, optimizer)
+        except CheckpointError as error:
+            if index == len(kept) - 1:
+                raise
+            notify(f"the last checkpoint cannot be used ({error}): going on from the one before")
+            continue
+        progress = Progress(**state["progress"])
+        return progress, run.metrics()[: progress.epoch]
+    return Progress(), []
 
 
 def _is_over(progress: Progress, config: Config) -> bool:
@@ -142,6 +182,7 @@ def _train_epoch(
     progress: Progress,
     listener: Listener,
     should_stop: Callable[[], bool],
+    clock: _Clock,
 ) -> bool:
     """The epoch's steps from `progress.step` on; False when asked to stop before its end."""
     L, budget, seed = config.model.max_length, config.training.batch_targets, config.training.seed
@@ -159,8 +200,10 @@ def _train_epoch(
             progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
         progress.seconds = time.perf_counter() - began
         listener.step_ends(progress.step, {name: total / progress.step for name, total in progress.sums.items()})
-        if should_stop() and progress.step < steps:
-            return False
+        if progress.step < steps:
+            if should_stop():
+                return False
+            clock.tick()
     return True
 
 
@@ -215,6 +258,7 @@ def _finish(
         ranks = rank_users(assembly.network, prepared, split=split, exclude_seen=config.evaluation.exclude_seen)
         results[split] = mean_metrics(ranks, config.evaluation.ks)
         frames.append(per_user_frame(prepared, ranks, split=split))
-    pl.concat(frames).write_parquet(run.per_user)
+    with replacing(run.per_user) as temporary:
+        pl.concat(frames).write_parquet(temporary)
     run.update_manifest(status=FINISHED, results=results)
     return results

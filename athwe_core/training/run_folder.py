@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,7 +22,11 @@ import yaml
 import athwe_core
 from athwe_core.config import Config, config_from_tree, config_tree
 from athwe_core.data.prepared import PreparedDataset, open_prepared
+from athwe_core.durable import replace_text
 from athwe_core.errors import CheckpointError, ConfigError, DataError
+
+if TYPE_CHECKING:
+    import polars as pl
 
 CONFIG, MANIFEST, METRICS, PER_USER = "config.yaml", "manifest.json", "metrics.jsonl", "per_user.parquet"
 FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
@@ -46,6 +50,11 @@ class RunFolder:
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last"
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the last, for when the last is damaged."""
+        return self.path / "checkpoints" / "previous"
 
     @property
     def per_user(self) -> Path:
@@ -89,9 +98,7 @@ class RunFolder:
         """Add facts to the manifest, replacing the file whole."""
         path = self.path / MANIFEST
         manifest = (self.manifest() if path.exists() else {}) | facts
-        temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        replace_text(path, json.dumps(manifest, indent=2) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
         """One record per finished epoch."""
@@ -100,9 +107,24 @@ class RunFolder:
 
     def write_metrics(self, records: list[dict[str, Any]]) -> None:
         """Replace the epoch records."""
-        temporary = self.path / f"{METRICS}.new"
-        temporary.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
-        os.replace(temporary, self.path / METRICS)
+        replace_text(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in records))
+
+    def ranks(self, split: str) -> pl.DataFrame:
+        """Lines of `per_user.parquet` of a split (see `per_user_frame`), in the order of users.
+
+        Raises: CheckpointError when the file is unreadable or has none of the split.
+        """
+        import polars as pl  # noqa: PLC0415 - training does without
+
+        remedy = f"Rank the users again: athwe evaluate --run {self.name} --split {split}"
+        try:
+            frame = pl.read_parquet(self.per_user, glob=False).filter(pl.col("split") == split)
+        except (OSError, pl.exceptions.PolarsError) as error:
+            reason = str(error).splitlines()[0]
+            raise CheckpointError(str(self.per_user), f"must be readable parquet ({reason})", remedy=remedy) from None
+        if frame.is_empty():
+            raise CheckpointError(str(self.per_user), f"must hold ranks of the {split} split", remedy=remedy)
+        return frame
 
     def open_data(self, prepared_dir: Path) -> PreparedDataset:
         """The prepared version the run was trained on.
@@ -151,7 +173,7 @@ def create_run(
         status=RUNNING,
         preset=preset,
         command=command,
-        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        started=datetime.now(UTC).isoformat(timespec="microseconds"),
         seed=config.training.seed,
         data={
             "name": prepared.name,
@@ -168,7 +190,7 @@ def create_run(
 def _versions() -> dict[str, str | None]:
     return {
         "athwe": athwe_core.__version__,
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "torch": torch.__version__,
         "numpy": np.__version__,
         "python": platform.python_version(),
@@ -176,7 +198,7 @@ def _versions() -> dict[str, str | None]:
     }
 
 
-def _git_commit() -> str | None:
+def git_commit() -> str | None:
     """Commit of a source checkout of athwe; None for an installed copy."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
@@ -192,18 +214,23 @@ def _git_commit() -> str | None:
 def list_runs(runs_dir: Path, *, dataset: str | None = None) -> list[RunFolder]:
     """Runs, oldest start first."""
     found = [RunFolder(path.parent) for path in Path(runs_dir).glob(f"{dataset or '*'}/*/*/{MANIFEST}")]
-    return sorted(found, key=lambda run: (run.manifest().get("started", ""), run.path.stat().st_mtime_ns))
+    return sorted(found, key=lambda run: (run.manifest().get("started", ""), run.name))
 
 
-def find_run(runs_dir: Path, text: str, *, dataset: str | None = None) -> RunFolder:
+def find_run(runs_dir: Path, text: str, *, dataset: str | None = None, unfinished: bool = False) -> RunFolder:
     """The run that a path, `dataset/preset/name`, a unique name, or `last` means.
 
+    Args:
+        dataset: where `last` looks; None = everywhere.
+        unfinished: `last` is the newest run that can be gone on with instead of the newest finished one; without such a run
+            it is the newest of all.
     Raises: ConfigError when there is none (naming near ones), or more than one.
     """
     runs = list_runs(runs_dir, dataset=dataset if text == "last" else None)
     if text == "last":
+        wanted = [run for run in runs if (run.manifest().get("status") == FINISHED) != unfinished]
         if runs:
-            return runs[-1]
+            return (wanted or runs)[-1]
         where = f"{runs_dir}/{dataset}" if dataset else str(runs_dir)
         remedy = f"Type: athwe train --dataset {dataset or 'demo'}"
         raise ConfigError("--run last", f"must find a run in {where}", remedy=remedy)

@@ -1,4 +1,6 @@
+import hashlib
 import json
+import resource
 from pathlib import Path
 
 import pytest
@@ -74,8 +76,55 @@ def test_missing_and_damaged_files_are_named(tmp_path: Path) -> None:
         load_optimizer(tmp_path / "last", layer, optimizer)
     weights = tmp_path / "last" / "weights.safetensors"
     weights.write_bytes(weights.read_bytes()[:50])
+    with pytest.raises(CheckpointError, match="is damaged: its content is not the one that was written"):
+        load_weights(tmp_path / "last", layer)
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    layer, _ = stepped(0)
+    save_checkpoint(tmp_path / "last", layer, {})
+    weights = tmp_path / "last" / "weights.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(CheckpointError, match="is damaged"):
+        load_weights(tmp_path / "last", layer)
+
+
+def test_a_foreign_file_under_a_checksum_of_its_own_is_refused(tmp_path: Path) -> None:
+    layer, _ = stepped(0)
+    save_checkpoint(tmp_path / "last", layer, {})
+    (tmp_path / "last" / "weights.safetensors").write_bytes(b"no safetensors")
+    state = json.loads((tmp_path / "last" / "state.json").read_text())
+    state["files"]["weights.safetensors"] = hashlib.sha256(b"no safetensors").hexdigest()
+    (tmp_path / "last" / "state.json").write_text(json.dumps(state))
     with pytest.raises(CheckpointError, match="must be a readable safetensors file"):
         load_weights(tmp_path / "last", layer)
+
+
+def test_the_one_before_is_kept_where_asked(tmp_path: Path) -> None:
+    layer, optimizer = stepped(0)
+    for n in (1, 2, 3):
+        save_checkpoint(tmp_path / "last", layer, {"n": n}, optimizer, keep=tmp_path / "previous")
+    assert [load_state(tmp_path / name)["n"] for name in ("last", "previous")] == [3, 2]
+    assert {path.name for path in tmp_path.iterdir()} == {"last", "previous"}
+
+
+def test_a_disk_that_refuses_leaves_the_old_checkpoint_and_nothing_else(tmp_path: Path) -> None:
+    """The limit on file sizes stands for a full disk: the system refuses in the middle of a write."""
+    layer, optimizer = stepped(0)
+    save_checkpoint(tmp_path / "last", layer, {"n": 1}, optimizer, keep=tmp_path / "previous")
+    large = nn.Linear(200, 200)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r"last could not be written \(.*The state before it is kept"):
+            save_checkpoint(tmp_path / "last", large, {"n": 2}, keep=tmp_path / "previous")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert load_state(tmp_path / "last")["n"] == 1
+    load_weights(tmp_path / "last", layer)
+    assert {path.name for path in tmp_path.iterdir()} == {"last"}
 
 
 def test_state_is_plain_json(tmp_path: Path) -> None:

@@ -92,6 +92,53 @@ def test_a_stopped_run_goes_on_to_the_same_end(
         assert torch.equal(weights(broken)[name], value), name
 
 
+def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    straight, broken = make_run("straight", "training.epochs=2"), make_run("broken", "training.epochs=2")
+    expected = train(straight, prepared, listener=Silence())
+    for steps in (2, 2):
+        listener = Silence()
+        train(broken, prepared, listener=listener, should_stop=stop_after(steps, listener))
+    damaged = broken.last / "optimizer.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"?")
+    said: list[str] = []
+    found = train(broken, prepared, listener=Silence(), notify=said.append)
+    assert len(said) == 1
+    assert "is damaged" in said[0]
+    assert "going on from the one before" in said[0]
+    assert found.results["test"] == expected.results["test"]
+    assert without_times(broken.metrics()) == without_times(straight.metrics())
+
+
+def test_with_both_checkpoints_damaged_it_stops_rather_than_starting_again(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    run = make_run("run", "training.epochs=2")
+    for steps in (2, 2):
+        listener = Silence()
+        train(run, prepared, listener=listener, should_stop=stop_after(steps, listener))
+    for folder in (run.last, run.previous):
+        (folder / "weights.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        train(run, prepared, listener=Silence())
+
+
+def test_saves_inside_an_epoch_when_the_time_is_up(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    run, listener = make_run("run", "training.epochs=1"), Silence()
+
+    def look() -> bool:
+        if len(listener.steps) == 3:
+            progress = json.loads((run.last / "state.json").read_text())["progress"]
+            assert (progress["epoch"], progress["step"]) == (0, 2)
+        return False
+
+    assert train(run, prepared, listener=listener, should_stop=look, checkpoint_minutes=1e-9).finished
+    assert len(listener.steps) >= 3
+
+
 def test_a_finished_run_resumed_only_repeats_its_results(
     make_run: Callable[..., RunFolder], prepared: PreparedDataset
 ) -> None:
@@ -184,6 +231,15 @@ class TestFitConfig:
         assert off == (0, 0, 0)
         assert len(notes) == 5
         assert "demo has no image features: the image modality is off" in notes
+
+    def test_says_how_to_get_cluster_labels(
+        self, prepared: PreparedDataset, make_config: Callable[..., Config]
+    ) -> None:
+        from dataclasses import replace
+
+        _, notes = fit_config(make_config("athwe-published"), replace(prepared, text_clusters=None, image_clusters=None))
+        command = "athwe prepare --dataset demo --refresh clusters --clusters 100"
+        assert notes == [f"demo has no cluster labels: the cluster term is off; to have them: {command}"]
 
     def test_keeps_what_is_there(self, prepared: PreparedDataset, make_config: Callable[..., Config]) -> None:
         assert fit_config(make_config("hm4sr"), prepared) == (make_config("hm4sr"), [])

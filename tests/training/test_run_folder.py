@@ -42,6 +42,9 @@ def test_a_run_is_found_by_path_full_name_unique_name_and_last(make: Make, tmp_p
     for text in (str(run.path), "demo/hm4sr/a", "a"):
         assert find_run(tmp_path, text).path == run.path
     assert find_run(tmp_path, "last").path == newest.path
+    run.update_manifest(status="finished")
+    assert find_run(tmp_path, "last").path == run.path
+    assert find_run(tmp_path, "last", unfinished=True).path == newest.path
     assert [found.path.name for found in list_runs(tmp_path, dataset="demo")] == ["a", "b"]
 
 
