@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
 import athwe_core
 from athwe_cli import errors
+from athwe_cli.ablate import ablate
+from athwe_cli.audit import audit
 from athwe_cli.bench import bench
+from athwe_cli.case_study import case_study
+from athwe_cli.compare import compare
 from athwe_cli.evaluate import evaluate
 from athwe_cli.prepare import prepare
+from athwe_cli.report import report
+from athwe_cli.sweep import sweep
 from athwe_cli.train import train
+from athwe_cli.tune import tune
 
 app = typer.Typer(
     name="athwe",
@@ -39,5 +48,14 @@ def main(
     errors.debug["on"] = debug
 
 
-for command in (prepare, train, evaluate, bench):
-    app.command()(command)
+COMMANDS = (prepare, audit, train, evaluate, ablate, sweep, tune, compare, case_study, report, bench)
+
+
+def _help_of(command: Callable[..., None]) -> str:
+    """The docstring with each paragraph as one line, for the terminal to break, and brackets as they are."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs).replace("[", r"\[")
+
+
+for command in COMMANDS:
+    app.command(help=_help_of(command))(command)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from athwe_cli import options as opt
 from athwe_cli.errors import one_line_errors
+from athwe_cli.progress import WorkDisplay
+from athwe_cli.reading import ReadingDisplay
 from athwe_cli.render import Output, statistics_table
 
 
@@ -43,19 +46,108 @@ def prepare(
     seed: Annotated[int, typer.Option(help="Of random tie order, built-in text features and demo.")] = 0,
     users: Annotated[int, typer.Option(help="Users of the demo data set.")] = 2000,
     items: Annotated[int, typer.Option(help="Items of the demo data set.")] = 1000,
+    text_encoder: Annotated[
+        str, typer.Option(help="builtin, or the name (owner/model@revision) or folder of a Hugging Face text model.")
+    ] = "builtin",
+    text_pooling: Annotated[str, typer.Option(help="Of a text encoder: cls (first position) or mean.")] = "cls",
+    text_max_tokens: Annotated[int, typer.Option(help="Of a text encoder: longer texts are cut here.")] = 512,
+    image_encoder: Annotated[
+        str | None,
+        typer.Option(help="Name or folder of a Hugging Face vision model: ViT, CLIP, SigLIP. Default: none."),
+    ] = None,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder or zip of pictures named by item id. Default: images/ or images*.zip of the data set."
+        ),
+    ] = None,
+    image_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Item column with paths or URLs of pictures. Default for URLs: image_url.", show_default=False
+        ),
+    ] = None,
+    download_images: Annotated[
+        Path | None,
+        typer.Option(help="Fetch the pictures by URL to this folder; run again, it fetches what is missing."),
+    ] = None,
+    allow_private_hosts: Annotated[
+        bool, typer.Option("--allow-private-hosts", help="Fetch from this machine and private networks too.")
+    ] = False,
+    clusters: Annotated[
+        int, typer.Option(help="k of the cluster labels made from the vectors, for the cluster term; 0 makes none.")
+    ] = 0,
+    refresh: Annotated[
+        str | None,
+        typer.Option(help="Make one kind of features again for the current version: text, image or clusters."),
+    ] = None,
+    device: opt.Device = None,
+    source: Annotated[
+        str,
+        typer.Option(
+            help="auto (looks at the files), atomic, amazon-2014, amazon-2018, amazon-2023, table (csv, tsv, parquet, "
+            "JSON lines) or demo."
+        ),
+    ] = "auto",
+    raw: Annotated[
+        list[Path] | None,
+        typer.Option(help="File or folder to read instead of NAME under --data. Repeatable.", show_default=False),
+    ] = None,
+    item_file: Annotated[
+        Path | None, typer.Option(help="Of a table: table of the items. Default: items.* or NAME.items.* beside it.")
+    ] = None,
+    user_column: Annotated[str | None, typer.Option(help="Of a table. Default: guessed, and said.")] = None,
+    item_column: Annotated[str | None, typer.Option(help="Of a table. Default: guessed, and said.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Of a table. Default: guessed, and said.")] = None,
+    time_unit: Annotated[str, typer.Option(help="Of a table: s, ms, us (since 1970) or iso; auto guesses.")] = "auto",
+    max_bad_lines: Annotated[
+        float, typer.Option(help="Share of a file's lines that may be unreadable and are left out; more stops.")
+    ] = 0.001,
+    export: Annotated[
+        str | None,
+        typer.Option(
+            help="Write the data set for others: recbole (the split as benchmark files) or csv. Needs --to. A data set that "
+            "is prepared already is written as it is, unless options say otherwise."
+        ),
+    ] = None,
+    to: Annotated[Path | None, typer.Option(help="Of --export: folder that gets a folder NAME.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Of --export: replace an earlier export.")] = False,
     as_json: opt.Json = False,
 ) -> None:
     """Turn source files into a prepared data set and say what is in it.
 
-    Reads RecBole atomic files (NAME/NAME.inter, NAME/NAME.item, plain or gzip) with the feature files beside them. The
-    same files with the same options are the same version: preparing again changes nothing.
+    Reads RecBole atomic files (NAME/NAME.inter, NAME/NAME.item), raw Amazon reviews and metadata, or a table of your own,
+    plain or compressed, with the feature files beside them. The same files with the same options are the same version:
+    preparing again changes nothing.
 
     Example: athwe prepare --dataset Toys_and_Games --tie-order item
+
+    Example: athwe prepare --dataset Toys --raw ~/reviews_Toys_5.json.gz --raw ~/meta_Toys.json.gz
+
+    Example: athwe prepare --dataset clicks --raw clicks.parquet --user-column visitor --time-unit ms --item-file goods.csv
+
+    Example: athwe prepare --dataset Toys_and_Games --export recbole --to recbole_data
+
+    Example: athwe prepare --dataset Beauty --text-encoder bert-base-uncased --text-pooling mean --clusters 100
+
+    Example: athwe prepare --dataset Toys_and_Games --refresh image --image-encoder openai/clip-vit-base-patch32
     """
-    from athwe_core.data.prepared import PrepareOptions
+    from athwe_core.data.export import export_dataset
+    from athwe_core.data.features.work import Workplace
+    from athwe_core.data.prepared import PrepareOptions, list_versions, open_prepared
     from athwe_core.data.prepared import prepare as run_prepare
+    from athwe_core.data.refresh import refresh as run_refresh
+    from athwe_core.errors import ConfigError
 
     output = Output(as_json=as_json)
+    if raw and dataset is None:
+        raise ConfigError("--dataset", "must name the data set that --raw has the files of")
+    if refresh is not None and (raw or item_file):
+        raise ConfigError(
+            "--refresh", "makes features of what is prepared already and reads no --raw and no --item-file"
+        )
+    if (export is None) != (to is None) or (overwrite and export is None):
+        raise ConfigError("--export, --to", "must be given together, --overwrite only with them")
     name, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {name} ({why})")
     chosen = PrepareOptions(
@@ -70,10 +162,70 @@ def prepare(
         seed=seed,
         demo_users=users,
         demo_items=items,
+        text_encoder=text_encoder,
+        text_pooling=text_pooling,  # type: ignore[arg-type]  # checked there
+        text_max_tokens=text_max_tokens,
+        image_encoder=image_encoder,
+        image_column=image_column,
+        clusters=clusters,
+        source=source,  # type: ignore[arg-type]  # checked there
+        user_column=user_column,
+        item_column=item_column,
+        time_column=time_column,
+        time_unit=time_unit,  # type: ignore[arg-type]  # checked there
+        max_bad_lines=max_bad_lines,
     )
-    found = run_prepare(name, data_dir=data, prepared_dir=prepared, options=chosen, notify=output.note)
+    display, reading = WorkDisplay(output), ReadingDisplay(output)
+    workplace = Workplace(
+        images=images,
+        download_to=download_images,
+        allow_private_hosts=allow_private_hosts,
+        device=device or "auto",
+        progress=display,
+    )
+    try:
+        as_it_is = export is not None and chosen == PrepareOptions() and not (raw or item_file or refresh)
+        if as_it_is and list_versions(name, prepared_dir=prepared):
+            found = open_prepared(name, prepared_dir=prepared)
+            output.note(f"exporting version {found.version} as it is prepared: {found.rules}")
+        elif refresh is None:
+            found = run_prepare(
+                name,
+                data_dir=data,
+                prepared_dir=prepared,
+                options=chosen,
+                raw=raw or (),
+                item_file=item_file,
+                workplace=workplace,
+                notify=output.note,
+                progress=reading,
+            )
+        else:
+            found = run_refresh(
+                name,
+                refresh,  # type: ignore[arg-type]  # checked there
+                data_dir=data,
+                prepared_dir=prepared,
+                options=chosen,
+                workplace=workplace,
+                notify=output.note,
+            )
+    except KeyboardInterrupt:
+        if display.has_worked:
+            output.note("interrupted: what was encoded or fetched is kept, the same command goes on from there")
+        raise
+    finally:
+        display.close()
+        reading.close()
     output.table(statistics_table(found.statistics, title=name))
     for pair in found.manifest["item_rows"]:
         output.note("  ".join(f"{key.replace('_', ' ')} {value}" for key, value in pair.items()))
     output.note(f"prepared in {found.path}")
-    output.json(found.statistics)
+    facts = found.statistics
+    if export is not None and to is not None:
+        exported = export_dataset(found, to, form=export, overwrite=overwrite)
+        for note in exported.notes:
+            output.note(note)
+        output.note(f"exported to {exported.path}: {', '.join(exported.files)}")
+        facts["export"] = {"folder": str(exported.path), "form": export, "files": exported.files}
+    output.json(facts)

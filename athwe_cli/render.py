@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -84,7 +85,23 @@ def statistics_table(statistics: dict[str, Any], *, title: str) -> Table:
             table.add_row(kind, f"{facts['count']}")
         else:
             table.add_row(kind, f"width {facts['width']}, {facts['missing']:,} items without, from {facts['source']}")
+    made = [f"{kind} {count}" for kind, count in statistics["clusters"].items() if count]
+    table.add_row("clusters", ", ".join(made) or "none")
     table.add_row("version", statistics["version"])
+    return table
+
+
+def findings_table(findings: list[dict[str, str]]) -> Table:
+    """One row per finding of an audit: grade, what was found, what to do."""
+    colours = {"ok": "green", "look": "yellow", "problem": "red"}
+    table = Table(title="Findings", title_justify="left", show_lines=True)
+    table.add_column("")
+    table.add_column("finding", overflow="fold")
+    for finding in findings:
+        grade = finding["grade"]
+        text = f"[bold]{finding['title']}[/]: {escape(finding['fact'])}"
+        advice = f"\n[dim]{escape(finding['advice'])}[/]" if finding["advice"] else ""
+        table.add_row(f"[{colours[grade]}]{grade}[/]", text + advice)
     return table
 
 

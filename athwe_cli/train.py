@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from athwe_cli import options as opt
 from athwe_cli.errors import one_line_errors
 from athwe_cli.render import Output, TrainingDisplay, metrics_table
+from athwe_cli.settings import configure, open_or_prepare
+from athwe_cli.signals import noted_signals
 
 if TYPE_CHECKING:
-    from athwe_core.config import Config
     from athwe_core.data.prepared import PreparedDataset
     from athwe_core.training.run_folder import RunFolder
 
@@ -47,6 +43,9 @@ def train(
     data: opt.DataDir = opt.DATA_DIR,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,
     runs: opt.RunsDir = opt.RUNS_DIR,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(help="Longest time between two checkpoints inside an epoch; each epoch's end saves anyway.")
+    ] = 10.0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the complete configuration and stop.")] = False,
     as_json: opt.Json = False,
 ) -> None:
@@ -77,15 +76,15 @@ def train(
         if dry_run or any(value is not None for value in others):
             rule = "goes on with the run's own configuration and takes no other setting"
             raise ConfigError("--resume", rule, remedy="Leave the others out, or start a new run with --config")
-        run = find_run(runs, resume, dataset=dataset)
+        run = find_run(runs, resume, dataset=dataset, unfinished=True)
         found = run.open_data(prepared)
         output.note(f"going on with run {run.name}")
     else:
         chosen, why = opt.choose_dataset(dataset, runs)
         output.note(f"data set {chosen} ({why})")
-        found = _open_or_prepare(chosen, version, data, prepared, output)
+        found = open_or_prepare(chosen, version, data, prepared, output)
         preset = preset or "athwe"
-        settings = _configure(preset, chosen, config, flags, overrides or [], found, output)
+        settings = configure(preset, chosen, config, flags, overrides or [], found, output)
         if dry_run:
             import yaml
 
@@ -97,54 +96,24 @@ def train(
 
         run = create_run(runs, settings, found, preset=preset, name=name, command=shlex.join(["athwe", *sys.argv[1:]]))
     output.note(f"prepared version {found.version}, {found.rules}; run {run.name}")
-    _train_and_show(run, found, output)
+    _train_and_show(run, found, checkpoint_minutes, output)
 
 
-def _open_or_prepare(name: str, version: str | None, data: Path, prepared: Path, output: Output) -> PreparedDataset:
-    from athwe_core.data.prepared import list_versions, open_prepared, prepare
-
-    if version is None and not list_versions(name, prepared_dir=prepared):
-        output.note(f"{name} is not prepared yet: preparing it with defaults")
-        return prepare(name, data_dir=data, prepared_dir=prepared, notify=output.note)
-    return open_prepared(name, prepared_dir=prepared, version=version)
-
-
-def _configure(
-    preset: str,
-    dataset: str,
-    config_file: Path | None,
-    flags: dict[str, Any],
-    overrides: list[str],
-    found: PreparedDataset,
-    output: Output,
-) -> Config:
-    """Preset, then config/NAME.yaml, then --config, then flags, then --set; then without what the data lacks."""
-    from athwe_core.config import build_config, nested, parse_override, read_yaml
-    from athwe_core.training.assemble import fit_config
-
-    changes = []
-    own = Path("config") / f"{dataset}.yaml"
-    if own.is_file():
-        output.note(f"using {own}")
-        changes.append(read_yaml(own))
-    if config_file is not None:
-        changes.append(read_yaml(config_file))
-    changes += [nested(key, value) for key, value in flags.items() if value is not None]
-    changes += [parse_override(text) for text in overrides]
-    fitted, notes = fit_config(build_config(preset, changes), found)
-    for note in notes:
-        output.note(note)
-    return fitted
-
-
-def _train_and_show(run: RunFolder, found: PreparedDataset, output: Output) -> None:
+def _train_and_show(run: RunFolder, found: PreparedDataset, checkpoint_minutes: float, output: Output) -> None:
     from athwe_core.analysis.evaluate_run import baseline_metrics
     from athwe_core.training.loop import train as run_training
 
     display = TrainingDisplay(output)
-    with _signals() as received:
+    with noted_signals() as received:
         try:
-            result = run_training(run, found, listener=display, should_stop=lambda: bool(received))
+            result = run_training(
+                run,
+                found,
+                listener=display,
+                should_stop=lambda: bool(received),
+                checkpoint_minutes=checkpoint_minutes,
+                notify=output.note,
+            )
         finally:
             display.close()
     if not result.finished:
@@ -161,21 +130,3 @@ def _train_and_show(run: RunFolder, found: PreparedDataset, output: Output) -> N
     output.table(metrics_table(baselines | {preset: results["test"]}, title=title, ks=ks))
     output.note(f"{results['seconds_per_epoch']:.1f} s per epoch; run folder {run.path}")
     output.json({"run": run.name, "preset": preset, **results})
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """Signals received: the first SIGINT or SIGTERM is noted, a second one ends the process at once."""
-    received: list[int] = []
-
-    def note(number: int, _frame: FrameType | None) -> None:
-        received.append(number)
-        for each in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(each, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

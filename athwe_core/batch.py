@@ -1,8 +1,8 @@
 """The vocabulary: axes, modality order, and the one batch type that data makes and the network reads.
 
 Axes: T packed tokens, B rows (sequences or windows of one), N supervised tokens, M modalities, D hidden size, V item rows
-(row 0 = padding), K = M D, F feature width, C categories, E experts, J wavelet levels, G x S attention grid (bins x slots),
-B1 = B + 1.
+(row 0 = padding), K = M D, F feature width, C categories, E experts (E1 interactive, E2 temporal), J wavelet levels,
+G x S attention grid (bins x slots), B1 = B + 1.
 """
 
 from __future__ import annotations

@@ -33,12 +33,12 @@ class Outputs:
     """Item tables side by side, padding row included."""
     items: Float[Tensor, "T K"]
     """The table rows of the tokens, before positions."""
-    interactive_gates: Float[Tensor, "T M E"] | None
+    interactive_gates: Float[Tensor, "T M E1"] | None
     wavelet_input: Float[Tensor, "T M D"]
     """After the interactive experts, before the wavelet alignment."""
     temporal_input: Float[Tensor, "T M D"]
     """What the temporal experts scale."""
-    temporal_gates: Float[Tensor, "T E"] | None
+    temporal_gates: Float[Tensor, "T E2"] | None
     time: Float[Tensor, "T R"] | None
     """Time embedding; None without temporal MoE."""
     mixed: Float[Tensor, "T M D"]

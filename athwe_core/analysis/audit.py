@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int32
 from numpy.typing import NDArray
 
 from athwe_core.analysis.evaluate_run import baseline_metrics
+from athwe_core.analysis.figures import time_bins
 from athwe_core.analysis.findings import findings
 from athwe_core.data.split import order_by_time
 from athwe_core.data.store import PreparedDataset
@@ -20,8 +21,6 @@ from athwe_core.evaluation.baselines import training_popularity, transition_rank
 from athwe_core.evaluation.groups import SECONDS_PER_DAY
 from athwe_core.evaluation.metrics import mean_metrics
 
-TIME_BINS = 30
-"""Of figure 7 of the HM4SR paper."""
 PAIRS = 20_000
 """Random pairs of feature rows whose cosine is averaged."""
 KS = (5, 10, 20)
@@ -75,11 +74,11 @@ def audit(
 
 def _time(data: PreparedDataset) -> dict[str, Any]:
     """Interactions in bins of equal width between the first and the last."""
-    counts, edges = np.histogram(data.timestamps, bins=TIME_BINS)
+    edges, counts = time_bins(np.asarray(data.timestamps))
     return {
         "first": int(data.timestamps.min()),
         "last": int(data.timestamps.max()),
-        "bin_edges": [int(edge) for edge in edges],
+        "bin_edges": edges.tolist(),
         "bin_counts": counts.tolist(),
         "distinct_days": len(np.unique(data.timestamps // SECONDS_PER_DAY)),
         "whole_days_share": float(np.mean(data.timestamps % SECONDS_PER_DAY == 0)),

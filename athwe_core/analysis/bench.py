@@ -19,8 +19,8 @@ from athwe_core.config import Config
 from athwe_core.data.packing import epoch_batches, pack, training_rows
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.data.split import Split, leave_one_out
+from athwe_core.device import resolve_device, resolve_precision
 from athwe_core.training.assemble import Assembly, assemble, build
-from athwe_core.training.device import resolve_device, resolve_precision
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.step import make_optimizer, train_step
 

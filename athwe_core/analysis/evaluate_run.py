@@ -8,13 +8,12 @@ from typing import Any
 import polars as pl
 
 from athwe_core.data.prepared import PreparedDataset
-from athwe_core.errors import CheckpointError
+from athwe_core.durable import replacing
 from athwe_core.evaluation.baselines import popularity_ranks, transition_ranks
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import group_metrics, per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
-from athwe_core.training.assemble import assemble
-from athwe_core.training.checkpoint import load_weights
+from athwe_core.training.assemble import assemble_best
 from athwe_core.training.run_folder import RunFolder
 
 
@@ -49,12 +48,7 @@ def evaluate_run(
     config = run.config()
     rule = config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
     ks = config.evaluation.ks if ks is None else ks
-    if not run.best.exists():
-        raise CheckpointError(
-            f"run {run.name}", "must have finished an epoch", remedy=f"athwe train --resume {run.name}"
-        )
-    assembly = assemble(config, prepared)
-    load_weights(run.best, assembly.network)
+    assembly = assemble_best(run, prepared)
     ranks = rank_users(assembly.network, prepared, split=split, exclude_seen=rule)
     frame = per_user_frame(prepared, ranks, split=split)
     _store(run, frame, split=split, rule=rule, same_rule=rule == config.evaluation.exclude_seen)
@@ -75,7 +69,6 @@ def evaluate_run(
 def _store(run: RunFolder, frame: pl.DataFrame, *, split: str, rule: bool, same_rule: bool) -> None:
     path = run.per_user if same_rule else run.path / f"per_user.{'exclude' if rule else 'include'}_seen.parquet"
     if path.exists():
-        frame = pl.concat([pl.read_parquet(path).filter(pl.col("split") != split), frame])
-    temporary = path.with_suffix(".new")
-    frame.write_parquet(temporary)
-    temporary.replace(path)
+        frame = pl.concat([pl.read_parquet(path, glob=False).filter(pl.col("split") != split), frame])
+    with replacing(path) as temporary:
+        frame.write_parquet(temporary)

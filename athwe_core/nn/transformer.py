@@ -95,6 +95,24 @@ class StackedTransformer(nn.Module):
             x = layer(x, grid, chosen)
         return self.layers[-1](x, grid, chosen, None if len(wanted) == x.shape[1] else wanted)
 
+    def attention(
+        self, x: Float[Tensor, "m T D"], grid: AttentionGrid, chosen: slice
+    ) -> list[Float[Tensor, "m heads T T"]]:
+        """Attention weights of every layer, first layer first, for the arguments of `forward`, before dropout.
+
+        `[layer][m, head, t, s]` is how much token t takes of token s; each t sums to 1. For looking at one row: the batch
+        must lie in one bin.
+        """
+        assert grid.shape[0] == 1, f"expected a batch of one bin, got {grid.shape[0]}"
+        slots, weights = grid.token_slots, []
+        for layer in self.layers:
+            assert isinstance(layer, TransformerLayer)
+            of_slots, _ = layer.weigh(x, grid, chosen)
+            in_heads = of_slots.view(len(x), -1, *of_slots.shape[-2:])
+            weights.append(in_heads[:, :, slots[:, None], slots])
+            x = layer(x, grid, chosen)
+        return weights
+
 
 class TransformerLayer(nn.Module):
     """Attention and feed-forward sublayers of all modalities, each added to its input and normalised."""
@@ -129,15 +147,22 @@ class TransformerLayer(nn.Module):
         outer = torch.baddbmm(self.outer_bias[chosen], inner, self.outer_weight[chosen])
         return self.feed_forward_norm(x + self._drop(outer), chosen)
 
-    def _attend(self, x: Tensor, grid: AttentionGrid, chosen: slice, slots: Tensor) -> Tensor:
-        """Attended values of the tokens in `slots`."""
+    def weigh(self, x: Tensor, grid: AttentionGrid, chosen: slice) -> tuple[Tensor, Tensor]:
+        """Attention weights (G, m * heads, S, S) of all slots, before dropout, and the values they weigh."""
         m, _, D = x.shape
         (G, S), H = grid.shape, self.num_heads
         qkv = torch.baddbmm(self.qkv_bias[chosen], x, self.qkv_weight[chosen])
         in_bins = qkv.index_select(1, grid.slot_tokens).view(m, G, S, 3, H, D // H)
         query, key, value = in_bins.permute(3, 1, 0, 4, 2, 5).reshape(3, G, m * H, S, D // H)
         scores = query @ key.transpose(-1, -2) * (D // H) ** -0.5 + grid.bias
-        attended = self._drop(scores.softmax(-1)) @ value
+        return scores.softmax(-1), value
+
+    def _attend(self, x: Tensor, grid: AttentionGrid, chosen: slice, slots: Tensor) -> Tensor:
+        """Attended values of the tokens in `slots`."""
+        m, _, D = x.shape
+        (G, S), H = grid.shape, self.num_heads
+        weights, value = self.weigh(x, grid, chosen)
+        attended = self._drop(weights) @ value
         flat = attended.view(G, m, H, S, D // H).permute(1, 0, 3, 2, 4).reshape(m, G * S, D)
         return flat.index_select(1, slots)
 

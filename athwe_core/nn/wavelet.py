@@ -102,6 +102,18 @@ class WaveletAlignment(nn.Module):
         residual = merged.view_as(tokens) - tokens
         return torch.addcmul(tokens, self.weight[:, None], residual)
 
+    def decompose(self, row: Float[Tensor, "n M D"]) -> list[Float[Tensor, "_ M D"]]:
+        """The bands [low_J, high_1 .. high_J] of one row that `forward` aligns; `centred` ones are shorter than it."""
+        x = row.flatten(1)
+        if self.form == "causal":
+            positions = torch.arange(len(x), device=x.device)
+            low, highs = causal_decompose(x, positions, name=self.name, levels=self.levels)
+            bands = [low, *highs]
+        else:
+            low, highs = self._centred_transform(x)(x.T[None])
+            bands = [band[0].T for band in (low, *highs)]
+        return [band.reshape(-1, *row.shape[1:]) for band in bands]
+
     def _align(self, band: Float[Tensor, "*T K"], index: int) -> Float[Tensor, "*T K"]:
         """sum_s sigmoid(G_ms x_s) * x_s for every target m at once."""
         M, D = self.gates.shape[1:3]
@@ -111,9 +123,9 @@ class WaveletAlignment(nn.Module):
 
     def _align_centred(self, x: Float[Tensor, "T C"], offsets: Int64[Tensor, " B1"]) -> Float[Tensor, "T C"]:
         """Decimated transform (zero mode) of all rows of one length at a time."""
-        from pytorch_wavelets import DWT1DForward, DWT1DInverse  # noqa: PLC0415 - heavy, and only this form needs it
+        from pytorch_wavelets import DWT1DInverse  # noqa: PLC0415 - heavy, and only this form needs it
 
-        forward = DWT1DForward(J=self.levels, wave=self.name, mode="zero").to(x.device, x.dtype)
+        forward = self._centred_transform(x)
         inverse = DWT1DInverse(wave=self.name, mode="zero").to(x.device, x.dtype)
         merged = torch.zeros_like(x)
         for tokens in _rows_by_length(offsets):
@@ -125,6 +137,12 @@ class WaveletAlignment(nn.Module):
             rebuilt = inverse((bands[0], bands[1:])).transpose(1, 2)[:, :length]
             merged = merged.index_copy(0, tokens.flatten(), rebuilt.reshape(-1, x.shape[1]))
         return merged
+
+    def _centred_transform(self, x: Tensor) -> nn.Module:
+        """The decomposition (b, C, n) -> low, [high_1 .. high_J] with the device and dtype of x."""
+        from pytorch_wavelets import DWT1DForward  # noqa: PLC0415 - see above
+
+        return DWT1DForward(J=self.levels, wave=self.name, mode="zero").to(x.device, x.dtype)
 
 
 def _rows_by_length(offsets: Int64[Tensor, " B1"]) -> Iterator[Int64[Tensor, "b n"]]:

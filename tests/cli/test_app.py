@@ -14,6 +14,8 @@ from cli_runner import SMALL, call, one_error_line
 from athwe_cli.app import app
 
 FOLDERS = {"--data", "--prepared", "--runs"}
+EXPERIMENT = {"--dataset", "--preset", "--seeds", "--epochs", "--metric", "--split", "--jobs", "--set", "--config"}
+EXPERIMENT |= {"--batching", "--device", "--precision", "--version", "--name", "--dry-run", "--json", *FOLDERS}
 COMMANDS = {
     "prepare": {
         "--dataset",
@@ -26,7 +28,12 @@ COMMANDS = {
         "--seed",
         "--json",
     }
-    | {"--max-categories", "--text-width", "--users", "--items", *FOLDERS},
+    | {"--max-categories", "--text-width", "--users", "--items", *FOLDERS}
+    | {"--text-encoder", "--text-pooling", "--text-max-tokens", "--image-encoder", "--images", "--image-column"}
+    | {"--download-images", "--allow-private-hosts", "--clusters", "--refresh", "--device"}
+    | {"--source", "--raw", "--item-file", "--user-column", "--item-column", "--time-column", "--time-unit"}
+    | {"--max-bad-lines", "--export", "--to", "--overwrite"},
+    "audit": {"--dataset", "--version", "--seed", "--shuffles", "--to", "--prepared", "--runs", "--json"},
     "train": {"--dataset", "--preset", "--batching", "--modalities", "--epochs", "--batch-targets", "--lr", "--seed"}
     | {
         "--device",
@@ -35,6 +42,7 @@ COMMANDS = {
         "--config",
         "--name",
         "--resume",
+        "--checkpoint-minutes",
         "--version",
         "--dry-run",
         "--json",
@@ -42,8 +50,16 @@ COMMANDS = {
     },
     "evaluate": {"--run", "--dataset", "--split", "--exclude-seen", "--no-exclude-seen", "--k", "--json"}
     | {"--prepared", "--runs"},
+    "ablate": {"--remove", "--all", *EXPERIMENT},
+    "sweep": {"--vary", *EXPERIMENT},
     "bench": {"--dataset", "--users", "--items", "--mean-length", "--feature-width", "--preset", "--batching", "--set"}
     | {"--precision", "--device", "--steps", "--prepared", "--json"},
+    "case-study": {"--user", "--random", "--pick", "--history", "--run", "--against", "--dataset", "--split", "--k"}
+    | {"--seed", "--images", "--html", "--no-html", "--json", *FOLDERS},
+    "compare": {"run", "--dataset", "--split", "--metric", "--groups", "--no-groups", "--force", "--runs", "--json"},
+    "report": {"--dataset", "--run", "--to", "--prepared", "--runs", "--json"},
+    "tune": {"--dataset", "--preset", "--space", "--trials", "--epochs", "--seed", "--name", "--set", "--config"}
+    | {"--dry-run", "--json", *FOLDERS},
 }
 
 
@@ -183,6 +199,7 @@ class TestTrain:
                 2,
                 "must be prefix with model.wavelet.form: centred",
             ),
+            (["--checkpoint-minutes", "0", "--name", "unsaved"], 2, "must be positive"),
             (["--device", "tpu"], 2, "must be auto, cpu, cuda, cuda:N or mps, got 'tpu'"),
             (["--version", "0123456789ab"], 3, "0123456789ab"),
             (["--name", "../up"], 2, "must be a plain name"),
@@ -282,7 +299,7 @@ class TestForeignFiles:
     def test_unreadable_weights(self, world: Path, copied: Callable[[], Path]) -> None:
         run = copied()
         (run / "checkpoints" / "best" / "weights.safetensors").write_bytes(b"no safetensors")
-        assert "must be a readable safetensors file" in self.evaluate(world, run)
+        assert "weights.safetensors is damaged" in self.evaluate(world, run)
 
     def test_weights_of_another_network(self, world: Path, copied: Callable[[], Path]) -> None:
         run = copied()

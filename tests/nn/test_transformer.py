@@ -39,8 +39,11 @@ def bins(layout: list[list[int]], num_slots: int) -> tuple[AttentionGrid, list[i
     return AttentionGrid(grid, torch.tensor(slots), torch.tensor(rows)), lengths
 
 
-def plain_layer(layer: TransformerLayer, m: int, x: Tensor, num_heads: int) -> Tensor:
-    """One encoder layer of one modality on one row (n, D): separate q, k, v, a loop over heads, textbook post-norm."""
+def plain_layer(layer: TransformerLayer, m: int, x: Tensor, num_heads: int, weights: Tensor | None = None) -> Tensor:
+    """One encoder layer of one modality on one row (n, D): separate q, k, v, a loop over heads, textbook post-norm.
+
+    `weights` (heads, n, n) take the place of the softmax where given.
+    """
 
     def norm(x: Tensor, weights: StackedLayerNorm) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
@@ -55,7 +58,7 @@ def plain_layer(layer: TransformerLayer, m: int, x: Tensor, num_heads: int) -> T
     for h in range(num_heads):
         part = slice(h * width, (h + 1) * width)
         scores = (query[:, part] @ key[:, part].T / width**0.5).masked_fill(future, -torch.inf)
-        heads.append(scores.softmax(-1) @ value[:, part])
+        heads.append((scores.softmax(-1) if weights is None else weights[h]) @ value[:, part])
     x = norm(x + torch.cat(heads, 1) @ layer.out_weight[m] + layer.out_bias[m], layer.attention_norm)
     inner = x @ layer.inner_weight[m] + layer.inner_bias[m]
     inner = 0.5 * inner * (1 + torch.erf(inner / 2**0.5))
@@ -143,6 +146,40 @@ def test_the_grid_lets_a_slot_see_itself_and_earlier_slots_of_its_row_only() -> 
         ]
     ).bool()
     assert torch.equal(grid.allowed, expected)
+
+
+@pytest.mark.parametrize(("layout", "num_slots"), [([[1]], 1), ([[5]], 5), ([[5]], 64)])
+@pytest.mark.parametrize("num_heads", [1, 4])
+@pytest.mark.parametrize("chosen", [slice(0, M), slice(1, 3)])
+def test_attention_of_one_row_sums_to_1_over_earlier_tokens_and_gives_the_layers_output(
+    layout: list[list[int]], num_slots: int, num_heads: int, chosen: slice
+) -> None:
+    stack = transformer(num_heads)
+    grid, (length,) = bins(layout, num_slots)
+    x = torch.randn(M, length, D)[chosen]
+    found = stack.attention(x, grid, chosen)
+    assert len(found) == len(stack.layers)
+    for layer, weights in zip(stack.layers, found, strict=True):
+        assert weights.shape == (len(x), num_heads, length, length)
+        torch.testing.assert_close(weights.sum(-1), torch.ones(len(x), num_heads, length))
+        assert torch.equal(weights.triu(1), torch.zeros_like(weights))
+        ours = layer(x, grid, chosen)
+        for index, m in enumerate(range(M)[chosen]):
+            theirs = plain_layer(layer, m, x[index], num_heads, weights[index])
+            torch.testing.assert_close(ours[index], theirs, atol=2e-5, rtol=1e-5)
+        x = ours
+
+
+def test_attention_of_rows_in_one_bin_stays_within_each_row() -> None:
+    stack = transformer()
+    grid, _ = bins([[3, 2]], 8)
+    x = torch.randn(M, 5, D)
+    alone, _ = bins([[2]], 2)
+    for together, single in zip(
+        stack.attention(x, grid, slice(0, M)), stack.attention(x[:, 3:], alone, slice(0, M)), strict=True
+    ):
+        assert not together[:, :, 3:, :3].any()
+        torch.testing.assert_close(together[:, :, 3:, 3:], single)
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -166,6 +166,26 @@ def test_centred_alignment_is_pytorch_wavelets_on_each_row_at_its_true_length(
     torch.testing.assert_close(layer(tokens, positions, offsets), torch.cat(expected), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("form", ["causal", "centred"])
+@pytest.mark.parametrize("length", [1, 2, 7, 16])
+def test_the_bands_of_a_row_are_those_that_are_aligned(form: str, length: int) -> None:
+    layer = alignment(form)
+    x, positions, offsets = stream([length], width=12)
+    tokens = x.view(-1, 3, 4)
+    bands = layer.decompose(tokens)
+    assert len(bands) == 3
+    aligned = [band.flatten(1) for band in align_loop(layer, bands)]
+    if form == "causal":
+        merged = sum(aligned)
+    else:
+        from pytorch_wavelets import DWT1DInverse
+
+        inverse = DWT1DInverse(wave="db2", mode="zero")
+        merged = inverse((aligned[0].T[None], [band.T[None] for band in aligned[1:]]))[0].T[:length]
+    expected = tokens + layer.weight[:, None] * (merged.reshape(-1, 3, 4) - tokens)
+    torch.testing.assert_close(layer(tokens, positions, offsets), expected, atol=1e-5, rtol=1e-5)
+
+
 def test_the_centred_form_looks_ahead_but_not_into_other_rows() -> None:
     layer = alignment("centred")
     x, positions, offsets = stream([6, 6], width=12)

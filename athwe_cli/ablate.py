@@ -1,0 +1,75 @@
+"""`athwe ablate`: what each part of a model is worth."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from athwe_cli import experiments as exp
+from athwe_cli import options as opt
+from athwe_cli.errors import one_line_errors
+from athwe_cli.render import Output
+from athwe_cli.settings import configure, open_or_prepare
+
+
+@one_line_errors
+def ablate(
+    remove: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--remove",
+            help="IMoE, TMoE, DWT, CP, IDCL, PCL, Cluster, Diversity, Text or Image; A+B removes both. Repeatable.",
+            metavar="NAME",
+        ),
+    ] = None,
+    remove_all: Annotated[bool, typer.Option("--all", help="Each part that the preset has, alone.")] = False,
+    dataset: opt.Dataset = None,
+    preset: opt.Preset = "athwe",
+    seeds: exp.Seeds = 3,
+    epochs: exp.Epochs = None,
+    metric: exp.Metric = "ndcg@10",
+    split: exp.Split = "test",
+    jobs: exp.Jobs = None,
+    overrides: opt.Set = None,
+    config: opt.ConfigFile = None,
+    batching: opt.Batching = None,
+    device: opt.Device = None,
+    precision: opt.Precision = None,
+    version: exp.Version = None,
+    name: exp.Name = None,
+    dry_run: exp.DryRun = False,
+    data: opt.DataDir = opt.DATA_DIR,
+    prepared: opt.PreparedDir = opt.PREPARED_DIR,
+    runs: opt.RunsDir = opt.RUNS_DIR,
+    as_json: opt.Json = False,
+) -> None:
+    """Train the full model and a variant without each part, and say what each part is worth.
+
+    Finished runs of the same configuration and data are reused; after Ctrl-C the same command goes on. The result, with
+    its figure and tables, goes to RUNS/DATASET/experiments.
+
+    Example: athwe ablate --dataset demo --remove PCL --remove TMoE+CP --seeds 2
+
+    Example: athwe ablate --dataset Toys_and_Games --all --jobs 2
+    """
+    from athwe_core.analysis.ablation import ablation
+
+    output = Output(as_json=as_json)
+    exp.refuse_seed(overrides or [])
+    chosen, why = opt.choose_dataset(dataset, runs)
+    output.note(f"data set {chosen} ({why})")
+    found = open_or_prepare(chosen, version, data, prepared, output)
+    flags = {"training.batching": batching, "training.device": device, "training.precision": precision}
+    experiment = ablation(
+        configure(preset, chosen, config, flags, overrides or [], found, output),
+        found,
+        preset=preset,
+        remove=remove or [],
+        remove_all=remove_all,
+        seeds=range(seeds),
+        metric=metric,
+        split=split,
+        quick_epochs=epochs,
+    )
+    exp.run_and_show(experiment, found, runs=runs, jobs=jobs, name=name, dry_run=dry_run, output=output)

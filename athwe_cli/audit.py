@@ -1,0 +1,51 @@
+"""`athwe audit`: what a data set can and cannot show, before anything is trained on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from athwe_cli import options as opt
+from athwe_cli.errors import one_line_errors
+from athwe_cli.render import Output, findings_table, metrics_table, statistics_table
+
+
+@one_line_errors
+def audit(
+    dataset: opt.Dataset = None,
+    version: Annotated[str | None, typer.Option(help="Prepared version. Default: the current one.")] = None,
+    seed: Annotated[int, typer.Option(help="Of random tie orders, shuffles and pairs.")] = 0,
+    shuffles: Annotated[int, typer.Option(help="Random orders the shuffle test averages over.")] = 3,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="HTML page. Default: audit.html in the data set's folder of runs.")
+    ] = None,
+    prepared: opt.PreparedDir = opt.PREPARED_DIR,
+    runs: opt.RunsDir = opt.RUNS_DIR,
+    as_json: opt.Json = False,
+) -> None:
+    """Measure ties, leakage, cold items, popularity, the need for order, and the features, and grade each.
+
+    Prints the findings (ok, look, problem) with one line of advice each and writes a self-contained HTML page with figures.
+
+    Example: athwe audit --dataset Toys_and_Games
+    """
+    from athwe_core.analysis.audit import audit as run_audit
+    from athwe_core.analysis.audit_page import audit_page
+    from athwe_core.data.prepared import open_prepared
+    from athwe_core.durable import replace_text
+
+    output = Output(as_json=as_json)
+    name, why = opt.choose_dataset(dataset, runs)
+    output.note(f"data set {name} ({why})")
+    data = open_prepared(name, prepared_dir=prepared, version=version)
+    facts = run_audit(data, seed=seed, shuffles=shuffles, progress=lambda what: output.note(f"measuring {what}"))
+    page = to or runs / name / "audit.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(page, audit_page(facts, data.timestamps))
+    output.table(statistics_table(data.statistics, title=name))
+    output.table(metrics_table(facts["baselines"], title=f"Baselines, test, {data.rules}"))
+    output.table(findings_table(facts["findings"]))
+    output.note(f"page {page}")
+    output.json(facts | {"page": str(page)})

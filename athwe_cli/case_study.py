@@ -1,0 +1,146 @@
+"""`athwe case-study`: one user's history, what each run recommends, and why."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from athwe_cli import options as opt
+from athwe_cli.errors import one_line_errors
+from athwe_cli.render import Output
+
+if TYPE_CHECKING:
+    from athwe_core.analysis.case_choice import Case
+    from athwe_core.data.images import ImageSource
+    from athwe_core.data.prepared import PreparedDataset
+    from athwe_core.training.run_folder import RunFolder
+
+
+@one_line_errors
+def case_study(
+    user: Annotated[str | None, typer.Option(help="A user's own id.", show_default=False)] = None,
+    random: Annotated[int | None, typer.Option(help="That many users at random.", metavar="N")] = None,
+    pick: Annotated[
+        str | None,
+        typer.Option(help="improved or failed (in NDCG@10 over the first --against), or typical (the median rank)."),
+    ] = None,
+    history: Annotated[
+        Path | None,
+        typer.Option(help="A new user: CSV with a header and columns item_id and timestamp.", metavar="FILE"),
+    ] = None,
+    run: opt.Run = "last",
+    against: Annotated[
+        list[str] | None, typer.Option(help="Another run on the same data to show beside. Repeatable.", metavar="RUN")
+    ] = None,
+    dataset: opt.Dataset = None,
+    split: Annotated[str, typer.Option(help="validation or test: which held-out item is the true next one.")] = "test",
+    k: Annotated[int, typer.Option("--k", help="How many items each run recommends.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of --random.")] = 0,
+    images: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder or zip of pictures named by item id. Default: images/ or images*.zip in the data set's folder.",
+            show_default=False,
+        ),
+    ] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="The page. Default: one for each user in RUNS/DATASET/case-studies.", show_default=False),
+    ] = None,
+    no_html: Annotated[bool, typer.Option("--no-html", help="Write no page.")] = False,
+    data: opt.DataDir = opt.DATA_DIR,
+    prepared: opt.PreparedDir = opt.PREPARED_DIR,
+    runs: opt.RunsDir = opt.RUNS_DIR,
+    as_json: opt.Json = False,
+) -> None:
+    """Look closely at a user: the history, the true next item and its rank, each run's recommendations, and why.
+
+    The why: score by modality, what leaving an item out or another last gap would change, gates, attention, wavelet energy.
+    Also written as an HTML page that needs nothing beside it.
+
+    Example: athwe case-study --user 123
+
+    Example: athwe case-study --pick improved --run athwe/full --against hm4sr/full
+    """
+    from athwe_cli.case_text import CaseText
+    from athwe_core.analysis.case_choice import case_of_user, pick_user, random_users
+    from athwe_core.analysis.case_run import open_runs
+    from athwe_core.analysis.case_study import case_study as study
+    from athwe_core.analysis.new_user import read_history
+    from athwe_core.errors import ConfigError
+
+    output = Output(as_json=as_json)
+    ways = {"--user": user, "--random": random, "--pick": pick, "--history": history}
+    given = [name for name, value in ways.items() if value is not None]
+    if len(given) != 1:
+        rule = f"needs exactly one of {', '.join(ways)}"
+        raise ConfigError("case-study", rule, " and ".join(given) or "none", "Try --random 1")
+    if split not in ("validation", "test"):
+        raise ConfigError("--split", "must be validation or test", split)
+    if html is not None and no_html:
+        raise ConfigError("--html", "must not be given with --no-html", str(html))
+    found = _find(run, against or [], dataset, runs, output)
+    picked = pick_user(pick, found[0], found[1] if len(found) > 1 else None, split=split) if pick is not None else None
+    opened = open_runs(found, prepared)
+    known = opened.prepared
+    output.note(f"run {', '.join(each.name for each in opened.runs)}, prepared version {known.version}")
+    cases: list[Case]
+    if picked is not None:
+        cases = [case_of_user(known, picked[0], split=split, picked=picked[1])]
+    elif history is not None:
+        cases = [read_history(history, known, split=split)]
+    else:
+        users = [user] if user is not None else random_users(known, random or 0, split=split, seed=seed)
+        cases = [case_of_user(known, each, split=split) for each in users]
+    results = [study(opened, case, k=k) for case in cases]
+    view = CaseText(output.out)
+    for result in results:
+        view.show(result)
+    if not no_html:
+        stem = None if history is None else f"new-user-{history.stem}"
+        folder = runs / known.name / "case-studies"
+        pages = {html: results} if html is not None else {folder / page_name(stem, case): [case] for case in results}
+        _write_pages(pages, _pictures(images, data, known), output)
+    output.json(results[0] if len(results) == 1 else {"cases": results})
+
+
+def _find(run: str, against: list[str], dataset: str | None, runs: Path, output: Output) -> list[RunFolder]:
+    from athwe_core.training.run_folder import find_run
+
+    name = dataset
+    if run == "last":
+        name, why = opt.choose_dataset(dataset, runs)
+        output.note(f"data set {name} ({why})")
+    return [find_run(runs, text, dataset=name) for text in (run, *against)]
+
+
+def page_name(stem: str | None, case: dict[str, Any]) -> str:
+    """File name of a case's page: of the user's id what is safe in a name; where that is not all of it, with a hash."""
+    raw = stem if stem is not None else str(case["user"])
+    safe = re.sub(r"[^A-Za-z0-9._-]", "_", raw)[:100].lstrip(".")
+    if safe != raw:
+        safe += "-" + hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{safe}.html"
+
+
+def _pictures(given: Path | None, data: Path, known: PreparedDataset) -> ImageSource | None:
+    from athwe_core.data.images import ImageSource, find_images
+
+    return ImageSource.open(given) if given is not None else find_images(data, known.name)
+
+
+def _write_pages(pages: dict[Path, list[dict[str, Any]]], pictures: ImageSource | None, output: Output) -> None:
+    from athwe_core.analysis.pages import case_study_page
+    from athwe_core.durable import replace_text
+
+    for path, cases in pages.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, case_study_page(cases, pictures))
+        output.note(f"page {path}")
+    if pictures is not None and pictures.broken:
+        shown = ", ".join(map(repr, pictures.broken[:3])) + (", ..." if len(pictures.broken) > 3 else "")
+        output.note(f"pictures in {pictures.path} that could not be read: {len(pictures.broken)} ({shown})")

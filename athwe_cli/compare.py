@@ -1,0 +1,185 @@
+"""`athwe compare`: finished runs side by side."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from athwe_cli import options as opt
+from athwe_cli.errors import one_line_errors
+from athwe_cli.render import Output
+
+if TYPE_CHECKING:
+    from athwe_core.training.run_folder import RunFolder
+
+LABELS_A_TABLE = 3
+"""Rows of the comparison that stand beside each other in 80 columns."""
+
+
+@one_line_errors
+def compare(
+    run: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]...",
+            help="A path, dataset/preset/name, a unique name, last, or a pattern such as 'demo/*/*', which takes finished "
+            "runs. Default: last.",
+            show_default=False,
+        ),
+    ] = None,
+    dataset: opt.Dataset = None,
+    split: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    metric: Annotated[str, typer.Option(help="What change, tests and groups are about: ndcg@k, mrr@k or hit@k.")] = (
+        "ndcg@10"
+    ),
+    groups: Annotated[bool, typer.Option("--groups/--no-groups", help="Show the metric by group of users.")] = True,
+    force: Annotated[
+        bool, typer.Option("--force", help="Show runs of other data, split, tie order or seen-item rule too, marked.")
+    ] = False,
+    runs: opt.RunsDir = opt.RUNS_DIR,
+    as_json: opt.Json = False,
+) -> None:
+    """Set finished runs side by side: metrics, change, paired tests, speed and size, groups of users.
+
+    Runs that differ only in the seed form one row, mean ± standard deviation; change and p-values (paired over users, Holm's
+    correction) are against the first row. One run alone is shown by itself.
+
+    Example: athwe compare 'Toys_and_Games/hm4sr/*' 'Toys_and_Games/athwe/*' --metric ndcg@10
+    """
+    from athwe_core.analysis.comparison import compare_runs
+
+    output = Output(as_json=as_json)
+    result = compare_runs(_find(run or ["last"], runs, dataset, output), split=split, metric=metric, force=force)
+    for row in result["rows"]:
+        output.note(f"{row['label']}: {', '.join(row['runs'])}")
+    title = f"{result['dataset']}, {split}, {result['users']:,} users"
+    if result["comparable"]:
+        seen = f"seen items {'out' if result['exclude_seen'] else 'in'}"
+        title = f"{title}, {seen}, {result['split_rule']} split, ties in {result['tie_order']} order"
+    else:
+        title = f"NOT COMPARABLE: {title} in the first run"
+        output.table(_differences_table(result["differences"]))
+    if len(result["rows"]) > 1:
+        output.table(_change_table(result, title=title))
+    for k in _cut_offs(result):
+        output.table(_metrics_table(result["rows"], k, title=title))
+    output.table(_cost_table(result["rows"]))
+    if groups:
+        labels = [row["label"] for row in result["rows"]]
+        for first in range(0, len(labels), LABELS_A_TABLE):
+            output.table(_groups_table(result, labels[first : first + LABELS_A_TABLE]))
+    output.json(result)
+
+
+def _find(texts: list[str], runs_dir: Path, dataset: str | None, output: Output) -> list[RunFolder]:
+    from athwe_core.errors import ConfigError
+    from athwe_core.training.run_folder import FINISHED, find_run, list_runs
+
+    found: list[RunFolder] = []
+    for text in texts:
+        if text == "last":
+            dataset, why = opt.choose_dataset(dataset, runs_dir)
+            output.note(f"data set {dataset} ({why})")
+        if not set(text) & set("*?[") or Path(text).exists():
+            found.append(find_run(runs_dir, text, dataset=dataset))
+            continue
+        matches = [one for one in list_runs(runs_dir, dataset=dataset) if fnmatchcase(one.name, text)]
+        finished = [one for one in matches if one.manifest().get("status") == FINISHED]
+        if not finished:
+            rule = f"must match a finished run in {runs_dir} as dataset/preset/name"
+            raise ConfigError("RUN", rule, text, f"{len(matches)} match that are not finished" if matches else "")
+        if len(finished) < len(matches):
+            output.note(f"{text}: {len(matches) - len(finished)} runs that are not finished are left out")
+        found += finished
+    return found
+
+
+def _cut_offs(result: dict[str, Any]) -> list[int]:
+    """Up to 10, as in the paper's table, and that of the chosen metric."""
+    chosen = int(result["metric"].split("@")[1])
+    there = {int(name.split("@")[1]) for name in result["rows"][0]["metrics"]}
+    return sorted(k for k in there if k <= 10 or k == chosen)
+
+
+def _name(metric: str) -> str:
+    return metric.upper() if not metric.startswith("hit") else metric.capitalize()
+
+
+def _plus_minus(value: dict[str, Any]) -> str:
+    return f"{value['mean']:.4f}" + ("" if value["sd"] is None else f" ± {value['sd']:.4f}")
+
+
+def _p(value: float | None) -> str:
+    if value is None:
+        return "not tested"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _change_table(result: dict[str, Any], *, title: str) -> Table:
+    rows, metric = result["rows"], result["metric"]
+    table = Table(title=escape(f"{title}: against {rows[0]['label']}"), title_justify="left")
+    table.add_column("", overflow="fold")
+    for name in (_name(metric), "change", "p", "p (Holm)"):
+        table.add_column(name, justify="right")
+    for i, row in enumerate(rows):
+        change = "" if row["change_percent"] is None else f"{row['change_percent']:+.1f} %"
+        tests = ("", "") if i == 0 else (_p(row["p_value"]), _p(row["p_holm"]))
+        table.add_row(escape(row["label"]), _plus_minus(row["metrics"][metric]), change, *tests)
+    return table
+
+
+def _metrics_table(rows: list[dict[str, Any]], k: int, *, title: str) -> Table:
+    """NDCG, MRR and Hit at k: three columns of mean ± standard deviation."""
+    columns = [f"{metric}@{k}" for metric in ("ndcg", "mrr", "hit")]
+    best = {column: max(row["metrics"][column]["mean"] for row in rows) for column in columns}
+    table = Table(title=escape(title), title_justify="left")
+    table.add_column("", overflow="fold")
+    for column in columns:
+        table.add_column(_name(column), justify="right")
+    for row in rows:
+        found = [row["metrics"][column] for column in columns]
+        marked = [
+            f"[bold]{_plus_minus(value)}[/]" if value["mean"] == best[column] else _plus_minus(value)
+            for column, value in zip(columns, found, strict=True)
+        ]
+        table.add_row(escape(row["label"]), *marked)
+    return table
+
+
+def _cost_table(rows: list[dict[str, Any]]) -> Table:
+    table = Table(title="cost", title_justify="left")
+    table.add_column("", overflow="fold")
+    for name in ("seeds", "epochs", "s per epoch", "device", "parameters"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        size = "unknown" if row["parameters"] is None else f"{row['parameters']:,}"
+        lists = [", ".join(map(str, row[name])) for name in ("seeds", "epochs")]
+        table.add_row(escape(row["label"]), *lists, f"{row['seconds_per_epoch']:.1f}", ", ".join(row["devices"]), size)
+    return table
+
+
+def _groups_table(result: dict[str, Any], labels: list[str]) -> Table:
+    table = Table(title=f"{_name(result['metric'])} by group", title_justify="left")
+    for name in ("group", "", "users", *labels):
+        table.add_column(escape(name), justify="left" if name in ("group", "") else "right", overflow="fold")
+    for grouping, entries in result["groups"].items():
+        for i, (group, values) in enumerate(entries.items()):
+            name = grouping.replace("_", " ") if i == 0 else ""
+            numbers = [f"{values[label]:.4f}" if label in values else "" for label in labels]
+            table.add_row(name, group, f"{values['users']:,}", *numbers)
+    return table
+
+
+def _differences_table(differences: list[dict[str, Any]]) -> Table:
+    table = Table(title="what differs", title_justify="left")
+    for name in ("", "run", "value"):
+        table.add_column(name, overflow="fold")
+    for difference in differences:
+        for i, (run, value) in enumerate(difference["values"].items()):
+            table.add_row(difference["what"].replace("_", " ") if i == 0 else "", escape(run), escape(str(value)))
+    return table

@@ -1,0 +1,284 @@
+"""What `ablate` and `sweep` share: their options, the plan before, progress meanwhile, the table after."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from athwe_cli.render import Output
+from athwe_cli.signals import noted_signals
+
+if TYPE_CHECKING:
+    from athwe_core.analysis.experiment import Experiment, Plan, PlannedRun
+    from athwe_core.data.prepared import PreparedDataset
+
+Seeds = Annotated[int, typer.Option("--seeds", help="Number of seeds: N means 0..N-1.")]
+Epochs = Annotated[
+    int | None, typer.Option("--epochs", help="A quick look: at most so many epochs; every output says so.")
+]
+Metric = Annotated[str, typer.Option("--metric", help="What change and test are about: ndcg, mrr or hit @k.")]
+Split = Annotated[str, typer.Option("--split", help="validation or test, likewise.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs",
+        help="Runs at once, each in a process of its own. Default: one per CUDA device, else 1.",
+        show_default=False,
+    ),
+]
+Version = Annotated[str | None, typer.Option("--version", help="Prepared version. Default: the current one.")]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the result. Default: the time.", show_default=False)]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the runs to come and the time they take, and stop.")]
+
+
+WIDE_LABEL = 16
+"""Characters that a label may have beside three metrics in 80 columns."""
+
+
+def refuse_seed(overrides: list[str]) -> None:
+    """`--set training.seed` says nothing here."""
+    from athwe_core.errors import ConfigError
+
+    for text in overrides:
+        if text.partition("=")[0].strip() == "training.seed":
+            raise ConfigError("--set training.seed", "is what --seeds is for", remedy="Leave it out")
+
+
+def run_and_show(
+    experiment: Experiment,
+    found: PreparedDataset,
+    *,
+    runs: Path,
+    jobs: int | None,
+    name: str | None,
+    dry_run: bool,
+    output: Output,
+) -> None:
+    """Plan, say so, train what is missing, write and show the result.
+
+    Raises: typer.Exit with 130 or 143 when interrupted.
+    """
+    from athwe_core.analysis.experiment import plan_experiment
+    from athwe_core.analysis.experiment_estimate import estimate
+    from athwe_core.analysis.experiment_result import aggregate, require_free_name, write_result
+    from athwe_core.analysis.experiment_runs import default_jobs, run_all
+    from athwe_core.config_sections import require
+
+    require_free_name(runs, found.name, experiment.kind, name)
+    plan = plan_experiment(experiment, found, runs_dir=runs)
+    jobs = default_jobs(plan) if jobs is None else jobs
+    require(jobs >= 1, "--jobs", "must be at least 1", jobs)
+    expected = estimate(plan, jobs=jobs)
+    lines = [*_plan_lines(plan), f"estimated {duration(expected.seconds)} ({expected.basis})"]
+    for line in lines:
+        (output.out if dry_run else output.err).print(line, markup=False, highlight=False, soft_wrap=True)
+    if dry_run:
+        output.json(plan.facts() | {"estimate": {"seconds": expected.seconds, "basis": expected.basis, "jobs": jobs}})
+        return
+    command = shlex.join(["athwe", *sys.argv[1:]])
+    display = ExperimentDisplay(output, total=len(plan.to_train()))
+    with noted_signals() as received:
+        try:
+            folders = run_all(plan, jobs=jobs, command=command, listener=display, should_stop=lambda: bool(received))
+        finally:
+            display.close()
+    if folders is None:
+        output.note(f"stopped and saved. The same command goes on: {command}")
+        raise typer.Exit(128 + received[0])
+    result = write_result(aggregate(plan, folders, command=command), runs_dir=runs, name=name)
+    output.table(result_table(result, rules=found.rules))
+    output.note(f"result folder {result['folder']}")
+    output.json(result)
+
+
+def _plan_lines(plan: Plan) -> list[str]:
+    experiment = plan.experiment
+    lines = list(experiment.notes)
+    if experiment.quick_epochs is not None:
+        lines.append(quick_look(experiment.quick_epochs))
+    lines.append(f"{len(plan.runs)} runs: {_actions(plan.runs)}")
+    for variant in experiment.variants:
+        changes = f" ({' '.join(variant.changes)})" if variant.changes else ""
+        lines.append(f"  {variant.label}{changes}: {_actions(plan.of_variant(variant))}")
+    return lines
+
+
+def _actions(runs: Any) -> str:
+    counts = Counter(run.action for run in runs)
+    return ", ".join(f"{counts[action]} {action}" for action in ("new", "resumed", "reused") if counts[action])
+
+
+def quick_look(epochs: int) -> str:
+    """The mark of an experiment with `--epochs`."""
+    return f"quick look: at most {epochs} epoch{'s' * (epochs > 1)}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class ExperimentDisplay:
+    """The experiment's listener: a live bar per run under way in a terminal, a line per epoch (and minute) everywhere."""
+
+    def __init__(self, output: Output, *, total: int) -> None:
+        self.output, self.total, self.done = output, total, 0
+        self._began = time.monotonic()
+        self._bars: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._best: dict[str, str] = {}
+        self._epochs: dict[str, tuple[str, int]] = {}
+        self._last_line: dict[str, float] = {}
+
+    def run_reused(self, run: PlannedRun) -> None:
+        """The plan has said so."""
+
+    def run_begins(self, run: PlannedRun) -> None:
+        """Say so."""
+        how = f"goes on as {run.existing.name}" if run.existing is not None else "begins"
+        self.output.note(f"{_name(run)} {how}")
+
+    def epoch_begins(
+        self, run: PlannedRun, epoch: int, *, epochs: int, steps: int, done: int, best: float | None
+    ) -> None:
+        """Put up the bar."""
+        self._best[run.identity] = f"best {best:.4f}" if best is not None else ""
+        header = f"epoch {epoch}/{epochs}"
+        self._epochs[run.identity] = header, steps
+        self._last_line[run.identity] = time.monotonic()
+        if self.output.err.is_terminal:
+            self._remove(run)
+            self._tasks[run.identity] = self._live().add_task(
+                escape(f"{_name(run)} {header}"), total=steps, completed=done, best=self._best[run.identity]
+            )
+
+    def step_ends(self, run: PlannedRun, step: int, means: dict[str, float]) -> None:
+        """Move the bar, or print a line a minute."""
+        now = time.monotonic()
+        if self._bars is not None:
+            self._bars.update(self._tasks[run.identity], completed=step)
+        elif now - self._last_line[run.identity] > 60:
+            self._last_line[run.identity] = now
+            header, steps = self._epochs[run.identity]
+            self.output.note(f"{_name(run)} {header}: step {step}/{steps}")
+
+    def epoch_ends(self, run: PlannedRun, record: dict[str, Any], *, is_best: bool) -> None:
+        """Print the epoch's line."""
+        value = record["validation"]["ndcg@20"]
+        mark = "best so far" if is_best else self._best[run.identity]
+        self.output.note(
+            f"{_name(run)} epoch {record['epoch']:3}  {record['seconds']:5.1f} s  validation NDCG@20 {value:.4f} ({mark})"
+        )
+
+    def note(self, run: PlannedRun, text: str) -> None:
+        """Print it."""
+        self.output.note(f"{_name(run)} {text}")
+
+    def run_ends(self, run: PlannedRun, outcome: str) -> None:
+        """Say so, and how much is left."""
+        self._remove(run)
+        text = f"{_name(run)} {outcome}"
+        if outcome == "finished":
+            self.done += 1
+            gone = time.monotonic() - self._began
+            left = gone / self.done * (self.total - self.done)
+            text += f": {self.done} of {self.total} runs in {duration(gone)}"
+            text += f", about {duration(left)} left" if self.done < self.total else ""
+        self.output.note(text)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        if self._bars is not None:
+            self._bars.stop()
+            self._bars = None
+
+    def _live(self) -> Progress:
+        if self._bars is None:
+            self._bars = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=16),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("[bold]{task.fields[best]}[/]"),
+                console=self.output.err,
+                transient=True,
+            )
+            self._bars.start()
+        return self._bars
+
+    def _remove(self, run: PlannedRun) -> None:
+        task = self._tasks.pop(run.identity, None)
+        if task is not None:
+            self._live().remove_task(task)
+
+
+def _name(run: PlannedRun) -> str:
+    return f"[{run.label}, seed {run.seed}]"
+
+
+def result_table(result: dict[str, Any], *, rules: str) -> Table:
+    """One row per variant: three metrics, change and p-value of the one the experiment is about; 80 columns wide."""
+    split, metric, seeds = result["split"], result["metric"], len(result["seeds"])
+    shown = _shown_metrics(result)
+    of = f"sweep of {', '.join(result['varied'])}\n" if result["varied"] else "ablation of "
+    where = f"{result['preset']} on {result['dataset']}, {split}, {seeds} seed{'s' * (seeds > 1)}"
+    quick = "" if result["quick_epochs"] is None else f"\n{quick_look(result['quick_epochs'])}"
+    compared = any(variant["p_holm"] is not None for variant in result["variants"])
+    base = next((v["label"] for v in result["variants"] if v["p_holm"] is None), "") if compared else ""
+    caption = f"{metric_title(metric)} against {base}: change in %, p\nof a paired test over users after Holm"
+    table = Table(
+        title=escape(f"{of}{where}\n{rules}{quick}"),
+        title_justify="left",
+        caption=escape(caption) if compared else None,
+        caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    table.add_column("", overflow="fold")
+    for name in shown:
+        table.add_column(metric_title(name), justify="right", no_wrap=True)
+    table.add_column("%", justify="right", no_wrap=True)
+    table.add_column("p", justify="right", no_wrap=True)
+    for variant in result["variants"]:
+        found = variant["metrics"][split]
+        cells = [_mean_and_sd(found[name]) for name in shown]
+        change, p = variant["change_percent"], variant["p_holm"]
+        cells += [
+            "" if change is None else f"{change:+.1f}",
+            "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
+        ]
+        table.add_row(escape(variant["label"]), *cells)
+    return table
+
+
+def _shown_metrics(result: dict[str, Any]) -> list[str]:
+    """Columns of the paper's tables where they were measured, and always the one the experiment is about.
+
+    Three, or two where the labels need the room.
+    """
+    there = result["variants"][0]["metrics"][result["split"]]
+    wanted = [name for name in ("ndcg@5", "ndcg@10", "mrr@10") if name in there]
+    room = 2 if max(len(variant["label"]) for variant in result["variants"]) > WIDE_LABEL else 3
+    return wanted[:room] if result["metric"] in wanted[:room] else [*wanted[: room - 1], result["metric"]]
+
+
+def metric_title(metric: str) -> str:
+    """`ndcg@10` as `NDCG@10`."""
+    return metric.capitalize() if metric.startswith("hit") else metric.upper()
+
+
+def _mean_and_sd(found: dict[str, Any]) -> str:
+    return f"{found['mean']:.4f}" if found["sd"] is None else f"{found['mean']:.4f}±{found['sd']:.4f}"

@@ -1,0 +1,72 @@
+"""`athwe report`: one page with all that is known of a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from athwe_cli import options as opt
+from athwe_cli.errors import one_line_errors
+from athwe_cli.render import Output
+
+if TYPE_CHECKING:
+    from athwe_core.data.prepared import PreparedDataset
+    from athwe_core.training.run_folder import RunFolder
+
+
+@one_line_errors
+def report(
+    dataset: opt.Dataset = None,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run",
+            help="A finished run to show: a path, dataset/preset/name, a unique name, or last. Repeatable. Default: the "
+            "newest of each preset, four at most, with its other seeds.",
+            show_default=False,
+        ),
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="The page. Default: RUNS/DATASET/report.html.", show_default=False)
+    ] = None,
+    prepared: opt.PreparedDir = opt.PREPARED_DIR,
+    runs: opt.RunsDir = opt.RUNS_DIR,
+    as_json: opt.Json = False,
+) -> None:
+    """Write one HTML page: data facts, runs compared, groups, learning curves, experiments, and how to get each again.
+
+    The page needs nothing beside it and no network.
+
+    Example: athwe report --dataset Toys_and_Games
+    """
+    from athwe_core.analysis.pages import report_page
+    from athwe_core.analysis.report import collect_report
+    from athwe_core.durable import replace_text
+    from athwe_core.training.run_folder import find_run
+
+    output = Output(as_json=as_json)
+    name, why = opt.choose_dataset(dataset, runs)
+    output.note(f"data set {name} ({why})")
+    asked = None if run is None else [find_run(runs, text, dataset=name) for text in run]
+    data = _open(name, asked, prepared, runs)
+    found = collect_report(data, runs, runs=asked)
+    page = to or runs / data.name / "report.html"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    replace_text(page, report_page(found))
+    shown = ", ".join(each["run"] for each in found["runs"]) or "no finished run yet"
+    output.note(f"prepared version {data.version}; {shown}; {len(found['experiments'])} experiments")
+    output.note(f"page {page}")
+    del found["figures"]
+    output.json(found | {"page": str(page)})
+
+
+def _open(name: str, asked: list[RunFolder] | None, prepared: Path, runs: Path) -> PreparedDataset:
+    """The version of the first run asked for, else of the newest finished one, else the current one."""
+    from athwe_core.data.prepared import open_prepared
+    from athwe_core.training.run_folder import FINISHED, list_runs
+
+    finished = [each for each in list_runs(runs, dataset=name) if each.manifest().get("status") == FINISHED]
+    chosen = asked[0] if asked else finished[-1] if finished else None
+    return open_prepared(name, prepared_dir=prepared) if chosen is None else chosen.open_data(prepared)

@@ -1,0 +1,156 @@
+"""What a case study found, in sentences: each takes the numbers of `why` for one run and says the main thing they show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+LONGEST_TITLE = 70
+_ISOLATES = dict.fromkeys(range(0x2066, 0x206A))
+_MINUTE, _HOUR, _DAY = 60, 3600, 86_400
+_MONTH = 30.4375 * _DAY
+
+
+def quoted(title: str) -> str:
+    """A title within a sentence: shortened, in quotation marks, its direction of writing kept to itself."""
+    text = " ".join(title.translate(_ISOLATES).split())
+    if len(text) > LONGEST_TITLE:
+        text = text[: LONGEST_TITLE - 1].rstrip() + "…"
+    return f"“\u2068{text}\u2069”"
+
+
+def name_of(item: Mapping[str, Any]) -> str:
+    """The title of an item, its id where it has none, within a sentence."""
+    return quoted(str(item["title"]).strip() or str(item["item_id"]))
+
+
+def item_number(item: Mapping[str, Any]) -> int:
+    """The number that readers know an item of the history by, from 1."""
+    return int(item["position"]) + 1
+
+
+def gap_words(seconds: int | float) -> str:
+    """A time between two items as people say it: `3 days`, `1 year 2 months`, `same time`."""
+    if seconds < _MINUTE:
+        return "same time" if seconds == 0 else _count(seconds, "second")
+    if seconds < _HOUR:
+        return _count(seconds / _MINUTE, "minute")
+    if seconds < _DAY:
+        return _count(seconds / _HOUR, "hour")
+    if seconds < 2 * _MONTH:
+        return _count(seconds / _DAY, "day")
+    if seconds < 365 * _DAY:
+        return _count(seconds / _MONTH, "month")
+    years, months = divmod(round(seconds / _MONTH), 12)
+    return _count(years, "year") + (f" {_count(months, 'month')}" if months else "")
+
+
+def rank_words(rank: float) -> str:
+    """A rank with separated thousands, halves kept."""
+    return f"{rank:,.10g}"
+
+
+def score(why: Mapping[str, Any]) -> str:
+    """Which modality gives most of the subject's score."""
+    parts: dict[str, float] = why["by_modality"]
+    most = max(parts, key=lambda name: parts[name])
+    listed = ", ".join(f"{name} {value:+.2f}".replace("-", "−") for name, value in parts.items())
+    total = f"{why['score']:.2f}".replace("-", "−")
+    if len(parts) == 1:
+        return f"Its score of {total} comes from {most} alone."
+    return f"Its score of {total} is {listed}: {most} gives most."
+
+
+def temporal_gates(gates: Sequence[Sequence[float]], window: Sequence[Mapping[str, Any]]) -> str:
+    """Where the gates moved most, and after which time; `window` has the items of the history that the gates are for."""
+    values = np.asarray(gates, float)
+    leader = int(values[-1].argmax())
+    now = f"At the last item expert {leader + 1} leads with {values[-1, leader]:.2f}."
+    if len(values) == 1:
+        return now
+    moved = np.abs(np.diff(values, axis=0)).sum(1) / 2
+    at = int(moved.argmax())
+    if moved[at] < 0.01:
+        return f"The gates stay as they are over this history. {now}"
+    change = values[at + 1] - values[at]
+    expert = int(np.abs(change).argmax())
+    earlier, later = window[at : at + 2]
+    gap = later["gap_seconds"]
+    after = f", {gap_words(gap)} later" if gap else ""
+    before, then = values[at, expert], values[at + 1, expert]
+    return (
+        f"The largest step is from item {item_number(earlier)} to item {item_number(later)}{after}: "
+        f"expert {expert + 1} goes from {before:.2f} to {then:.2f}. {now}"
+    )
+
+
+def interactive_gates(gates: Mapping[str, Sequence[Sequence[float]]]) -> str:
+    """The leading expert of each modality, and how far the modalities agree."""
+    means = {name: np.asarray(values, float).mean(0) for name, values in gates.items()}
+    leaders = {name: int(mean.argmax()) for name, mean in means.items()}
+    listed = ", ".join(f"expert {leaders[name] + 1} in {name} ({means[name][leaders[name]]:.2f})" for name in means)
+    same = len(means) > 1 and len(set(leaders.values())) == 1
+    return f"On average most weight has {listed}." + (" All modalities turn to the same one." if same else "")
+
+
+def attention(weights: Mapping[str, Sequence[Sequence[float]]], window: Sequence[Mapping[str, Any]]) -> str:
+    """The item that is looked at most, mean over modalities and layers."""
+    mean = np.mean([np.asarray(layers, float).mean(0) for layers in weights.values()], axis=0)
+    at = int(mean.argmax())
+    if len(mean) == 1:
+        return "With one item there is nothing to choose from."
+    last = "" if at == len(mean) - 1 else f" The last item itself gets {mean[-1]:.0%}."
+    return f"Most attention, {mean[at]:.0%}, goes to item {item_number(window[at])}, {name_of(window[at])}.{last}"
+
+
+def influence(why: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
+    """The item whose absence changes the rank most."""
+    rank, changes = why["rank"], why["influence"]
+    if not changes:
+        return "With one item there is nothing to leave out."
+    most = max(changes, key=lambda entry: _weight(entry["rank_without"], rank))
+    if most["rank_without"] == rank:
+        return f"Leaving out any one item keeps {_subject(why)} at rank {rank_words(rank)}."
+    item = name_of(history[most["position"]])
+    return (
+        f"Leaving out {item} moves {_subject(why)} from rank {rank_words(rank)} to {rank_words(most['rank_without'])}."
+    )
+
+
+def wavelet_energy(energy: Mapping[str, Any]) -> str:
+    """Which modality is the steadiest and which changes quickest."""
+    low = {name: float(np.nan_to_num(shares[0])) for name, shares in energy["share"].items()}
+    steady, quick = max(low, key=lambda name: low[name]), min(low, key=lambda name: low[name])
+    band = energy["bands"][0]
+    if steady == quick:
+        return f"{low[steady]:.0%} of the energy of {steady} is in the {band} band."
+    return f"The {band} band has {low[steady]:.0%} of the energy of {steady}, but {low[quick]:.0%} of that of {quick}."
+
+
+def gaps(why: Mapping[str, Any], *, k: int) -> str:
+    """The other gap that changes the rank most."""
+    if len(why["gaps"]) < 2:
+        return "With one item there is no gap to change."
+    was, *others = why["gaps"]
+    most = max(others, key=lambda gap: (_weight(gap["rank"], was["rank"]), -gap["kept"]))
+    kept = f"{most['kept']} of the top {k} would stay"
+    if most["rank"] == was["rank"]:
+        return f"Another gap leaves {_subject(why)} at rank {rank_words(was['rank'])}; after {most['label']} {kept}."
+    moved = f"rank {rank_words(most['rank'])} instead of {rank_words(was['rank'])}"
+    return f"After {most['label']} {_subject(why)} would have {moved}, and {kept}."
+
+
+def _weight(rank: float, other: float) -> float:
+    """How much a change of rank matters: from 4 to 57 more than from 1004 to 1057."""
+    return abs(float(np.log(rank / other)))
+
+
+def _subject(why: Mapping[str, Any]) -> str:
+    return "the true next item" if why["subject"]["is_target"] else "the first recommendation"
+
+
+def _count(value: float, unit: str) -> str:
+    number = max(1, int(value))
+    return f"{number} {unit}{'' if number == 1 else 's'}"

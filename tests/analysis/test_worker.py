@@ -1,0 +1,81 @@
+"""A worker's end of the pipe, and errors that go through it."""
+
+import os
+import pickle
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from athwe_core.analysis import worker
+from athwe_core.analysis.worker import Worker, revived
+from athwe_core.errors import AthweError, ConfigError, DataError, NonFiniteLossError
+from athwe_core.training.run_folder import RunFolder
+
+
+def sent(error: Exception) -> Exception:
+    """The error as it comes out of a pipe."""
+    return revived(*pickle.loads(pickle.dumps(worker._described(error))))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConfigError("model.dropout", "must be in [0, 1)", 1.5, "Use 0.2"),
+        DataError("row 3", "must be a number"),
+        NonFiniteLossError("loss term ce", "must be finite", float("inf")),
+        AthweError("run a/b/c", "must end"),
+    ],
+)
+def test_an_error_that_a_user_can_mend_stays_what_it_is(error: AthweError) -> None:
+    found = sent(error)
+    assert type(found) is type(error)
+    assert isinstance(found, AthweError)
+    assert str(found) == str(error)
+    assert vars(found) == vars(error)
+    assert found.exit_code == error.exit_code
+
+
+def test_an_error_of_the_system_keeps_its_number_and_file() -> None:
+    found = sent(FileNotFoundError(2, "No such file", "weights"))
+    assert isinstance(found, FileNotFoundError)
+    assert (found.errno, found.strerror, found.filename) == (2, "No such file", "weights")
+
+
+def test_any_other_error_comes_with_its_traceback() -> None:
+    try:
+        raise ZeroDivisionError("by zero")
+    except ZeroDivisionError as error:
+        found = sent(error)
+    assert type(found) is RuntimeError
+    assert "ZeroDivisionError: by zero" in str(found)
+    assert "test_worker.py" in str(found)
+
+
+def test_a_process_that_is_killed_shows_at_once_and_takes_no_more_orders(tmp_path: Path) -> None:
+    here = Worker(tmp_path, threads=1, visible_device=None)
+    here._process.kill()
+    assert here.receive() is None
+    assert here.exit_code() == -9
+    here.train(RunFolder(tmp_path))
+    here.stop()
+    here.join()
+    assert here.connection.closed
+
+
+def test_signals_of_the_terminal_are_the_parents_and_a_stuck_process_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "LAST_SECONDS", 0.05)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, set())
+    here = Worker(tmp_path, threads=1, visible_device=None)
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == before
+    pid = here._process.pid
+    assert pid is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        os.kill(pid, number)
+    time.sleep(0.2)
+    assert here._process.is_alive()
+    here.join()
+    assert here._process.exitcode == -signal.SIGKILL

@@ -1,0 +1,34 @@
+"""`athwe audit`: findings in the terminal, facts as JSON, one page."""
+
+import json
+from pathlib import Path
+
+from cli_runner import call, one_error_line
+
+
+def test_shows_graded_findings_and_leaves_a_page(world: Path) -> None:
+    result = call(world, "audit")
+    assert result.exit_code == 0, result.output
+    for words in ("Findings", "Equal times", "Time leakage", "last-item transition", "sparsity"):
+        assert words in result.stdout
+    page = world / "runs" / "demo" / "audit.html"
+    assert f"page {page}" in result.stderr
+    assert page.read_text().startswith("<!doctype html>")
+
+
+def test_json_is_one_object_with_every_fact(world: Path, tmp_path: Path) -> None:
+    to = tmp_path / "new" / "page.html"
+    result = call(world, "audit", "--dataset", "demo", "--shuffles", "1", "--to", str(to), "--json")
+    found = json.loads(result.stdout)
+    assert found["page"] == str(to)
+    assert to.exists()
+    assert found.keys() >= {"statistics", "time", "tie_orders", "leakage", "cold", "popularity", "shuffle", "findings"}
+    assert len(found["shuffle"]["values"]) == 1
+    assert {finding["grade"] for finding in found["findings"]} <= {"ok", "look", "problem"}
+
+
+def test_mistakes_are_one_line(world: Path, tmp_path: Path) -> None:
+    absent = call(tmp_path, "audit", "--dataset", "demo")
+    assert absent.exit_code == 3
+    assert "athwe prepare --dataset demo" in one_error_line(absent)
+    assert call(world, "audit", "--shuffles", "0").exit_code == 2

@@ -1,0 +1,146 @@
+"""`athwe compare` on copies of one trained run, told apart by seed, configuration or rules."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+import yaml
+from cli_runner import call, one_error_line
+
+Copy = Callable[..., Path]
+
+
+@pytest.fixture
+def copy(world: Path, tmp_path: Path) -> Copy:
+    """A copy of the finished run `first` in a world of the test's own, with other keys or another manifest."""
+
+    def make(name: str, *, preset: str = "athwe", data: dict[str, Any] | None = None, **facts: Any) -> Path:
+        folder = tmp_path / "runs" / "demo" / preset / name
+        shutil.copytree(world / "runs" / "demo" / "athwe" / "first", folder)
+        path = folder / "manifest.json"
+        manifest = json.loads(path.read_text())
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        config["training"] |= {key: facts.pop(key) for key in ("seed", "lr") if key in facts}
+        (folder / "config.yaml").write_text(yaml.safe_dump(config))
+        path.write_text(json.dumps(manifest | {"preset": preset} | facts | {"data": manifest["data"] | (data or {})}))
+        return folder
+
+    return make
+
+
+def worsen(run: Path) -> None:
+    """Every user's target one place lower."""
+    frame = pl.read_parquet(run / "per_user.parquet")
+    frame.with_columns(pl.col("rank") + 1).write_parquet(run / "per_user.parquet")
+
+
+def test_json_has_a_row_per_configuration(copy: Copy, tmp_path: Path) -> None:
+    copy("s0")
+    copy("s1", seed=1)
+    worsen(copy("slow", lr=0.1, preset="hm4sr"))
+    result = call(tmp_path, "compare", "s0", "demo/athwe/s1", "slow", "--metric", "hit@5", "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert found.keys() >= {"dataset", "split", "comparable", "differences", "metric", "rows", "groups"}
+    first, second = found["rows"]
+    assert (first["label"], first["runs"]) == ("athwe", ["demo/athwe/s0", "demo/athwe/s1"])
+    assert (second["label"], second["runs"]) == ("hm4sr", ["demo/hm4sr/slow"])
+    assert first["metrics"]["hit@5"]["sd"] == 0
+    assert second["change_percent"] < 0
+    assert second["p_holm"] == second["p_value"] < 0.05
+    assert first["parameters"] > 1000
+    assert set(found["groups"]) == {"history_length", "target_popularity", "same_day"}
+
+
+def test_tables_fit_80_columns(copy: Copy, tmp_path: Path) -> None:
+    copy("s0")
+    copy("s1", seed=1)
+    worsen(copy("a_rather_long_name_of_a_run", lr=0.1))
+    copy("x", preset="athwe-published")
+    copy("y", preset="hm4sr")
+    names = ("s0", "s1", "a_rather_long_name_of_a_run", "x", "y")
+    result = call(tmp_path, "compare", *names, COLUMNS="80")
+    assert result.exit_code == 0, result.output
+    lines = result.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "NDCG@10" in result.stdout
+    assert "history length" in result.stdout
+    assert "p (Holm)" in result.stdout
+    assert not any("…" in line for line in lines)
+    assert "seen items in, leave-one-out split, ties in file order" in " ".join(result.stdout.split())
+    assert "athwe s0: demo/athwe/s0, demo/athwe/s1" in result.stderr
+    assert "by group" not in call(tmp_path, "compare", *names, "--no-groups").stdout
+
+
+def test_one_run_alone_is_shown_by_itself_the_newest_by_default(copy: Copy, tmp_path: Path) -> None:
+    copy("s0")
+    copy("s1", seed=1, started="2999-01-01T00:00:00")
+    result = call(tmp_path, "compare", "--json")
+    assert "data set demo (the newest finished run)" in result.stderr
+    row = json.loads(result.stdout)["rows"][0]
+    assert row["runs"] == ["demo/athwe/s1"]
+    assert row["change_percent"] is None
+    assert "p (Holm)" not in call(tmp_path, "compare", "s0").stdout
+
+
+def test_a_pattern_takes_finished_runs(copy: Copy, tmp_path: Path) -> None:
+    copy("s0")
+    copy("s1", seed=1)
+    copy("s2", seed=2, status="interrupted")
+    result = call(tmp_path, "compare", "demo/athwe/s*", "--json")
+    assert json.loads(result.stdout)["rows"][0]["seeds"] == [0, 1]
+    assert "demo/athwe/s*: 1 runs that are not finished are left out" in result.stderr
+    result = call(tmp_path, "compare", "demo/*/s2*")
+    assert result.exit_code == 2
+    assert "must match a finished run" in one_error_line(result)
+    assert "'demo/*/s2*'. 1 match that are not finished" in one_error_line(result)
+
+
+def test_other_rules_are_refused_and_marked_with_force(copy: Copy, tmp_path: Path) -> None:
+    copy("mine")
+    copy("theirs", lr=0.1, data={"tie_order": "random"})
+    result = call(tmp_path, "compare", "mine", "theirs")
+    assert result.exit_code == 2
+    line = one_error_line(result)
+    assert "tie_order is 'file' in demo/athwe/mine and 'random' in demo/athwe/theirs" in line
+    assert "--force" in line
+    forced = call(tmp_path, "compare", "mine", "theirs", "--force")
+    assert forced.exit_code == 0
+    assert "NOT COMPARABLE" in forced.stdout
+    assert "tie order" in forced.stdout
+    found = json.loads(call(tmp_path, "compare", "mine", "theirs", "--force", "--json").stdout)
+    assert found["comparable"] is False
+    assert found["differences"][0]["values"] == {"demo/athwe/mine": "file", "demo/athwe/theirs": "random"}
+
+
+def test_an_unfinished_run_names_the_line_to_type(copy: Copy, tmp_path: Path) -> None:
+    copy("broken", status="interrupted")
+    result = call(tmp_path, "compare", "broken")
+    assert result.exit_code == 3
+    assert "athwe train --resume demo/athwe/broken" in one_error_line(result)
+
+
+def test_no_run_prints_the_line_to_type(tmp_path: Path) -> None:
+    result = call(tmp_path, "compare", "--dataset", "demo")
+    assert result.exit_code == 2
+    assert "athwe train --dataset demo" in one_error_line(result)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--split", "dev"), ("--metric", "recall@10"), ("--split", "")])
+def test_mistakes_are_one_line(option: str, value: str, copy: Copy, tmp_path: Path) -> None:
+    copy("mine")
+    result = call(tmp_path, "compare", "mine", option, value)
+    assert result.exit_code == 2
+    assert f"got {value!r}" in one_error_line(result)
+
+
+def test_markup_in_a_name_stays_text(copy: Copy, tmp_path: Path) -> None:
+    copy("[red]a")
+    copy("b", lr=0.1)
+    result = call(tmp_path, "compare", str(tmp_path / "runs" / "demo" / "athwe" / "[red]a"), "b")
+    assert result.exit_code == 0, result.output
+    assert "athwe [red]a" in result.stdout
