@@ -13,6 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+pytest_plugins = ["tiny_models"]
 SHAPE_CHECKED = [f"athwe_core.{room}" for room in ("batch", "losses", "network", "nn", "objective")]
 jaxtyping.install_import_hook(SHAPE_CHECKED, "beartype.beartype")
 

@@ -11,18 +11,20 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "batch"},
-    {"config", "config_sections"},
+    {"errors", "batch", "durable"},
+    {"config", "config_sections", "device"},
     {"nn", "losses", "data", "evaluation.metrics", "evaluation.ranking"},
     {"network", "objective"},
     {"training", "evaluation", "published"},
     {"analysis"},
 ]
-APART = FLOORS[2] | {"errors", "batch"}
+APART = FLOORS[2] | FLOORS[0]
 """Rooms that import no other room of their own floor."""
 WITHOUT_CONFIG = {"nn", "losses"}
-NETWORK_LIBRARIES = {"urllib", "requests", "http", "socket", "ftplib"}
-MAY_DOWNLOAD = {"athwe_core.data.features.download"}
+NETWORK_LIBRARIES = {"urllib", "requests", "http", "socket", "ftplib", "httpx", "httpcore", "huggingface_hub"}
+MAY_DOWNLOAD = {"athwe_core.data.features.download", "athwe_core.data.features.public_transport"}
+LOADERS = {"from_pretrained"}
+"""Of transformers, which would fetch files and run a repository's code if it were not told not to."""
 
 
 def modules(package: str) -> dict[str, Path]:
@@ -101,6 +103,9 @@ def test_the_core_neither_prints_nor_parses_nor_evaluates(module: str) -> None:
             assert node.func.id not in ("print", "eval", "exec", "input"), f"{module} line {node.lineno}"
         if isinstance(node, ast.Attribute):
             assert node.attr != "argv", f"{module} line {node.lineno}"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in LOADERS:
+            spread = [ast.unparse(keyword.value) for keyword in node.keywords if keyword.arg is None]
+            assert spread == ["SAFE"], f"{module} line {node.lineno}"
         if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "weights_only"):
             safe = node.arg == "weights_only"
             assert isinstance(node.value, ast.Constant), f"{module} line {node.value.lineno}"

@@ -1,28 +1,26 @@
-"""RecBole atomic files, `NAME.inter` and `NAME.item`: tab separated with a `name:type` header, plain or gzip.
+"""RecBole atomic files, `NAME.inter` and `NAME.item`: tab separated with a `name:type` header, plain or compressed.
 
 Quotes are ordinary characters. A byte-order mark, CRLF line ends and a missing last newline are accepted.
 """
 
 from __future__ import annotations
 
-import gzip
-import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int64
 
-from athwe_core.data.records import ItemTable, Records
+from athwe_core.data.delimited import Rows, open_blocks, rows_of, split_header
+from athwe_core.data.lines import Reading
+from athwe_core.data.records import ItemTable, Records, RecordsBuilder
+from athwe_core.data.times import YEAR_5138, whole_seconds
 from athwe_core.errors import DataError
 
 COLUMN_TYPES = ("token", "token_seq", "float", "float_seq")
-_GZIP_MAGIC = b"\x1f\x8b"
-_LARGEST_TIME = 2**63 - 1
-_YEAR_5138 = 100_000_000_000  # seconds; a later time is milliseconds taken for seconds
+ID_COLUMNS = ("user_id", "item_id")
 
 
 @dataclass(frozen=True)
@@ -51,40 +49,38 @@ def find_atomic(folder: Path, name: str, kind: str) -> Path | None:
     return found[0] if found else None
 
 
-def read_records(folder: Path, name: str) -> Records:
-    """Read `NAME.inter` and, where there is one, `NAME.item` from `folder`.
+def read_atomic(inter: Path, item: Path | None, reading: Reading) -> Records:
+    """Read interactions and, where there is one, the item table.
 
+    Args:
+        inter, item: Atomic files.
+        reading: Told how far it is.
     Returns:
         The interactions in file order. Times are floored to whole seconds, exactly (they never pass through a float).
     Raises:
-        DataError: A file is missing, unreadable or empty; a column is missing; a row has another number of fields than
-            the header, an empty id, or a time that is not a number >= 0.
+        DataError: A file is unreadable or empty; a column is missing; a row has another number of fields than the
+            header, an empty id, or a time that is not a number >= 0.
     """
-    path = find_atomic(folder, name, "inter")
-    if path is None:
-        raise DataError(
-            f"data set {name!r}",
-            f"has no interactions: looked for {name}.inter and {name}.inter.gz in {folder}",
-            remedy="Put a RecBole atomic file with user_id, item_id and timestamp there",
-        )
-    table = read_table(path, required=("user_id", "item_id", "timestamp"))
-    for column in ("user_id", "item_id"):
-        _refuse_empty(table, column)
-    timestamps = _whole_seconds(table, "timestamp")
+    builder, latest = RecordsBuilder(), -1
+    for rows, _ in read_parts(inter, (*ID_COLUMNS, "timestamp"), reading):
+        _refuse_empty(inter, rows, ID_COLUMNS)
+        seconds = _seconds(inter, rows)
+        builder.add(rows.frame["user_id"], rows.frame["item_id"], seconds)
+        latest = max(latest, int(seconds.max()))
+    if latest < 0:
+        raise DataError(str(inter), "has a header but no rows")
     notes = []
-    if timestamps.max() > _YEAR_5138:
-        notes.append(f"{path.name}: times reach {timestamps.max()}: milliseconds? Seconds are expected")
-    items, item_notes = _read_items(folder, name)
-    frame = table.frame
-    return Records(frame["user_id"], frame["item_id"], timestamps, items, (*notes, *item_notes))
+    if latest > YEAR_5138:
+        notes.append(f"{inter.name}: times reach {latest}: milliseconds? Seconds are expected")
+    items, item_notes = _read_items(item, inter, reading)
+    return builder.build(items, (*notes, *item_notes))
 
 
-def _read_items(folder: Path, name: str) -> tuple[ItemTable | None, list[str]]:
-    path = find_atomic(folder, name, "item")
+def _read_items(path: Path | None, inter: Path, reading: Reading) -> tuple[ItemTable | None, list[str]]:
     if path is None:
+        name = inter.name.removesuffix(".gz").removesuffix(".inter")
         return None, [f"no {name}.item or {name}.item.gz: no item text, no categories"]
-    table = read_table(path, required=("item_id",))
-    _refuse_empty(table, "item_id")
+    table = read_table(path, required=("item_id",), reading=reading)
     frame = table.frame.unique("item_id", keep="first", maintain_order=True)
     repeated = len(table.frame) - len(frame)
     notes = [f"{path.name}: {repeated} rows repeat an item; the first row of each item counts"] if repeated else []
@@ -92,51 +88,39 @@ def _read_items(folder: Path, name: str) -> tuple[ItemTable | None, list[str]]:
     return ItemTable(frame.select(columns), table.types, path.name), notes
 
 
-def read_table(path: Path, *, required: tuple[str, ...]) -> AtomicTable:
+def read_table(path: Path, *, required: tuple[str, ...], reading: Reading | None = None) -> AtomicTable:
     """Read one atomic file whole.
 
     Args:
-        path: The file, gzip or plain by its first two bytes, whatever its name.
-        required: Columns that must be there.
+        path: The file, plain or compressed by its first bytes, whatever its name.
+        required: Columns that must be there; ids among them must not be empty.
+        reading: Told how far it is.
     Raises:
-        DataError: See `read_records`; messages carry the file and the line, counted from 1 with the header.
+        DataError: See `read_atomic`; messages carry the file and the line, counted from 1 with the header.
     """
-    lines = _read_lines(path)
-    types = _parse_header(path, lines[0], required)
-    rows = lines.slice(1)
-    if rows.is_empty():
+    parts = list(read_parts(path, required, reading or Reading([path])))
+    if not parts:
         raise DataError(str(path), "has a header but no rows")
-    fields = rows.str.count_matches("\t", literal=True) + 1
-    bad = _first(fields != len(types))
-    if bad is not None:
-        rule = f"must have {len(types)} tab-separated fields like the header"
-        raise DataError(f"{path} line {bad + 2}", rule, fields[bad])
-    frame = rows.str.split_exact("\t", len(types) - 1).struct.unnest()
-    frame.columns = list(types)
-    return AtomicTable(path, frame, types)
+    for rows, _ in parts:
+        _refuse_empty(path, rows, tuple(column for column in required if column in ID_COLUMNS))
+    return AtomicTable(path, pl.concat([rows.frame for rows, _ in parts]), parts[0][1])
 
 
-def _read_lines(path: Path) -> pl.Series:
-    content = path.read_bytes()
-    if content.startswith(_GZIP_MAGIC):
-        try:
-            content = gzip.decompress(content)
-        except (OSError, EOFError, zlib.error) as error:
-            raise DataError(str(path), f"is not a complete gzip file ({error})", remedy="Fetch it again") from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{path} line {line}", "must be UTF-8 text", content[error.start : error.end]) from None
-    text = text.rstrip("\r\n")
-    if not text:
-        raise DataError(str(path), "is empty", remedy="Expected a header such as user_id:token and rows below it")
-    return pl.Series(text.split("\n")).str.strip_suffix("\r")
+def read_parts(path: Path, required: tuple[str, ...], reading: Reading) -> Iterator[tuple[Rows, dict[str, str]]]:
+    """Yield the rows of an atomic file in blocks, each with the types of the columns. Raises DataError, see `read_table`."""
+
+    def refuse(line: int, rule: str, value: object) -> NoReturn:
+        raise DataError(f"{path} line {line}", rule, value)
+
+    header, found = open_blocks(path, reading)
+    types = _parse_header(path, header, required)
+    for rows in rows_of(found, list(types), path=path, separator="\t", has_quotes=False, on_bad=refuse):
+        yield rows, types
 
 
 def _parse_header(path: Path, header: str, required: tuple[str, ...]) -> dict[str, str]:
     types: dict[str, str] = {}
-    for column in header.split("\t"):
+    for column in split_header(header, "\t", has_quotes=False):
         name, _, kind = column.rpartition(":")
         if not name or kind not in COLUMN_TYPES:
             rule = f"must name each column as name:type with a type of {', '.join(COLUMN_TYPES)}"
@@ -150,34 +134,18 @@ def _parse_header(path: Path, header: str, required: tuple[str, ...]) -> dict[st
     return types
 
 
-def _refuse_empty(table: AtomicTable, column: str) -> None:
-    bad = _first(table.frame[column] == "")
-    if bad is not None:
-        raise DataError(f"{table.path} line {bad + 2}: {column}", "must not be empty", "")
+def _refuse_empty(path: Path, rows: Rows, columns: tuple[str, ...]) -> None:
+    for column in columns:
+        empty = (rows.frame[column] == "").arg_true()
+        if len(empty):
+            raise DataError(f"{path} line {rows.lines[empty[0]]}: {column}", "must not be empty", "")
 
 
-def _whole_seconds(table: AtomicTable, column: str) -> Int64[np.ndarray, "I"]:
-    """Floor decimal texts to int64 without a float in between: float32 would round 1.4e9 to steps of 128 s."""
-    texts = table.frame[column]
-    whole = texts.str.extract(r"^([0-9]{1,18})(?:\.[0-9]*)?$")
-    odd = whole.is_null().arg_true().to_list()
-    seconds = whole.cast(pl.Int64).fill_null(0).to_numpy().copy()
-    for row in odd:  # signs, exponents, blanks: rare, so one at a time
-        seconds[row] = _floor_one(table, column, row, texts[row])
-    return seconds
-
-
-def _floor_one(table: AtomicTable, column: str, row: int, text: str) -> int:
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        value = Decimal("NaN")
-    if not value.is_finite() or not 0 <= value <= _LARGEST_TIME:
+def _seconds(path: Path, rows: Rows) -> Any:
+    texts = rows.frame["timestamp"]
+    seconds, is_time = whole_seconds(texts, "s")
+    bad = np.flatnonzero(~is_time | (seconds < 0))
+    if len(bad):
         rule = "must be a number of seconds >= 0"
-        raise DataError(f"{table.path} line {row + 2}: {column}", rule, text)
-    return int(value)
-
-
-def _first(is_bad: Any) -> int | None:
-    rows = is_bad.arg_true()
-    return int(rows[0]) if len(rows) else None
+        raise DataError(f"{path} line {rows.lines[bad[0]]}: timestamp", rule, texts[int(bad[0])])
+    return seconds

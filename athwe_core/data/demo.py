@@ -28,9 +28,8 @@ from athwe_core.data.demo_catalogue import (
 from athwe_core.data.features.categories import category_table
 from athwe_core.data.features.collect import ItemFeatures
 from athwe_core.data.features.given import ItemVectors, rows_by_order
-from athwe_core.data.features.text import text_features
-from athwe_core.data.options import PrepareOptions
-from athwe_core.data.records import Records
+from athwe_core.data.features.work import FeatureWork
+from athwe_core.data.records import Records, Tokens
 
 FORMAT = 1  # raise when the same seed gives other data
 DAY = 86_400  # seconds
@@ -56,17 +55,18 @@ class DemoData:
     text_clusters: Int64[np.ndarray, "N"]
     image_clusters: Int64[np.ndarray, "N"]
 
-    def features(self, item_tokens: list[str], options: PrepareOptions) -> ItemFeatures:
+    def features(self, item_tokens: list[str], work: FeatureWork) -> ItemFeatures:
         """Align the planted features with (V,) internal ids, `item_tokens[0]` the padding.
 
         Columns named in the options are honoured as for any other data set.
         """
+        options = work.options
         rows = rows_by_order(item_tokens, self.order)
         items = self.records.items
         column, text_columns = options.category_column, options.text_columns
         text: ItemVectors | None = ItemVectors(_take(self.text, rows, 0), "generated")
         if text_columns is not None:
-            text = text_features(items, item_tokens, columns=text_columns, width=options.text_width, seed=options.seed)
+            text = work.text(items, item_tokens)
         return ItemFeatures(
             text=text,
             image=ItemVectors(_take(self.image, rows, 0), "generated"),
@@ -89,8 +89,8 @@ def generate(num_users: int, num_items: int, *, seed: int) -> DemoData:
     users, items, timestamps = _simulate(catalogue, num_users, rng)
     tokens = pl.Series(catalogue.tokens)
     records = Records(
-        user_tokens=pl.Series(users + 1).cast(pl.String),
-        item_tokens=tokens.gather(items),
+        user_tokens=Tokens.of(pl.Series(users + 1).cast(pl.String)),
+        item_tokens=Tokens.of(tokens.gather(items)),
         timestamps=timestamps,
         items=item_table(catalogue),
     )

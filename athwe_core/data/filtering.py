@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Integer
 
 from athwe_core.errors import DataError
 
 
 def first_occurrences(
-    users: Int64[np.ndarray, "I"], items: Int64[np.ndarray, "I"], timestamps: Int64[np.ndarray, "I"]
+    users: Integer[np.ndarray, "I"], items: Integer[np.ndarray, "I"], timestamps: Integer[np.ndarray, "I"]
 ) -> Bool[np.ndarray, "I"]:
-    """Mark the first row in file order of every (user, item, time)."""
-    order = np.lexsort((timestamps, items, users))  # stable: equal rows stay in file order
-    repeats = np.ones(max(len(order) - 1, 0), dtype=bool)
-    for column in (users, items, timestamps):
-        repeats &= column[order][1:] == column[order][:-1]
-    is_first = np.ones(len(order), dtype=bool)
-    is_first[order[1:][repeats]] = False
+    """Mark the first row in file order of every (user, item, time); users and items are numbers >= 0."""
+    is_first = np.ones(len(users), dtype=bool)
+    if not len(users):
+        return is_first
+    pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
+    order = np.argsort(pairs, kind="stable")
+    is_same = np.diff(pairs[order]) == 0
+    rows = order[np.append(is_same, False) | np.append(False, is_same)]  # few: times matter only where pairs repeat
+    rows = rows[np.lexsort((timestamps[rows], pairs[rows]))]  # stable: equal rows stay in file order
+    is_repeat = (np.diff(pairs[rows]) == 0) & (np.diff(timestamps[rows]) == 0)
+    is_first[rows[1:][is_repeat]] = False
     return is_first
 
 
-def k_core(users: Int64[np.ndarray, "I"], items: Int64[np.ndarray, "I"], *, minimum: int) -> Bool[np.ndarray, "I"]:
+def k_core(users: Integer[np.ndarray, "I"], items: Integer[np.ndarray, "I"], *, minimum: int) -> Bool[np.ndarray, "I"]:
     """Mark the rows of the largest subset in which each user and each item has at least `minimum` rows.
 
     Args:
@@ -30,16 +34,16 @@ def k_core(users: Int64[np.ndarray, "I"], items: Int64[np.ndarray, "I"], *, mini
     Returns:
         (I,) mask, all False when nothing remains. That subset is unique, so filtering again changes nothing.
     """
-    keep = np.ones(len(users), dtype=bool)
-    while keep.any():
-        user_counts = np.bincount(users[keep])
-        item_counts = np.bincount(items[keep])
-        kept_rows = np.flatnonzero(keep)
-        has_enough = (user_counts[users[kept_rows]] >= minimum) & (item_counts[items[kept_rows]] >= minimum)
+    kept = np.arange(len(users))
+    while len(kept):
+        of_users, of_items = users[kept], items[kept]
+        has_enough = (np.bincount(of_users) >= minimum)[of_users] & (np.bincount(of_items) >= minimum)[of_items]
         if has_enough.all():
             break
-        keep[kept_rows[~has_enough]] = False
-    return keep
+        kept = kept[has_enough]
+    is_kept = np.zeros(len(users), dtype=bool)
+    is_kept[kept] = True
+    return is_kept
 
 
 def refuse_too_few(num_users: int, num_items: int, *, name: str, minimum: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import fcntl
 import hashlib
 import json
 import os
@@ -10,7 +11,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
 from athwe_core.data.split import LEAVE_ONE_OUT, Split, leave_one_out
+from athwe_core.durable import sync
 from athwe_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # raise when the meaning of a prepared file changes
 MANIFEST = "manifest.json"
 CURRENT = "current"
+UNFINISHED = ".unfinished-"
 REQUIRED_ARRAYS = {"offsets": np.int64, "item_ids": np.int32, "timestamps": np.int64}
 SPLIT_ARRAYS = {"training_ends": np.int64, "validation_rows": np.int64, "test_rows": np.int64}
 """Of a split that is not leave-one-out."""
@@ -200,26 +203,62 @@ def file_hash(path: Path) -> str:
 
 @contextmanager
 def new_version(folder: Path, version: str) -> Iterator[Path]:
-    """Give a temporary folder to fill; on success it becomes `folder/version` in one rename, on failure it goes."""
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    """Give a temporary folder to fill; on success it becomes `folder/version` in one rename, on failure it goes.
+
+    What a killed process left unfinished in `folder` goes too. Nothing is left of `folder` where it stays empty.
+    """
     try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        try:
-            temporary.rename(folder / version)
-        except OSError:
-            if not (folder / version / MANIFEST).is_file():  # else another process was faster: same content
-                raise
+        with held_folder(folder) as temporary:
+            yield temporary
+            temporary.chmod(0o755)  # mkdtemp makes it private
+            for path in (*temporary.iterdir(), temporary):
+                sync(path)
+            try:
+                temporary.rename(folder / version)
+            except OSError:
+                if not (folder / version / MANIFEST).is_file():  # else another process was faster: same content
+                    raise
+            sync(folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            folder.rmdir()
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Replace a text file so that a reader sees the old or the new one, never a part."""
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+@contextmanager
+def held_folder(parent: Path) -> Iterator[Path]:
+    """A new folder of this process, gone in the end. The lock on it ends with the process, however that ends."""
+    while True:
+        parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(parent)
+        try:
+            path = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
+            lock = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:  # another process tidied up just now
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.exists():
+                break
+        except BlockingIOError:  # taken for abandoned between its creation and its lock
+            pass
+        os.close(lock)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Remove unfinished folders that no living process holds."""
+    for path in parent.glob(f"{UNFINISHED}*"):
+        with suppress(OSError):
+            lock = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(path, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _open_folder(path: Path, name: str) -> PreparedDataset:

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athwe_core.data.atomic import read_records, read_table
+from athwe_core.data.atomic import find_atomic, read_atomic, read_table
+from athwe_core.data.lines import Reading
+from athwe_core.data.records import Records
 from athwe_core.errors import DataError
 
 HEADER = "user_id:token\titem_id:token\ttimestamp:float\n"
@@ -19,8 +21,14 @@ def inter(tmp_path: Path, content: str | bytes, suffix: str = "inter") -> Path:
     return path
 
 
+def read_toy(folder: Path) -> Records:
+    path = find_atomic(folder, "toy", "inter")
+    assert path is not None
+    return read_atomic(path, find_atomic(folder, "toy", "item"), Reading([path]))
+
+
 def columns(folder: Path) -> tuple[list[str], list[str], list[int]]:
-    records = read_records(folder, "toy")
+    records = read_toy(folder)
     assert records.timestamps.dtype == np.int64
     return records.user_tokens.to_list(), records.item_tokens.to_list(), records.timestamps.tolist()
 
@@ -80,7 +88,7 @@ def test_bad_times_name_file_line_and_value(tmp_path: Path, text: str) -> None:
     inter(tmp_path, HEADER + f"u\ti\t5\nu\tj\t{text}\n")
     expected = rf"toy\.inter line 3: timestamp must be a number of seconds >= 0, got {re.escape(repr(text))}"
     with pytest.raises(DataError, match=expected):
-        read_records(tmp_path, "toy")
+        read_toy(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -105,25 +113,20 @@ def test_bad_times_name_file_line_and_value(tmp_path: Path, text: str) -> None:
 def test_malformed_files_say_where(tmp_path: Path, content: str | bytes, message: str) -> None:
     inter(tmp_path, content)
     with pytest.raises(DataError, match=message):
-        read_records(tmp_path, "toy")
-
-
-def test_missing_file_lists_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"looked for toy\.inter and toy\.inter\.gz in"):
-        read_records(tmp_path, "toy")
+        read_toy(tmp_path)
 
 
 def test_two_files_of_one_kind_are_refused(tmp_path: Path) -> None:
     inter(tmp_path, HEADER + "u\ti\t5\n")
     inter(tmp_path, HEADER + "u\ti\t5\n", "inter.gz")
     with pytest.raises(DataError, match=r"holds both toy\.inter and toy\.inter\.gz\. Keep one"):
-        read_records(tmp_path, "toy")
+        read_toy(tmp_path)
 
 
 def test_item_table_puts_item_id_first_and_keeps_first_row_of_an_item(tmp_path: Path) -> None:
     inter(tmp_path, HEADER + "u\ti\t5\n")
     inter(tmp_path, "title:token_seq\titem_id:token\nfirst one\ti\nsecond\ti\n\tj\n", "item")
-    records = read_records(tmp_path, "toy")
+    records = read_toy(tmp_path)
     assert records.items is not None
     assert records.items.frame.rows() == [("i", "first one"), ("j", "")]
     assert records.items.types == {"title": "token_seq", "item_id": "token"}
@@ -132,7 +135,7 @@ def test_item_table_puts_item_id_first_and_keeps_first_row_of_an_item(tmp_path: 
 
 def test_milliseconds_and_missing_item_file_are_said(tmp_path: Path) -> None:
     inter(tmp_path, HEADER + "u\ti\t1400000001000\n")
-    notes = read_records(tmp_path, "toy").notes
+    notes = read_toy(tmp_path).notes
     assert "1400000001000: milliseconds?" in notes[0]
     assert "no toy.item" in notes[1]
 

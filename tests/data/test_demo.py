@@ -79,8 +79,8 @@ def test_text_and_image_tell_different_things(generated: demo.DemoData) -> None:
 def test_planted_structure_is_there(generated: demo.DemoData) -> None:
     """A long gap changes the group; seasons and popularity are uneven; links beat chance."""
     row_of = {token: row for row, token in enumerate(generated.order)}
-    items = np.array([row_of[token] for token in generated.records.item_tokens])
-    users = generated.records.user_tokens.cast(int).to_numpy()
+    items = np.array([row_of[token] for token in generated.records.item_tokens.to_list()])
+    users = np.array(generated.records.user_tokens.to_list()).astype(int)
     groups = generated.text_clusters[items] // 4
     gaps = np.diff(generated.records.timestamps) / demo.DAY
     same_user = np.diff(users) == 0

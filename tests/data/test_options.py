@@ -19,6 +19,20 @@ from athwe_core.errors import ConfigError
         ({"demo_users": 99}, "demo_users must be a whole number >= 100, got 99"),
         ({"demo_items": 99}, "demo_items must be a whole number >= 100, got 99"),
         ({"category_column": ""}, "category_column must name a column, got ''"),
+        ({"image_column": ""}, "image_column must name a column, got ''"),
+        ({"text_encoder": ""}, "text_encoder must name a model or a folder, got ''"),
+        ({"image_encoder": ""}, "image_encoder must name a model or a folder, got ''"),
+        ({"text_pooling": "max"}, "text_pooling must be one of cls, mean, got 'max'"),
+        ({"text_max_tokens": 0}, "text_max_tokens must be a whole number >= 1, got 0"),
+        ({"clusters": -1}, "clusters must be a whole number >= 0, got -1"),
+        ({"clusters": True}, "clusters must be a whole number >= 0, got True"),
+        (
+            {"source": "amazon"},
+            "source must be one of auto, atomic, amazon-2014, amazon-2018, amazon-2023, table, demo, got",
+        ),
+        ({"time_unit": "h"}, "time_unit must be one of auto, s, ms, us, iso, got 'h'"),
+        ({"max_bad_lines": -0.1}, "max_bad_lines must be in [0, 1], got -0.1"),
+        ({"item_column": ""}, "item_column must name a column, got ''"),
         ({"text_columns": ()}, "text_columns must name at least one column, got ()"),
         ({"text_columns": "title"}, "text_columns must name at least one column, got 'title'"),
     ],
@@ -35,6 +49,7 @@ def test_text_columns_become_a_tuple() -> None:
 def test_a_later_option_names_the_version_only_where_it_differs_from_its_default() -> None:
     assert "split" not in PrepareOptions().identity()
     assert PrepareOptions(split="global-time").identity() == {**PrepareOptions().identity(), "split": "global-time"}
+    assert PrepareOptions(source="table").identity() == PrepareOptions().identity()  # the kind that is found counts
     assert PrepareOptions(tie_order="item").identity() == {**PrepareOptions().identity(), "tie_order": "item"}
 
 

@@ -1,5 +1,7 @@
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from athwe_core.data import prepared as prepared_module
 from athwe_core.data.prepared import (
     PreparedDataset,
     PrepareOptions,
@@ -201,7 +204,7 @@ def test_a_failed_preparation_leaves_no_version(write_inter: Write, toy_rows: Ro
     with pytest.raises(DataError, match=r"rows of .*img_emb\.npy must be 7: .*, got 5"):
         prepare_toy()
     place = folder.parent.parent / "prepared"
-    assert list((place / "toy").iterdir()) == []
+    assert list(place.iterdir()) == []
     with pytest.raises(DataError, match=r"'toy' is not prepared in .* Run: athwe prepare --dataset toy"):
         open_prepared("toy", prepared_dir=place)
 
@@ -227,6 +230,90 @@ def test_unknown_data_set_names_those_there(write_inter: Write, toy_rows: Rows, 
 def test_names_must_be_plain(name: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data set name must be a plain name .*, got "):
         prepare(name, data_dir=tmp_path, prepared_dir=tmp_path)
+
+
+STOPS_BEFORE_ITS_MANIFEST = """
+import sys, time
+from pathlib import Path
+from athwe_core.data import prepared
+
+def stop(path):
+    print("written", flush=True)
+    time.sleep(60)
+
+prepared.content_hash = stop
+prepared.prepare("toy", data_dir=Path(sys.argv[1]), prepared_dir=Path(sys.argv[2]))
+"""
+PREPARES = """
+import sys
+from pathlib import Path
+from athwe_core.data.prepared import prepare
+print(prepare("toy", data_dir=Path(sys.argv[1]), prepared_dir=Path(sys.argv[2])).version)
+"""
+
+
+def python(code: str, *arguments: Path) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_preparation_leaves_the_old_version_and_no_half_of_a_new_one(
+    write_inter: Write, toy_rows: Rows, prepare_toy: Prepare, tmp_path: Path
+) -> None:
+    write_inter(toy_rows)
+    old = prepare_toy()
+    write_inter([*toy_rows, ("u0", "i1", 1_500_000_000)])
+    with python(STOPS_BEFORE_ITS_MANIFEST, tmp_path / "dataset", tmp_path / "prepared") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "written\n"
+        process.kill()
+    assert list_versions("toy", prepared_dir=tmp_path / "prepared") == [old.version]
+    opened = open_prepared("toy", prepared_dir=tmp_path / "prepared")
+    assert opened.version == old.version
+    np.testing.assert_array_equal(opened.item_ids, old.item_ids)
+    (left,) = old.path.parent.glob(".unfinished-*")
+    assert (left / "item_ids.npy").is_file()
+    new = prepare_toy()
+    assert new.version != old.version
+    assert {path.name for path in old.path.parent.iterdir()} == {"current", old.version, new.version}
+
+
+def test_two_processes_may_prepare_the_same_at_once(
+    write_inter: Write, toy_rows: Rows, prepare_toy: Prepare, tmp_path: Path
+) -> None:
+    write_inter(toy_rows)
+    processes = [python(PREPARES, tmp_path / "dataset", tmp_path / "prepared") for _ in range(2)]
+    said = {process.communicate(timeout=60)[0].strip() for process in processes}
+    assert [process.returncode for process in processes] == [0, 0]
+    assert said == {prepare_toy().version}
+    assert {path.name for path in (tmp_path / "prepared" / "toy").iterdir()} == {"current", *said}
+
+
+def test_long_hashing_is_said(
+    write_inter: Write, toy_rows: Rows, prepare_toy: Prepare, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_inter(toy_rows)
+    said: list[str] = []
+    prepare_toy(notify=said.append)
+    assert not any("hashing" in line for line in said)
+    monkeypatch.setattr(prepared_module, "_LARGE", 10)
+    prepare_toy(notify=said.append)
+    assert "hashing 0.0 GB of source files, to know whether they are prepared already" in said
+
+
+def test_sources_of_other_kinds_say_so_and_are_versions_of_their_own(
+    toy_rows: Rows, data_dir: Path, prepare_toy: Prepare
+) -> None:
+    (data_dir / "toy").mkdir(parents=True)
+    path = data_dir / "toy" / "toy.csv"
+    path.write_text("user,item,time\n" + "".join(f"{user},{item},{time}\n" for user, item, time in toy_rows))
+    said: list[str] = []
+    first = prepare_toy(notify=said.append)
+    assert said[0] == "source table: toy.csv"
+    assert first.manifest["source"] == "table"
+    assert history(first, 0) == [(item, time) for user, item, time in toy_rows if user == "u0"]
+    assert prepare_toy(source="table").version == first.version
+    assert prepare_toy(time_unit="ms").version != first.version
 
 
 INTERACTIONS = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.integers(0, 3)), min_size=30, max_size=60)

@@ -95,9 +95,30 @@ def test_new_version_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert list(folder.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
     for content in ("first", "second"):  # a second process that was slower leaves the first one's version
         with new_version(folder, "0" * 12) as temporary:
             (temporary / "manifest.json").write_text(json.dumps(content))
     assert (folder / "000000000000" / "manifest.json").read_text() == '"first"'
     assert [path.name for path in folder.iterdir()] == ["0" * 12]
+
+
+def test_what_a_living_process_has_begun_stays_what_a_dead_one_left_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    (folder / ".unfinished-left").mkdir(parents=True)
+    (folder / ".unfinished-left" / "half.npy").write_bytes(b"half")
+    with new_version(folder, "1" * 12) as first, new_version(folder, "2" * 12) as second:
+        assert {path.name for path in folder.iterdir()} == {first.name, second.name}
+        for temporary in (first, second):
+            (temporary / "manifest.json").write_text("{}")
+    assert sorted(list_versions("toy", prepared_dir=tmp_path)) == ["1" * 12, "2" * 12]
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_a_failure_beside_finished_versions_leaves_them(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    with new_version(folder, "1" * 12) as temporary:
+        (temporary / "manifest.json").write_text("{}")
+    with pytest.raises(OSError, match="disk"), new_version(folder, "2" * 12):
+        raise OSError("disk full")
+    assert [path.name for path in folder.iterdir()] == ["1" * 12]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from athwe_core.data.records import ItemTable
+from athwe_core.data.records import ItemTable, split_sequence
 from athwe_core.errors import DataError
 
 DEFAULT_COLUMNS = ("categories", "category")
@@ -37,7 +37,7 @@ def category_table(
     Args:
         items: The item table, None when the source has none.
         item_tokens: (V,) raw ids by internal id, `item_tokens[0]` the padding.
-        column: Column name; None takes `categories`, else `category`. A `token_seq` is split at blanks.
+        column: Column name; None takes `categories`, else `category`. A sequence is split into its values.
         max_categories: Largest C, >= 1.
     Returns:
         None when there is no such default column or no item has a value.
@@ -50,8 +50,7 @@ def category_table(
     if items is None or column is None:
         return None
     texts = dict(zip(items.frame["item_id"].to_list(), items.frame[column].to_list(), strict=True))
-    is_sequence = items.types[column].endswith("_seq")
-    values = [_values(texts.get(token, ""), is_sequence=is_sequence) for token in item_tokens[1:]]
+    values = [set(split_sequence(texts.get(token, ""), items.types[column])) for token in item_tokens[1:]]
     counts = Counter(value for row in values for value in row)
     if not counts:
         return None
@@ -68,8 +67,3 @@ def column_missing(items: ItemTable | None, column: str) -> DataError:
     if items is None:
         return DataError(f"column {column!r}", "cannot be read: this data set has no .item file")
     return DataError(items.source, f"has no column {column}; its columns are {', '.join(items.types)}")
-
-
-def _values(text: str, *, is_sequence: bool) -> set[str]:
-    parts = text.split() if is_sequence else [text.strip()]
-    return {part for part in parts if part}

@@ -31,12 +31,16 @@ class ItemVectors:
         source: Where they came from, as a phrase.
         source_rows: (V,) row of each item in the file they came from, -1 where absent; None when not from a file.
         notes: What the user should know, one sentence each.
+        encoder: Model, revision, pooling and so on, where an encoder made them.
+        problems: Raw item id and what is wrong with its picture, for those that have none.
     """
 
     vectors: Float32[np.ndarray, "V F"]
     source: str
     source_rows: Int64[np.ndarray, "V"] | None = None
     notes: tuple[str, ...] = ()
+    encoder: dict[str, Any] | None = None
+    problems: tuple[tuple[str, str], ...] = ()
 
     @property
     def missing(self) -> int:
@@ -58,6 +62,11 @@ def find_feature_files(folder: Path) -> list[Path]:
     """All files of `folder` that the functions below would read, sorted by name."""
     paths = [folder / f"{stem}{suffix}" for stem in STEMS for suffix in SUFFIXES]
     return sorted(path for path in [*paths, folder / ORDER_FILE] if path.is_file())
+
+
+def has_given(folder: Path, stem: str) -> bool:
+    """Whether `read_vectors` would find a file."""
+    return any((folder / f"{stem}{suffix}").is_file() for suffix in SUFFIXES)
 
 
 def read_vectors(folder: Path, stem: str, item_tokens: list[str]) -> ItemVectors | None:

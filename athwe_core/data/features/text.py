@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
@@ -10,7 +11,7 @@ from scipy import sparse
 
 from athwe_core.data.features.categories import column_missing
 from athwe_core.data.features.given import ItemVectors
-from athwe_core.data.records import ItemTable
+from athwe_core.data.records import ItemTable, split_sequence
 
 DEFAULT_COLUMNS = ("title", "brand", "categories")
 CHARACTER_SIZES = (4,)
@@ -18,6 +19,52 @@ NUM_BUCKETS = 2**18
 _SPACE = ord(" ")
 _POWER = np.uint64(0x100000001B3)  # the FNV prime
 _MIX = np.uint64(0x9E3779B97F4A7C15)
+
+
+@dataclass(frozen=True)
+class ItemTexts:
+    """What a data set says about its items.
+
+    Attributes:
+        texts: (V,) by internal id, single blanks; empty for the padding and for items without text.
+        source: Columns and table they came from, as a phrase.
+    """
+
+    texts: list[str]
+    source: str
+
+
+def item_texts(
+    items: ItemTable | None, item_tokens: list[str], *, columns: tuple[str, ...] | None, between_names: str
+) -> ItemTexts | None:
+    """Join text columns of the item table; None when there is no text at all.
+
+    Args:
+        items: The item table, None when the source has none.
+        item_tokens: (V,) raw ids by internal id, `item_tokens[0]` the padding.
+        columns: Columns to join; None takes those of title, brand and categories that exist.
+        between_names: What stands between the names of one cell.
+    Raises:
+        DataError: A named column does not exist.
+    """
+    for column in columns or ():
+        if items is None or column not in items.types:
+            raise column_missing(items, column)
+    if items is None:
+        return None
+    chosen = columns or tuple(column for column in DEFAULT_COLUMNS if column in items.types)
+    parts = [_cells(items, column, between_names) for column in chosen]
+    joined = (" ".join(" ".join(row).split()) for row in zip(*parts, strict=True))
+    by_token = dict(zip(items.frame["item_id"].to_list(), joined, strict=False))
+    texts = ["", *(by_token.get(token, "") for token in item_tokens[1:])]
+    return ItemTexts(texts, f"{', '.join(chosen)} of {items.source}") if any(texts) else None
+
+
+def _cells(items: ItemTable, column: str, between_names: str) -> list[str]:
+    cells = items.frame[column].to_list()
+    if items.types[column] != "name_seq":
+        return cells
+    return [between_names.join(split_sequence(cell, "name_seq")) for cell in cells]
 
 
 def text_features(
@@ -37,16 +84,11 @@ def text_features(
     Raises:
         DataError: A named column does not exist.
     """
-    for column in columns or ():
-        if items is None or column not in items.types:
-            raise column_missing(items, column)
-    if items is None:
+    found = item_texts(items, item_tokens, columns=columns, between_names=" ")
+    if found is None:
         return None
-    chosen = columns or tuple(column for column in DEFAULT_COLUMNS if column in items.types)
-    texts = _texts_by_id(items, item_tokens, chosen)
+    texts = [text.lower() for text in found.texts]
     has_text = np.array([bool(text) for text in texts])
-    if not has_text.any():
-        return None
     weights = tf_idf(ngram_counts([text for text in texts if text]))
     scores = truncated_svd(weights, rank=min(width, *weights.shape), seed=seed)
     length = np.linalg.norm(scores, axis=1, keepdims=True)
@@ -55,14 +97,7 @@ def text_features(
     notes = []
     if scores.shape[1] < width:
         notes.append(f"the item texts give {scores.shape[1]} dimensions; text features beyond, up to {width}, are zero")
-    return ItemVectors(vectors, f"built-in from {', '.join(chosen)} of {items.source}", notes=tuple(notes))
-
-
-def _texts_by_id(items: ItemTable, item_tokens: list[str], columns: tuple[str, ...]) -> list[str]:
-    parts = [items.frame[column].to_list() for column in columns]
-    joined = (" ".join(" ".join(row).lower().split()) for row in zip(*parts, strict=True))
-    by_token = dict(zip(items.frame["item_id"].to_list(), joined, strict=False))
-    return ["", *(by_token.get(token, "") for token in item_tokens[1:])]
+    return ItemVectors(vectors, f"built-in from {found.source}", notes=tuple(notes))
 
 
 def ngram_counts(texts: list[str]) -> sparse.csr_matrix:
