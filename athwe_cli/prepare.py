@@ -9,8 +9,7 @@ import typer
 
 from athwe_cli import options as opt
 from athwe_cli.errors import one_line_errors
-from athwe_cli.progress import WorkDisplay
-from athwe_cli.reading import ReadingDisplay
+from athwe_cli.progress import ReadingDisplay, WorkDisplay
 from athwe_cli.render import Output, statistics_table
 
 

@@ -4,57 +4,106 @@ from __future__ import annotations
 
 import time
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from athwe_cli.render import Output
 
-_SECONDS_BETWEEN_LINES = 30.0
+_QUIET_SECONDS = 1.0  # what is read in less needs no bar
+_SECONDS_BETWEEN_LINES = 20.0
 
 
-class WorkDisplay:
-    """Listens to encoding, downloading and clustering; one thing at a time."""
+class _Bar:
+    """A bar that is there while something is under way, in a terminal only."""
 
     def __init__(self, output: Output) -> None:
         self.output = output
-        self.has_worked = False
-        self._what = ""
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._last_line = 0.0
+        self._last_line = time.monotonic()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+        self._progress = None
+
+    def _open(self, what: str, *columns: ProgressColumn, done: int, total: int | None) -> None:
+        shown = (TextColumn("{task.description}"), BarColumn(bar_width=24), *columns)
+        self._progress = Progress(*shown, console=self.output.err, transient=True)
+        self._task = self._progress.add_task(what, total=total, completed=done, rate="")
+        self._progress.start()
+
+    def _is_time_for_a_line(self) -> bool:
+        now = time.monotonic()
+        if now - self._last_line <= _SECONDS_BETWEEN_LINES:
+            return False
+        self._last_line = now
+        return True
+
+
+class ReadingDisplay(_Bar):
+    """Listens to the reader: bytes read and in all, as they lie on disk."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        self._began = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show `done` of `total` bytes."""
+        seconds = time.monotonic() - self._began
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done)
+        elif seconds < _QUIET_SECONDS:
+            return
+        elif self.output.err.is_terminal and done < total:
+            self._open("reading", DownloadColumn(), TimeRemainingColumn(), done=done, total=total)
+        elif done < total and self._is_time_for_a_line():
+            left = seconds / max(done, 1) * (total - done)
+            self.output.note(f"read {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {left:,.0f} s left")
+        if done >= total:
+            self.close()
+
+
+class WorkDisplay(_Bar):
+    """Listens to encoding, downloading and clustering; one thing at a time."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        self.has_worked = False
+        self._what = ""
 
     def __call__(self, what: str, done: int, total: int, per_second: float) -> None:
         """Show `done` of `total` items of `what`; a total of 0 is unknown."""
         if what != self._what:
             self._begin(what, total)
         rate = f"{per_second:,.0f} items/s" if per_second >= 10 else f"{per_second:.1f} items/s" if per_second else ""
-        now = time.monotonic()
         if self._progress is not None:
             self._progress.update(self._task, completed=done, rate=rate)
-        elif total and (now - self._last_line > _SECONDS_BETWEEN_LINES or done == total):
-            self._last_line = now
+        elif total and (done == total or self._is_time_for_a_line()):
             left = f", {(total - done) / per_second:,.0f} s left" if per_second and done < total else ""
             self.output.note(f"{what}: {done:,} of {total:,}{', ' if rate else ''}{rate}{left}")
         if total and done == total:
             self.close()
 
+    def close(self) -> None:
+        """Take the bar away."""
+        super().close()
+        self._what = ""
+
     def _begin(self, what: str, total: int) -> None:
         self.close()
         self._what, self._last_line, self.has_worked = what, time.monotonic(), True
-        if not self.output.err.is_terminal:
+        if self.output.err.is_terminal:
+            columns = (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[rate]}"))
+            self._open(what, *columns, done=0, total=total or None)
+        else:
             self.output.note(what)
-            return
-        columns = (
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[rate]}"),
-        )
-        self._progress = Progress(TextColumn("{task.description}"), *columns, console=self.output.err, transient=True)
-        self._task = self._progress.add_task(what, total=total or None, rate="")
-        self._progress.start()
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._progress is not None:
-            self._progress.stop()
-        self._progress, self._what = None, ""

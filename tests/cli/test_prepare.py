@@ -9,8 +9,8 @@ import pytest
 from cli_runner import call, one_error_line
 from rich.console import Console
 
-from athwe_cli import reading
-from athwe_cli.reading import ReadingDisplay
+from athwe_cli import progress
+from athwe_cli.progress import ReadingDisplay
 from athwe_cli.render import Output
 
 USERS, ITEMS = 7, 6
@@ -165,7 +165,7 @@ class TestReadingDisplay:
 
         def make(*, is_terminal: bool) -> tuple[ReadingDisplay, io.StringIO, list[float]]:
             now = [100.0]
-            monkeypatch.setattr(reading.time, "monotonic", lambda: now[0])
+            monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
             output, text = Output(as_json=False), io.StringIO()
             output.err = Console(file=text, force_terminal=is_terminal, width=100)
             return ReadingDisplay(output), text, now
@@ -174,10 +174,10 @@ class TestReadingDisplay:
 
     def test_plain_lines_now_and_then(self, display: Callable) -> None:
         shown, text, now = display(is_terminal=False)
-        for seconds, done in ((0.5, 1), (10, 20), (20, 25), (21, 26), (40, 50), (41, 100)):
+        for seconds, done in ((0.5, 1), (10, 20), (25, 25), (26, 26), (50, 50), (51, 100)):
             now[0] = 100 + seconds
             shown(done * 10**6, 100 * 10**6)
-        assert text.getvalue().splitlines() == ["read 25 of 100 MB, 60 s left", "read 50 of 100 MB, 40 s left"]
+        assert text.getvalue().splitlines() == ["read 25 of 100 MB, 75 s left", "read 50 of 100 MB, 50 s left"]
 
     def test_a_bar_with_bytes_in_a_terminal(self, display: Callable) -> None:
         shown, text, now = display(is_terminal=True)

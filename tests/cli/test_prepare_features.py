@@ -127,9 +127,10 @@ def test_lines_of_progress_elsewhere_than_in_a_terminal(
     display.close()
     assert capsys.readouterr().err.splitlines() == [
         "encoding texts",
-        "encoding texts: 32 of 100, 2.0 items/s, 34 s left",
-        "encoding texts: 63 of 100, 2.0 items/s, 18 s left",
-        "encoding texts: 94 of 100, 2.0 items/s, 3 s left",
+        "encoding texts: 22 of 100, 2.0 items/s, 39 s left",
+        "encoding texts: 43 of 100, 2.0 items/s, 28 s left",
+        "encoding texts: 64 of 100, 2.0 items/s, 18 s left",
+        "encoding texts: 85 of 100, 2.0 items/s, 8 s left",
         "encoding texts: 100 of 100, 2.0 items/s",
         "clustering text vectors",
     ]

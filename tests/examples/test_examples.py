@@ -23,7 +23,16 @@ def test_train_in_python_recommends_items(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
 def test_generated_data_can_be_prepared(tmp_path: Path, form: str) -> None:
-    command = [sys.executable, EXAMPLES / "generate_large.py", "--interactions", "2000", "--format", form, "--to", "raw"]
+    command = [
+        sys.executable,
+        EXAMPLES / "generate_large.py",
+        "--interactions",
+        "2000",
+        "--format",
+        form,
+        "--to",
+        "raw",
+    ]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
     assert len(found.stdout.splitlines()) == 2

@@ -237,7 +237,9 @@ class TestFitConfig:
     ) -> None:
         from dataclasses import replace
 
-        _, notes = fit_config(make_config("athwe-published"), replace(prepared, text_clusters=None, image_clusters=None))
+        _, notes = fit_config(
+            make_config("athwe-published"), replace(prepared, text_clusters=None, image_clusters=None)
+        )
         command = "athwe prepare --dataset demo --refresh clusters --clusters 100"
         assert notes == [f"demo has no cluster labels: the cluster term is off; to have them: {command}"]
 
