@@ -59,7 +59,8 @@ class CaseText:
     def _head(self, case: Mapping[str, Any]) -> None:
         who = f"A new user of {case['dataset']}"
         if case["user"] is not None:
-            who = f"User {case['user']} of {case['dataset']}, {case['split']}, ties in {case['tie_order']} order"
+            rules = f"{case['split_rule']} split, ties in {case['tie_order']} order"
+            who = f"User {case['user']} of {case['dataset']}, {case['split']}, {rules}"
         self._title(who)
         if case["picked"]:
             self._line(f"picked as {case['picked']}")

@@ -6,7 +6,6 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +14,6 @@ from athwe_core.data.prepared import PreparedDataset
 from athwe_core.errors import ConfigError, DataError
 from athwe_core.evaluation.metrics import per_user_metrics
 from athwe_core.training.run_folder import RunFolder
-
-if TYPE_CHECKING:
-    pass
 
 PICKS = ("improved", "failed", "typical")
 PICK_METRIC_K = 10

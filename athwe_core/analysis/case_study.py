@@ -27,7 +27,7 @@ def case_study(opened: CaseRuns, case: Case, *, k: int = 10, exclude_seen: bool 
         exclude_seen: take the items of the whole history out of the ranking, never the target; None: as the first run was
             trained. One rule for all runs, so that their ranks can be set side by side.
     Returns:
-        dataset, data_version, tie_order, split, user, picked, k, exclude_seen.
+        dataset, data_version, tie_order, split_rule, split, user, picked, k, exclude_seen.
         history: the longest window of the runs, oldest first; earlier_items: how many came before it.
         target: None where it is not known.
         recommendations, why, runs: by run. `why` explains the target, or the first recommendation where there is none, see
@@ -49,6 +49,7 @@ def case_study(opened: CaseRuns, case: Case, *, k: int = 10, exclude_seen: bool 
         "dataset": prepared.name,
         "data_version": prepared.version,
         "tie_order": prepared.manifest["statistics"]["tie_order"],
+        "split_rule": prepared.split_rule,
         "split": case.split,
         "user": case.user,
         "picked": case.picked,

@@ -27,6 +27,7 @@ from athwe_core.analysis.figure_style import (
     shortened,
     style_axes,
 )
+from athwe_core.data.split import LEAVE_ONE_OUT
 
 _DASHED = (0, (3, 2))
 
@@ -186,7 +187,8 @@ def _circumstances(result: Mapping[str, Any]) -> str:
     unequal = {len(variant["metrics"][result["split"]][result["metric"]]["values"]) for variant in result["variants"]}
     if len(unequal) > 1:
         spread = f"mean of {min(unequal)} to {max(unequal)} seeds, sd where several"
-    text = f"{result['split']}, {spread}, ties in {result['tie_order']} order"
+    rule = "" if result["split_rule"] == LEAVE_ONE_OUT else f"{result['split_rule']} split, "
+    text = f"{result['split']}, {spread}, {rule}ties in {result['tie_order']} order"
     quick = result["quick_epochs"]
     return text if quick is None else f"{text} · quick look: at most {quick} epoch{'s' if quick > 1 else ''}"
 

@@ -45,6 +45,7 @@ def case_study_page(cases: Sequence[Mapping[str, Any]], images: Thumbnails | Non
         dataset=first["dataset"],
         facts={
             "prepared version": first["data_version"],
+            "split": f"{first['split']}, {first['split_rule']}",
             "order of ties": first["tie_order"],
             "seen items": "out of the ranking" if first["exclude_seen"] else "in the ranking",
         },

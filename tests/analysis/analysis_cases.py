@@ -267,6 +267,7 @@ def case(
         "dataset": "Toys_and_Games",
         "data_version": "b5dfc042f9eb",
         "tie_order": "item",
+        "split_rule": "leave-one-out",
         "split": "test",
         "user": "A1ZT4NG9QX2K7",
         "picked": f"improved: rank 312 -> 3 against {runs[-1]}",

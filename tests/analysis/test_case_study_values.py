@@ -18,9 +18,18 @@ from athwe_core.errors import ConfigError, DataError
 from athwe_core.evaluation.evaluate import rank_users
 
 USERS = ("7", "60", "123", "150")
-TOP = {"dataset", "data_version", "tie_order", "split", "user", "picked", "history", "earlier_items", "target"} | {
-    *("recommendations", "why", "runs", "k", "exclude_seen")
-}
+TOP = {
+    "dataset",
+    "data_version",
+    "tie_order",
+    "split_rule",
+    "split",
+    "user",
+    "picked",
+    "history",
+    "earlier_items",
+    "target",
+} | {*("recommendations", "why", "runs", "k", "exclude_seen")}
 ITEM = {"item_id", "title", "category"}
 WHY = {"subject", "first_position", "by_modality", "score", "rank", "temporal_gates", "interactive_gates"} | {
     *("wavelet_energy", "attention", "influence", "gaps")

@@ -172,7 +172,7 @@ class TestText:
         found = study(both, "--against", "second", "--user", "123", "--no-html")
         text = " ".join(result.stdout.split())
         target = found["target"]
-        assert "User 123 of demo, test, ties in file order" in text
+        assert "User 123 of demo, test, leave-one-out split, ties in file order" in text
         assert f"rank {target['rank']:g} by athwe/first, rank {target['ranks']['demo/hm4sr/second']:g}" in text
         for item in found["history"][-3:]:
             assert f"{item['position'] + 1} {item['date']}" in text
