@@ -59,7 +59,7 @@ def test_json_is_one_object_with_every_variant(result: dict[str, Any]) -> None:
     assert result["variants"][1]["changes"] == ["losses.pcl.weight=0.0"]
     assert result["notes"] == ["removing TMoE removes PCL too: its placeholders are made of time"]
     assert 0 <= result["variants"][1]["p_holm"] <= 1
-    assert result["command"].startswith("athwe ")
+    assert result["command"].split()[0] == "athwe"
 
 
 def test_a_finished_run_of_train_is_the_full_model(world: Path, result: dict[str, Any]) -> None:
@@ -129,7 +129,7 @@ def test_interrupted_it_saves_and_the_same_command_goes_on(
     assert stopped.exit_code == code, stopped.output
     assert stopped.stdout == ""
     assert "[full, seed 0] stopped" in stopped.stderr
-    assert "stopped and saved. The same command goes on: athwe " in stopped.stderr
+    assert "stopped and saved. The same command goes on: athwe" in stopped.stderr
     assert folders(world) == before
     again = ablate(*arguments)
     assert again.exit_code == 0, again.output
