@@ -97,14 +97,14 @@ def case_study(
         users = [user] if user is not None else random_users(known, random or 0, split=split, seed=seed)
         cases = [case_of_user(known, each, split=split) for each in users]
     results = [study(opened, case, k=k) for case in cases]
-    view = CaseText(output.out)
-    for result in results:
-        view.show(result)
     if not no_html:
         stem = None if history is None else f"new-user-{history.stem}"
         folder = runs / known.name / "case-studies"
         pages = {html: results} if html is not None else {folder / page_name(stem, case): [case] for case in results}
         _write_pages(pages, _pictures(images, data, known), output)
+    view = CaseText(output.out)
+    for result in results:
+        view.show(result)
     output.json(results[0] if len(results) == 1 else {"cases": results})
 
 

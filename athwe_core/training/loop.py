@@ -22,6 +22,7 @@ from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.training.assemble import Assembly, assemble
 from athwe_core.training.checkpoint import load_optimizer, load_state, load_weights, save_checkpoint
+from athwe_core.training.memory import RELEASE_STEPS, release_free_memory
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
 from athwe_core.training.step import make_optimizer, train_step
@@ -196,6 +197,8 @@ def _train_epoch(
         batch = pack(prepared, rows, chosen, max_length=L).to(assembly.device)
         terms = train_step(assembly, optimizer, batch, config, epoch=progress.epoch, step=progress.step)
         progress.step += 1
+        if progress.step % RELEASE_STEPS == 0:
+            release_free_memory()
         for name, value in terms.items():
             progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
         progress.seconds = time.perf_counter() - began
