@@ -7,8 +7,9 @@ import functools
 from collections.abc import Callable
 
 RELEASE_STEPS = 16
-"""Steps between two releases. Steps of unlike sizes leave gaps that glibc does not fill: prefix training on Toys_and_Games grew to
-3.4 GB in 60 steps and 9.5 GB in 13 epochs; released every 10 steps it came back to 0.55 GB each time, in the same CPU time."""
+"""Steps between two releases. Steps of unlike sizes leave gaps that glibc does not fill: prefix training on Toys_and_Games
+grew to 3.4 GB in 60 steps and 9.5 GB in 13 epochs; released every 10 steps it came back to 0.55 GB each time, in the same
+CPU time."""
 
 
 @functools.cache
