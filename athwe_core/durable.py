@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+TEMPORARY = ".unfinished-"
+"""What stands between the name of a file and a process number while the file is written."""
 
 
 def sync(path: Path) -> None:
@@ -23,13 +27,17 @@ def replacing(path: Path) -> Iterator[Path]:
 
     A reader sees the old file or the new one, never a part, also after the power fails.
     """
-    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary = path.with_name(f".{path.name}{TEMPORARY}{os.getpid()}")
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666)
     try:
+        with suppress(OSError):  # without locks nobody takes it for abandoned either
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield temporary
         sync(temporary)
         os.replace(temporary, path)
         sync(path.parent)
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
 
 
@@ -37,3 +45,23 @@ def replace_text(path: Path, text: str) -> None:
     """Replace a text file (UTF-8) whole."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left half-written in `folder`; what a living one writes stays."""
+    for path in folder.glob(f".*{TEMPORARY}*"):
+        with suppress(OSError):
+            handle = os.open(path, os.O_RDWR)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                path.unlink()
+            finally:
+                os.close(handle)
+
+
+def reason(error: Exception) -> str:
+    """Why a file could not be written, in a few words, from an error of the system, numpy, polars or safetensors."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = (str(error).splitlines() or [type(error).__name__])[0]
+    return f"the disk took a part only: {text}" if "requested and" in text else text  # numpy's words

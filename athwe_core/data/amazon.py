@@ -10,10 +10,11 @@ from pathlib import Path
 import polars as pl
 
 from athwe_core.data.amazon_items import COLUMNS, BrokenProcessPool, LiteralReader, Row, json_row
-from athwe_core.data.delimited import Rows, open_blocks, rows_of
+from athwe_core.data.delimited import Rows, is_empty, open_blocks, rows_of, split_header
 from athwe_core.data.json_lines import read_json_lines
 from athwe_core.data.lines import Reading, blocks, first_lines
-from athwe_core.data.records import ItemTable, Records, RecordsBuilder
+from athwe_core.data.records import ItemTable, Records, RecordsBuilder, are_ids
+from athwe_core.data.shown import listed
 from athwe_core.data.times import YEAR_5138, whole_seconds
 from athwe_core.errors import DataError
 
@@ -62,7 +63,7 @@ def read_amazon(source: str, paths: Sequence[Path], item_paths: Sequence[Path], 
             seconds, is_time = whole_seconds(rows.frame[release.time], release.unit)
             is_whole = pl.Series(is_time)
             for key in (release.user, release.item):
-                is_whole &= rows.frame[key].fill_null("") != ""
+                is_whole &= are_ids(rows.frame[key])
             for row in (~is_whole).arg_true().to_list():
                 reason = f"has no {release.user}, {release.item} or {release.time}"
                 reading.bad_line(path, int(rows.lines[row]), reason)
@@ -82,14 +83,14 @@ def read_amazon(source: str, paths: Sequence[Path], item_paths: Sequence[Path], 
         notes += item_notes
     records = builder.build(items, [*notes, *reading.notes])
     if not len(records):
-        raise DataError(str(paths[0]), "has no rows that can be used")
+        raise DataError(str(paths[0]), "has no rows that can be used", remedy="Is the file complete?")
     return records
 
 
 def _interactions(path: Path, release: Release, reading: Reading) -> Iterator[Rows]:
     start = first_lines(path)
     if not start:
-        raise DataError(str(path), "is empty")
+        raise is_empty(path)
     keys = (release.user, release.item, release.time)
     if start[0].lstrip().startswith(b"{"):
         return read_json_lines(path, keys, reading)
@@ -101,10 +102,14 @@ def _interactions(path: Path, release: Release, reading: Reading) -> Iterator[Ro
         found, names = blocks(path, reading), list(release.ratings)
     else:
         header, found = open_blocks(path, reading)
-        names = header.split(",")
+        names = split_header(path, header, ",", has_quotes=False)
         missing = [key for key in keys if key not in names]
         if missing:
-            raise DataError(str(path), f"has no column {', '.join(missing)}; its columns are {', '.join(names)}")
+            rule = f"has no column {', '.join(missing)}; its columns are {listed(names)}"
+            raise DataError(f"{path} line 1", rule, remedy="Add or rename it")
+        if len(set(names)) < len(names):
+            rule = f"must name each column once; it names {listed(names)}"
+            raise DataError(f"{path} line 1", rule, remedy="Rename or remove the second of each")
     return rows_of(found, names, path=path, separator=",", has_quotes=True, on_bad=on_bad)
 
 

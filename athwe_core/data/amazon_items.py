@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import cpu_count, get_context
 from typing import Any
 
-from athwe_core.data.text_cleaning import clean_text, join_names
+from athwe_core.data.text_cleaning import clean_text, is_text, join_names
 
 COLUMNS = {
     **{"item_id": "token", "title": "token", "brand": "token", "categories": "name_seq"},
@@ -25,6 +25,7 @@ COLUMNS = {
 Row = tuple[str, ...]
 MAX_LITERAL_BYTES = 2**20
 MAX_DESCRIPTION = 1000  # characters: more than encoders read, and a million items stay within a gigabyte
+MAX_URL = 10_000  # characters
 _LINES_A_TASK = 500
 _TASKS_A_WORKER = 3  # waiting at most, so that memory is bounded
 _IMAGE_SIZES = ("large", "hi_res", "thumb")
@@ -35,7 +36,7 @@ def item_row(found: Any) -> Row | None:
     if not isinstance(found, dict):
         return None
     item = found.get("parent_asin") or found.get("asin")
-    if not isinstance(item, str) or not item.strip():
+    if not isinstance(item, str) or not item.strip() or not is_text(item):
         return None
     details = found.get("details")
     brand = found.get("brand") or found.get("store") or (details.get("Brand") if isinstance(details, dict) else None)
@@ -51,9 +52,9 @@ def item_row(found: Any) -> Row | None:
 
 
 def json_row(line: bytes) -> tuple[bool, Row | None]:
-    """Whether a line is JSON, and its row."""
+    """Whether a line is JSON (UTF-8), and its row."""
     try:
-        return True, item_row(json.loads(line))
+        return True, item_row(json.loads(line.decode("utf-8-sig")))
     except (ValueError, RecursionError):
         return False, None
 
@@ -136,9 +137,14 @@ def _first_image(found: dict[str, Any]) -> str:
         if isinstance(image, dict):
             url = next((image[size] for size in _IMAGE_SIZES if isinstance(image.get(size), str)), "")
             if url:
-                return " ".join(url.split())
+                return _one_line(url)
     urls = [url for key in ("imageURLHighRes", "imageURL", "imUrl") for url in _strings(found.get(key)) if url.strip()]
-    return " ".join(urls[0].split()) if urls else ""
+    return _one_line(urls[0]) if urls else ""
+
+
+def _one_line(url: str) -> str:
+    """A URL without white space; empty where it is none that could be fetched."""
+    return " ".join(url.split()) if is_text(url) and len(url) <= MAX_URL else ""
 
 
 def _sequence(value: Any) -> list[Any]:

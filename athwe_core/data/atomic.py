@@ -16,11 +16,13 @@ import polars as pl
 from athwe_core.data.delimited import Rows, open_blocks, rows_of, split_header
 from athwe_core.data.lines import Reading
 from athwe_core.data.records import ItemTable, Records, RecordsBuilder
+from athwe_core.data.shown import clipped, listed
 from athwe_core.data.times import YEAR_5138, whole_seconds
 from athwe_core.errors import DataError
 
 COLUMN_TYPES = ("token", "token_seq", "float", "float_seq")
 ID_COLUMNS = ("user_id", "item_id")
+_MEND = "Mend or remove that line"
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ def read_atomic(inter: Path, item: Path | None, reading: Reading) -> Records:
         builder.add(rows.frame["user_id"], rows.frame["item_id"], seconds)
         latest = max(latest, int(seconds.max()))
     if latest < 0:
-        raise DataError(str(inter), "has a header but no rows")
+        raise _no_rows(inter)
     notes = []
     if latest > YEAR_5138:
         notes.append(f"{inter.name}: times reach {latest}: milliseconds? Seconds are expected")
@@ -100,7 +102,7 @@ def read_table(path: Path, *, required: tuple[str, ...], reading: Reading | None
     """
     parts = list(read_parts(path, required, reading or Reading([path])))
     if not parts:
-        raise DataError(str(path), "has a header but no rows")
+        raise _no_rows(path)
     for rows, _ in parts:
         _refuse_empty(path, rows, tuple(column for column in required if column in ID_COLUMNS))
     return AtomicTable(path, pl.concat([rows.frame for rows, _ in parts]), parts[0][1])
@@ -110,7 +112,7 @@ def read_parts(path: Path, required: tuple[str, ...], reading: Reading) -> Itera
     """Yield the rows of an atomic file in blocks, each with the types of the columns. Raises DataError, see `read_table`."""
 
     def refuse(line: int, rule: str, value: object) -> NoReturn:
-        raise DataError(f"{path} line {line}", rule, value)
+        raise DataError(f"{path} line {line}", rule, value, _MEND)
 
     header, found = open_blocks(path, reading)
     types = _parse_header(path, header, required)
@@ -120,25 +122,33 @@ def read_parts(path: Path, required: tuple[str, ...], reading: Reading) -> Itera
 
 def _parse_header(path: Path, header: str, required: tuple[str, ...]) -> dict[str, str]:
     types: dict[str, str] = {}
-    for column in split_header(header, "\t", has_quotes=False):
+    for column in split_header(path, header, "\t", has_quotes=False):
         name, _, kind = column.rpartition(":")
         if not name or kind not in COLUMN_TYPES:
             rule = f"must name each column as name:type with a type of {', '.join(COLUMN_TYPES)}"
-            raise DataError(f"{path} line 1", rule, column)
+            remedy = "Write the header as user_id:token, item_id:token, timestamp:float with tabs between"
+            raise DataError(f"{path} line 1", rule, clipped(column), remedy)
         if name in types:
-            raise DataError(f"{path} line 1", "must name each column once", name)
+            raise DataError(
+                f"{path} line 1", "must name each column once", clipped(name), "Rename or remove the second"
+            )
         types[name] = kind
     missing = [name for name in required if name not in types]
     if missing:
-        raise DataError(str(path), f"has no column {', '.join(missing)}; its columns are {', '.join(types)}")
+        rule = f"has no column {', '.join(missing)}; its columns are {listed(list(types))}"
+        raise DataError(f"{path} line 1", rule, remedy="Add or rename it")
     return types
+
+
+def _no_rows(path: Path) -> DataError:
+    return DataError(str(path), "has a header but no rows", remedy="Is the file complete?")
 
 
 def _refuse_empty(path: Path, rows: Rows, columns: tuple[str, ...]) -> None:
     for column in columns:
         empty = (rows.frame[column] == "").arg_true()
         if len(empty):
-            raise DataError(f"{path} line {rows.lines[empty[0]]}: {column}", "must not be empty", "")
+            raise DataError(f"{path} line {rows.lines[empty[0]]}: {column}", "must not be empty", "", _MEND)
 
 
 def _seconds(path: Path, rows: Rows) -> Any:
@@ -147,5 +157,5 @@ def _seconds(path: Path, rows: Rows) -> Any:
     bad = np.flatnonzero(~is_time | (seconds < 0))
     if len(bad):
         rule = "must be a number of seconds >= 0"
-        raise DataError(f"{path} line {rows.lines[bad[0]]}: timestamp", rule, texts[int(bad[0])])
+        raise DataError(f"{path} line {rows.lines[bad[0]]}: timestamp", rule, clipped(texts[int(bad[0])]), _MEND)
     return seconds

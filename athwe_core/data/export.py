@@ -91,7 +91,7 @@ def _refuse_to_replace(target: Path, *, overwrite: bool) -> None:
     """Allow what an earlier export wrote and nobody added to: a user's own files are never removed."""
     try:
         known = {*json.loads((target / MARKER).read_text(encoding="utf-8"))["files"], MARKER}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         known = set()
     strange = sorted(path.name for path in target.iterdir() if path.name not in known) if target.is_dir() else ["it"]
     if strange or not known:

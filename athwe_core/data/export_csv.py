@@ -83,6 +83,7 @@ def _check(
         same = all((rows.frame[name] == wanted).all() for name, wanted in zip(COLUMNS, expected, strict=False))
         same = same and (rows.frame["split"] == parts.gather(chosen)).all()
         if not same or not np.array_equal(rows.frame["timestamp"].cast(pl.Int64), prepared.timestamps[chosen]):
-            raise DataError(f"{path.name} line {rows.lines[0]} and on", "does not hold what was written to it")
+            where, rule = f"{path.name} line {rows.lines[0]} and on", "does not hold what was written to it"
+            raise DataError(where, rule, remedy="Is the disk full?")
     if done != len(order):
         raise DataError(path.name, f"must have {len(order)} rows", done, "Is the disk full?")

@@ -155,7 +155,8 @@ def _check(prepared: PreparedDataset, path: Path, lines: _Lines, users: pl.Serie
             )
         )
         if not same:
-            raise DataError(f"{path.name} line {rows.lines[0]} and on", "does not hold what was written to it")
+            where, rule = f"{path.name} line {rows.lines[0]} and on", "does not hold what was written to it"
+            raise DataError(where, rule, remedy="Is the disk full?")
     if done != len(lines):
         raise DataError(path.name, f"must have {len(lines)} rows", done, "Is the disk full?")
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import stat
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from athwe_core.data.store import prepared_folder
 from athwe_core.errors import DataError
@@ -24,6 +27,8 @@ _FORMATS = ("JPEG", "PNG", "WEBP")
 _MAGIC = {b"\xff\xd8\xff": ".jpg", b"\x89PNG\r\n\x1a\n": ".png"}
 MAX_BYTES = 32 * 2**20
 MAX_PIXELS = 50_000_000
+_UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""The others are unpacked without a limit: 350 bytes of bzip2 take 600 MB."""
 JPEG_QUALITY = 85
 
 
@@ -35,8 +40,8 @@ class ImageSource:
         path: The folder or the zip archive.
         entries: Item id to the file, or the member of the archive. An id is only ever looked up here, never made part of a
             path.
-        broken: Items, in the order they were asked for, whose picture is no picture, or larger than `MAX_BYTES` or
-            `MAX_PIXELS`.
+        broken: Items, in the order they were asked for, whose picture is no picture, no plain file, or larger than
+            `MAX_BYTES` or `MAX_PIXELS`.
     """
 
     path: Path
@@ -57,7 +62,7 @@ class ImageSource:
             try:
                 with zipfile.ZipFile(path) as archive:
                     names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
-            except (zipfile.BadZipFile, OSError, ValueError) as error:
+            except Exception as error:  # of a foreign archive it raises many kinds
                 raise DataError(str(path), f"must be a readable zip archive ({error})") from None
         else:
             raise DataError(str(path), "must be a folder or a zip archive of pictures named by item id")
@@ -100,7 +105,10 @@ class ImageSource:
         return buffer.getvalue()
 
     def fingerprint(self) -> str:
-        """SHA-256 over item, length and CRC-32 of every picture: the same from a folder and from an archive of it."""
+        """SHA-256 over item, length and CRC-32 of every picture: the same from a folder and from an archive of it.
+
+        Of what is too large to be a picture the length counts.
+        """
         digest = hashlib.sha256()
         for item_id, entry in sorted(self.entries.items()):
             length, crc = self._length_and_crc(entry)
@@ -108,19 +116,17 @@ class ImageSource:
         return digest.hexdigest()
 
     def _length_and_crc(self, entry: str) -> tuple[int, int]:
-        if not self.path.is_dir():
-            try:
-                member = self._archive.getinfo(entry)
-            except KeyError:
-                return -1, 0
-            return member.file_size, member.CRC
-        length = crc = 0
+        """-1 and 0 of what is a broken picture, as `picture` will say."""
         try:
-            with (self.path / entry).open("rb") as file:
-                while block := file.read(2**20):
-                    length, crc = length + len(block), zlib.crc32(block, crc)
-        except OSError:
-            return -1, 0  # a broken picture, as `picture` will say
+            if not self.path.is_dir():
+                member = self._archive.getinfo(entry)
+                return member.file_size, member.CRC if member.file_size <= MAX_BYTES else 0
+            with _plain_file(self.path / entry) as file:
+                length, crc = os.fstat(file.fileno()).st_size, 0
+                while length <= MAX_BYTES and (block := file.read(2**20)):
+                    crc = zlib.crc32(block, crc)
+        except (OSError, KeyError, ValueError):
+            return -1, 0
         return length, crc
 
     @cached_property
@@ -129,14 +135,25 @@ class ImageSource:
 
     def _read(self, entry: str) -> bytes:
         if self.path.is_dir():
-            with (self.path / entry).open("rb") as file:
+            with _plain_file(self.path / entry) as file:
                 content = file.read(MAX_BYTES + 1)
         else:
+            if self._archive.getinfo(entry).compress_type not in _UNPACKED:
+                raise ValueError("neither stored nor deflated")
             with self._archive.open(entry) as member:
                 content = member.read(MAX_BYTES + 1)
         if len(content) > MAX_BYTES:
             raise ValueError("too many bytes")
         return content
+
+
+@contextmanager
+def _plain_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to read; ValueError of anything else: a pipe would be waited for, a device read for ever."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError("no plain file")
+        yield file
 
 
 def picture_suffix(content: bytes) -> str:

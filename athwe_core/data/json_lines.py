@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,8 @@ import polars as pl
 
 from athwe_core.data.delimited import Rows
 from athwe_core.data.lines import Block, Reading, blocks
+from athwe_core.data.shown import brief
+from athwe_core.data.text_cleaning import without_halves
 
 _FEW_LINES = 64  # below, lines are read one at a time to find the bad one
 
@@ -20,7 +24,8 @@ _FEW_LINES = 64  # below, lines are read one at a time to find the bad one
 def read_json_lines(path: Path, keys: Sequence[str], reading: Reading) -> Iterator[Rows]:
     """Yield the values of `keys`, null where absent or null; numbers as their decimal text.
 
-    Blank lines mean nothing; lines that are no JSON object are counted as bad and left out.
+    Blank lines mean nothing; lines that are no JSON object, or have one of the keys twice, are counted as bad and left out.
+    Half a surrogate pair, which JSON can write and UTF-8 cannot, becomes NUL.
 
     Args:
         keys: Top-level keys; others are ignored.
@@ -33,12 +38,14 @@ def read_json_lines(path: Path, keys: Sequence[str], reading: Reading) -> Iterat
 
 
 def _parse(block: Block, path: Path, keys: Sequence[str], reading: Reading) -> Iterator[Rows]:
-    """Parse at once; where that fails, the halves, down to single lines."""
+    """Parse at once; where that fails, or a key may be there twice, the halves, down to single lines."""
     num_lines = block.num_lines
-    try:
-        frame = pl.read_ndjson(io.BytesIO(block.content), schema=dict.fromkeys(keys, pl.String))
-    except pl.exceptions.PolarsError:
-        frame = None
+    frame = None
+    if all(block.content.count(json.dumps(key, ensure_ascii=False).encode()) <= num_lines for key in keys):
+        try:
+            frame = pl.read_ndjson(io.BytesIO(block.content), schema=dict.fromkeys(keys, pl.String))
+        except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+            frame = None
     if frame is not None and len(frame) == num_lines:
         yield Rows(np.arange(block.first_line, block.first_line + num_lines, dtype=np.int64), frame)
     elif num_lines > _FEW_LINES:
@@ -56,6 +63,8 @@ def _one_at_a_time(block: Block, path: Path, keys: Sequence[str], reading: Readi
         found = parse_object(line)
         if found is None:
             reading.bad_line(path, number, "is no JSON object", line)
+        elif isinstance(found, _Repeated) and (twice := next((key for key in keys if key in found.repeated), None)):
+            reading.bad_line(path, number, f"has the key {brief(twice)} twice", line)
         else:
             lines.append(number)
             values.append([_text(found.get(key)) for key in keys])
@@ -63,10 +72,23 @@ def _one_at_a_time(block: Block, path: Path, keys: Sequence[str], reading: Readi
     return Rows(np.array(lines, dtype=np.int64), frame)
 
 
+class _Repeated(dict[str, Any]):
+    """An object with some keys more than once; the last value counts."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated = {key for key, count in Counter(key for key, _ in pairs).items() if count > 1}
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    return found if len(found) == len(pairs) else _Repeated(pairs)
+
+
 def parse_object(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line, None where it is none."""
+    """The JSON object of a line of UTF-8, None where it is none."""
     try:
-        found = json.loads(line)
+        found = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object)
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) else None
@@ -74,6 +96,8 @@ def parse_object(line: bytes) -> dict[str, Any] | None:
 
 def _text(value: object) -> str | None:
     """As polars writes it: 1.0 is the id 1."""
+    if value is None:
+        return None
     if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return value if value is None or isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return f"{Decimal(repr(value)):f}".removesuffix(".0")
+    return without_halves(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))

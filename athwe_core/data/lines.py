@@ -12,11 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
+from athwe_core.data.shown import brief, reason
 from athwe_core.errors import DataError
 
 Progress = Callable[[int, int], None]
 """Called with the bytes read so far and in all, as they lie on disk."""
 MAX_LINE_BYTES = 16 * 2**20
+"""A longer line is no row of a table; so much is read before it is refused, and no more."""
+MAX_RATIO = 200
+"""Tables pack to a third or a thirtieth; what unpacks to more than this many times its size is a bomb or mere repeats."""
+RATIO_FROM = 256 * 2**20
+"""Unpacked bytes from which on the ratio counts: less does no harm."""
 _BLOCK_BYTES = 8 * 2**20
 _SHOWN = 3
 _FIRST_LINES = 20
@@ -27,10 +33,21 @@ _OPENERS: dict[bytes, tuple[str, Callable[..., Any]]] = {
     b"BZh": ("bzip2", bz2.BZ2File),
     b"\xfd7zXZ\x00": ("xz", lzma.LZMAFile),
 }
+_UNPACK = "Unpack it first"
 _REFUSED = {
-    b"\x28\xb5\x2f\xfd": ("is compressed with zstd, which is not read here", "Unpack it first: zstd -d FILE"),
-    b"PK\x03\x04": ("is a zip archive", "Unpack it first: unzip FILE"),
+    b"\x28\xb5\x2f\xfd": ("is compressed with zstd, which is not read here", f"{_UNPACK}: zstd -d FILE"),
+    b"\x04\x22\x4d\x18": ("is compressed with lz4, which is not read here", f"{_UNPACK}: lz4 -d FILE"),
+    b"PK\x03\x04": ("is a zip archive", f"{_UNPACK}: unzip FILE"),
+    b"PK\x05\x06": ("is an empty zip archive", "Fetch it again"),
+    b"7z\xbc\xaf\x27\x1c": ("is a 7z archive", f"{_UNPACK}: 7z x FILE"),
+    b"Rar!\x1a\x07": ("is a rar archive", f"{_UNPACK}: unrar x FILE"),
+    b"\xd0\xcf\x11\xe0": ("is an old Excel workbook", "Save it as CSV (UTF-8)"),
+    b"\xff\xfe\x00\x00": ("is UTF-32 text, and must be UTF-8", "Convert it: iconv -f UTF-32 -t UTF-8 FILE"),
+    b"\x00\x00\xfe\xff": ("is UTF-32 text, and must be UTF-8", "Convert it: iconv -f UTF-32 -t UTF-8 FILE"),
+    b"\xff\xfe": ("is UTF-16 text, and must be UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8 FILE"),
+    b"\xfe\xff": ("is UTF-16 text, and must be UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8 FILE"),
 }
+"""First bytes of what is no text and no archive that is read; longer ones before those that begin them."""
 
 
 def _ignore(*_: object) -> None:
@@ -101,8 +118,7 @@ class Reading:
         self._num_bad[path] = self._num_bad.get(path, 0) + 1
         shown = self._bad.setdefault(path, [])
         if len(shown) < _SHOWN:
-            found = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
-            shown.append(f"line {number} {reason}" + (f": {found[:60]}" if found else ""))
+            shown.append(f"line {number} {reason}" + (f": {brief(text)}" if text else ""))
 
     def finish(self, path: Path) -> None:
         """Say that all rows of `path` have been looked at; lines left out become a note.
@@ -130,7 +146,7 @@ class Reading:
 
 
 def compression(path: Path) -> str | None:
-    """`gzip`, `bzip2` or `xz` by the file's first bytes, None for a plain file. Raises DataError for zip and zstd."""
+    """`gzip`, `bzip2` or `xz` by the file's first bytes, None for a plain file. Raises DataError for what is not read."""
     with path.open("rb") as file:
         start = file.read(8)
     for magic, (rule, remedy) in _REFUSED.items():
@@ -146,9 +162,10 @@ def blocks(path: Path, reading: Reading, *, block_bytes: int = _BLOCK_BYTES) -> 
         path: Plain, gzip, bzip2 or xz by its first bytes, whatever its name.
         reading: Told how far it is.
     Raises:
-        DataError: A damaged or foreign archive, a line above 16 MiB, or see `Reading.advance`.
+        DataError: A damaged or foreign archive, one that unpacks to more than `MAX_RATIO` times its size, a line above
+            16 MiB, or see `Reading.advance`.
     """
-    kind, first_line, rest, is_start = compression(path), 1, b"", True
+    kind, first_line, rest, is_start, num_read = compression(path), 1, b"", True, 0
     with path.open("rb") as raw:
         opener = next((opener for name, opener in _OPENERS.values() if name == kind), None)
         stream = cast("IO[bytes]", opener(raw)) if opener else raw
@@ -156,14 +173,16 @@ def blocks(path: Path, reading: Reading, *, block_bytes: int = _BLOCK_BYTES) -> 
             with _named_damage(path, kind):
                 found = stream.read(block_bytes)
             reading.advance(path, raw.tell(), first_line - 1)
+            num_read += len(found)
+            if kind and num_read > max(RATIO_FROM, MAX_RATIO * raw.tell()):
+                _refuse_bomb(path, num_read, raw.tell())
             if is_start:
                 found, is_start = found.removeprefix(_BOM), False
             if not found:
                 break
             content, rest = _whole_lines(rest, found)
-            if len(rest) - rest.rfind(b"\n") > MAX_LINE_BYTES or len(rest) > 2 * MAX_LINE_BYTES:
-                number = first_line + content.count(b"\n") + rest.count(b"\n")
-                raise DataError(f"{path} line {number}", f"must be at most {MAX_LINE_BYTES >> 20} MiB long", "more")
+            if len(rest) > MAX_LINE_BYTES:
+                _refuse_long(path, first_line + content.count(b"\n"), rest)
             if content:
                 block = Block(first_line, content)
                 yield block
@@ -196,13 +215,32 @@ def _whole_lines(rest: bytes, found: bytes) -> tuple[bytes, bytes]:
     return content[:end_of_line], content[end_of_line:] + found[end:]
 
 
+def _refuse_long(path: Path, line: int, rest: bytes) -> None:
+    """Refuse a line that is too long, or too many blank ones. The rest begins on `line`; it has blank lines or is one."""
+    most = f"{MAX_LINE_BYTES >> 20} MiB"
+    if len(rest) - rest.rfind(b"\n") > MAX_LINE_BYTES:
+        rule, remedy = f"must be at most {most} long", "Is it text with line ends?"
+        raise DataError(f"{path} line {line + rest.count(10)}", rule, "more", remedy)
+    if len(rest) > 2 * MAX_LINE_BYTES:
+        raise DataError(f"{path} line {line}", f"must not begin more than {most} of blank lines", remedy="Remove them")
+
+
+def _refuse_bomb(path: Path, num_read: int, num_packed: int) -> None:
+    found = f"{num_read >> 20} MiB from {num_packed:,} bytes"
+    remedy = f"{_UNPACK} if you trust it: the plain file has no such limit"
+    raise DataError(str(path), f"must not unpack to more than {MAX_RATIO} times its size", found, remedy)
+
+
 @contextmanager
 def _named_damage(path: Path, kind: str | None) -> Iterator[None]:
     try:
         yield
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise DataError(str(path), f"is not a complete {kind} file ({error})", remedy="Fetch it again") from None
+    except (EOFError, ValueError, zlib.error, lzma.LZMAError, MemoryError) as error:
+        rule = f"is not a complete {kind} file ({reason(error)})"
     except OSError as error:
         if kind is None or error.errno is not None:
             raise
-        raise DataError(str(path), f"is not a complete {kind} file ({error})", remedy="Fetch it again") from None
+        rule = f"is not a complete {kind} file ({reason(error)})"
+    else:
+        return
+    raise DataError(str(path), rule, remedy="Fetch it again")

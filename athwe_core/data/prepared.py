@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -22,6 +23,7 @@ from athwe_core.data.interactions import Interactions, number_and_order
 from athwe_core.data.lines import Progress, Reading
 from athwe_core.data.options import PrepareOptions
 from athwe_core.data.records import ItemTable
+from athwe_core.data.shown import brief, clipped
 from athwe_core.data.sources import (
     ATOMIC,
     DEMO,
@@ -34,19 +36,19 @@ from athwe_core.data.sources import (
 )
 from athwe_core.data.split import tied_test_share
 from athwe_core.data.store import (
-    CURRENT,
-    FORMAT,
-    MANIFEST,
     PreparedDataset,
     content_hash,
     current_version,
     file_hash,
     list_versions,
+    mark_current,
     new_version,
     open_prepared,
     prepared_folder,
 )
-from athwe_core.durable import replace_text
+from athwe_core.data.stored import FORMAT, MANIFEST
+from athwe_core.durable import reason
+from athwe_core.errors import DataError
 
 __all__ = ["PrepareOptions", "PreparedDataset", "available_datasets", "list_versions", "open_prepared", "prepare"]
 
@@ -115,7 +117,7 @@ def prepare(
         work.finish()
     prepared = open_prepared(name, prepared_dir=prepared_dir, version=version)
     if current_version(name, prepared_dir=prepared_dir) != version:
-        replace_text(folder / CURRENT, version + "\n")
+        mark_current(folder, version)
     for note in prepared.manifest["notes"]:
         notify(note)
     return prepared
@@ -168,8 +170,8 @@ def _write(path: Path, source: Source, hashes: dict[Path, str], work: FeatureWor
     arrays = {**interactions.arrays(), **features.arrays()}
     for stem, array in arrays.items():
         np.save(path / f"{stem}.npy", np.ascontiguousarray(array), allow_pickle=False)
-    interactions.user_tokens.to_frame("user_id").write_parquet(path / "users.parquet")
-    _item_frame(items, interactions.item_tokens).write_parquet(path / "items.parquet")
+    _write_table(interactions.user_tokens.to_frame("user_id"), path / "users.parquet")
+    _write_table(_item_frame(items, interactions.item_tokens), path / "items.parquet")
     features.write_problems(path)
     return {
         "content_hash": content_hash(path),
@@ -186,6 +188,13 @@ def _write(path: Path, source: Source, hashes: dict[Path, str], work: FeatureWor
     }
 
 
+def _write_table(frame: pl.DataFrame, path: Path) -> None:
+    try:
+        frame.write_parquet(path)
+    except pl.exceptions.PolarsError as error:  # so it calls a full disk
+        raise OSError(errno.EIO, reason(error), str(path)) from None
+
+
 def _write_manifest(path: Path, facts: dict[str, Any]) -> None:
     statistics = {**facts["statistics"], "version": facts["version"], "notes": facts["notes"]}
     manifest = {**facts, "format": FORMAT, "athwe_version": athwe_core.__version__, "statistics": statistics}
@@ -199,7 +208,19 @@ def _load(source: Source, options: PrepareOptions, reading: Reading) -> _Loaded:
         return _Loaded(generated.records.items, interactions, generated.features)
     records = read_source(source, options, reading)
     features_of = partial(collect_features, source.folder, records.items)
-    return _Loaded(records.items, number_and_order(records, source.name, options), features_of)
+    interactions = number_and_order(records, source.name, options)
+    if records.items is not None:
+        _refuse_other_items(records.items, interactions.item_tokens)
+    return _Loaded(records.items, interactions, features_of)
+
+
+def _refuse_other_items(items: ItemTable, item_tokens: list[str]) -> None:
+    there = items.frame["item_id"]
+    wanted = pl.DataFrame({"item_id": item_tokens[1:]}, schema={"item_id": pl.String})
+    if not wanted.join(there.to_frame(), on="item_id", how="semi").height:
+        rule = f"must describe items of the interactions, e.g. {brief(item_tokens[1])}, and describes none of them"
+        first = clipped(there[0]) if len(there) else "no item that is known"
+        raise DataError(items.source, rule, first, "Is it of another data set? Leave it out or mend its ids")
 
 
 def _item_frame(items: ItemTable | None, item_tokens: list[str]) -> pl.DataFrame:

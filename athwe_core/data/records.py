@@ -148,6 +148,11 @@ class Records:
         return len(self.timestamps)
 
 
+def are_ids(texts: pl.Series) -> pl.Series:
+    """(I,) whether each text can be an id: it is not null, not empty, and has no NUL."""
+    return (texts.fill_null("") != "") & ~texts.fill_null("").str.contains("\0", literal=True)
+
+
 class RecordsBuilder:
     """Collects the rows that a reader yields in blocks."""
 

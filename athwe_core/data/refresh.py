@@ -19,18 +19,17 @@ from athwe_core.data.features.given import ItemVectors
 from athwe_core.data.features.work import FeatureWork, Workplace, plan_work
 from athwe_core.data.options import BUILTIN, PrepareOptions, RefreshKind
 from athwe_core.data.records import ItemTable
+from athwe_core.data.shown import reason
 from athwe_core.data.store import (
-    CURRENT,
-    FORMAT,
-    MANIFEST,
     PreparedDataset,
     content_hash,
     list_versions,
+    mark_current,
     new_version,
     open_prepared,
     prepared_folder,
 )
-from athwe_core.durable import replace_text
+from athwe_core.data.stored import FORMAT, MANIFEST, damaged
 from athwe_core.errors import ConfigError, DataError
 
 DEFAULT_CLUSTERS = 100
@@ -73,7 +72,7 @@ def refresh(
     base = open_prepared(name, prepared_dir=prepared_dir)
     options = _checked(kind, options, base)
     place = prepared_folder(prepared_dir, name)
-    items = _items(base)
+    old, items, last_step = _whole(base)
     work = plan_work(
         options,
         workplace or Workplace(),
@@ -89,18 +88,17 @@ def refresh(
             notify(note)
     taken = {option: value for option, value in asdict(options).items() if option in _OPTIONS[kind]}
     step = json.loads(json.dumps({"kind": kind, "options": taken, **work.identity()}))  # as the manifest will say
-    if base.manifest.get("refreshed", [{}])[-1].get("step") == step:
+    if last_step == step:
         notify(f"{name} has these {kind} features already: version {base.version}")
         return base
     identity = json.dumps([FORMAT, "refresh", base.version, step], sort_keys=True)
     version = hashlib.sha256(identity.encode()).hexdigest()[:12]
     if version not in list_versions(name, prepared_dir=prepared_dir):
-        old = _features(base)
         new = _refreshed(kind, old, work, items, base.item_tokens)
         with new_version(place, version) as temporary:
             _write(temporary, base, old, new, version=version, kind=kind, step=step)
         work.finish()
-    replace_text(place / CURRENT, version + "\n")
+    mark_current(place, version)
     found = open_prepared(name, prepared_dir=prepared_dir, version=version)
     notify(f"{kind} features of version {base.version} made again: version {version}")
     for note in found.manifest["notes"]:
@@ -128,6 +126,14 @@ def _checked(kind: str, options: PrepareOptions, base: PreparedDataset) -> Prepa
     if kind != "image":
         changes["image_encoder"] = None
     return replace(options, **changes)
+
+
+def _whole(base: PreparedDataset) -> tuple[ItemFeatures, ItemTable, Any]:
+    """Features, items and the last refresh of a version. Raises DataError where its manifest does not say enough of them."""
+    try:
+        return _features(base), _items(base), base.manifest.get("refreshed", [{}])[-1].get("step")
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        raise damaged(base.path, base.name, f"{MANIFEST}: {reason(error)}") from None
 
 
 def _items(base: PreparedDataset) -> ItemTable:
@@ -169,11 +175,16 @@ def _refreshed(
 ) -> ItemFeatures:
     if kind == "clusters":
         if old.text is None and old.image is None:
-            raise DataError("refresh clusters", "found neither text nor image vectors to cluster")
+            rule, remedy = (
+                "found neither text nor image vectors to cluster",
+                "Prepare with item texts or pictures first",
+            )
+            raise DataError("refresh clusters", rule, remedy=remedy)
         return with_clusters(replace(old, text_clusters=None, image_clusters=None, clusters_made={}), work)
     found = work.text(items, item_tokens) if kind == "text" else work.image(item_tokens)
     if found is None:
-        raise DataError(f"refresh {kind}", f"found no {kind} of items to make vectors from")
+        rule, remedy = f"found no {kind} of items to make vectors from", "Prepare with a table of items first"
+        raise DataError(f"refresh {kind}", rule, remedy=remedy)
     new = replace(old, text=found) if kind == "text" else replace(old, image=found)
     labels = {"text": old.text_clusters, "image": old.image_clusters}[kind]
     made = old.clusters_made.get(kind) or (next(iter(old.clusters_made.values()), None) if labels is None else None)

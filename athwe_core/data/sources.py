@@ -90,10 +90,14 @@ def _find(name: str, data_dir: Path, raw: Sequence[Path], item_file: Path | None
         return Source(name, DEMO, (), (), folder)
     for path in (*raw, *([item_file] if item_file else [])):
         if not path.exists():
-            raise DataError(str(path), "does not exist")
+            raise DataError(str(path), "does not exist", remedy="Check the path")
+        if not path.is_file() and (path == item_file or not path.is_dir()):
+            kind = "a file" if path == item_file else "a file or a folder"
+            raise DataError(str(path), f"must be {kind}", remedy="Copy what it gives to a file first")
     if not raw and not folder.is_dir():
         clause = near_miss(name, available_datasets(data_dir))
-        raise DataError(f"data set {name!r}", f"is unknown: no folder {folder}{clause}")
+        rule = f"is unknown: no folder {folder}{clause}"
+        raise DataError(f"data set {name!r}", rule, remedy="Put its files there, or name them with raw")
     if not raw and wanted in ("auto", ATOMIC) and (inter := find_atomic(folder, name, "inter")):
         item = find_atomic(folder, name, "item")
         found = Source(name, ATOMIC, (inter,), (item,) if item else (), folder)

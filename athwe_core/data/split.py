@@ -92,7 +92,7 @@ def leave_one_out(offsets: Int64[np.ndarray, "U_plus_1"]) -> Split:
     lengths = np.diff(offsets)
     if len(lengths) and lengths.min() < LEAST_INTERACTIONS:
         rule = f"must be >= {LEAST_INTERACTIONS}, so that each user has a training, a validation and a test item"
-        raise ConfigError("min_interactions", rule, int(lengths.min()))
+        raise ConfigError("min_interactions", rule, int(lengths.min()), "Prepare the data set again")
     return Split(start=offsets[:-1], training_end=offsets[1:] - 2, validation=offsets[1:] - 2, test=offsets[1:] - 1)
 
 
@@ -115,7 +115,8 @@ def global_time(
         ConfigError: The moments are in the wrong order, or leave nothing to train on or nobody to ask.
     """
     if not validation_from < test_from:
-        raise ConfigError("validation_from", f"must be before test_from={test_from}", validation_from)
+        rule, remedy = f"must be before test_from={test_from}", "Do all rows have one time? Use split leave-one-out"
+        raise ConfigError("validation_from", rule, validation_from, remedy)
 
     def first_row_from(moment: int) -> Int64[np.ndarray, "U"]:
         before = np.concatenate([[0], np.cumsum(timestamps < moment)])
@@ -129,11 +130,12 @@ def global_time(
         validation=np.where((training_end < late) & (training_end > start), training_end, -1),
         test=np.where((late < end) & (late > start), late, -1),
     )
+    remedy = "Choose another held_out_share, or split leave-one-out"
     for split in ("validation", "test"):
         if not len(found.users(split)):
-            raise ConfigError("split", f"global-time must leave a user to ask for {split}", "none")
+            raise ConfigError("split", f"global-time must leave a user to ask for {split}", "none", remedy)
     if not (training_end - start > 1).any():
-        raise ConfigError("split", "global-time must leave a user with two training interactions", "none")
+        raise ConfigError("split", "global-time must leave a user with two training interactions", "none", remedy)
     return found
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import fcntl
 import hashlib
-import json
 import os
 import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,30 +20,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
+from athwe_core.data.shown import clipped, reason
 from athwe_core.data.split import LEAVE_ONE_OUT, Split, leave_one_out
-from athwe_core.durable import sync
+from athwe_core.data.stored import MANIFEST, OPTIONAL_ARRAYS, REQUIRED_ARRAYS, damaged, read_version
+from athwe_core.durable import reason as disk_reason
+from athwe_core.durable import remove_abandoned, replace_text, sync
 from athwe_core.errors import ConfigError, DataError
+from athwe_core.locks import NO_LOCKS, HeldError, held
 
 if TYPE_CHECKING:
     import polars as pl
 
-FORMAT = 1  # raise when the meaning of a prepared file changes
-MANIFEST = "manifest.json"
 CURRENT = "current"
+LOCK = ".lock"
+"""There while a process prepares the data set: who, where and since when."""
 UNFINISHED = ".unfinished-"
-REQUIRED_ARRAYS = {"offsets": np.int64, "item_ids": np.int32, "timestamps": np.int64}
-SPLIT_ARRAYS = {"training_ends": np.int64, "validation_rows": np.int64, "test_rows": np.int64}
-"""Of a split that is not leave-one-out."""
-ITEM_ARRAYS = {
-    "text_features": np.float32,
-    "image_features": np.float32,
-    "categories": np.uint8,
-    "text_clusters": np.int32,
-    "image_clusters": np.int32,
-}
-OPTIONAL_ARRAYS = {**ITEM_ARRAYS, **SPLIT_ARRAYS}
-SIDE_ARRAYS = {"file_rows": np.int64}
-"""Read by the audit only: no part of the content that runs depend on."""
+MAX_NAME_BYTES = 200
+"""Of a data set; file systems take 255, and files are named after it."""
 _VERSION = re.compile(r"[0-9a-f]{12}")
 
 
@@ -102,9 +95,12 @@ class PreparedDataset:
 
     @cached_property
     def split(self) -> Split:
-        """Which rows are training, and which are asked for."""
+        """Which rows are training, and which are asked for. Raises DataError where a user has too few for that."""
         if self.training_ends is None or self.validation_rows is None or self.test_rows is None:
-            return leave_one_out(np.asarray(self.offsets))
+            try:
+                return leave_one_out(np.asarray(self.offsets))
+            except ConfigError as error:
+                raise damaged(self.path, self.name, f"{error.name} {error.rule}, got {error.value}") from None
         arrays = (self.offsets[:-1], self.training_ends, self.validation_rows, self.test_rows)
         return Split(*(np.asarray(array) for array in arrays))
 
@@ -120,8 +116,8 @@ class PreparedDataset:
 
     @cached_property
     def user_tokens(self) -> list[str]:
-        """Raw user ids by user number, 0-based."""
-        return _read_parquet(self.path / "users.parquet")["user_id"].to_list()
+        """Raw user ids by user number, 0-based. Raises DataError where the file is damaged."""
+        return self._table("users", "user_id", self.num_users)["user_id"].to_list()
 
     @cached_property
     def item_tokens(self) -> list[str]:
@@ -129,14 +125,33 @@ class PreparedDataset:
         return self.item_table()["item_id"].to_list()
 
     def item_table(self) -> pl.DataFrame:
-        """Text columns of the items; row k is internal id k, row 0 (padding) holds empty strings."""
-        return _read_parquet(self.path / "items.parquet")
+        """Text columns of the items; row k is internal id k, row 0 (padding) holds empty strings.
+
+        Raises:
+            DataError: The file is damaged.
+        """
+        return self._table("items", "item_id", self.num_rows)
+
+    def _table(self, stem: str, column: str, num_rows: int) -> pl.DataFrame:
+        import polars as pl  # noqa: PLC0415  (training opens data sets without it)
+
+        try:
+            found = pl.read_parquet(self.path / f"{stem}.parquet", glob=False)
+        except (OSError, MemoryError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+            raise damaged(self.path, self.name, f"{stem}.parquet: {reason(error)}") from None
+        if len(found) != num_rows or found.schema.get(column) != pl.String or found[column].has_nulls():
+            raise damaged(self.path, self.name, f"{stem}.parquet does not hold {num_rows} texts {column}")
+        return found
 
 
 def prepared_folder(prepared_dir: Path, name: str) -> Path:
     """Return `prepared_dir/NAME`. Raises ConfigError when NAME is no plain folder name."""
     if not re.fullmatch(r"[^/\\\0]+", name) or name.startswith(".") or Path(name).is_absolute():
-        raise ConfigError("data set name", "must be a plain name without path separators or a leading dot", name)
+        rule = "must be a plain name without path separators or a leading dot"
+        raise ConfigError("data set name", rule, clipped(name), "Name a folder of the data folder")
+    if not name.isprintable() or len(name.encode()) > MAX_NAME_BYTES:
+        rule = f"must be printable and have at most {MAX_NAME_BYTES} bytes"
+        raise ConfigError("data set name", rule, clipped(name), "Rename its folder")
     return Path(prepared_dir) / name
 
 
@@ -148,9 +163,12 @@ def list_versions(name: str, *, prepared_dir: Path) -> list[str]:
 
 
 def current_version(name: str, *, prepared_dir: Path) -> str | None:
-    """The version marked current, None when nothing is prepared."""
+    """The version marked current, None when nothing is prepared. What a damaged mark says is no version."""
     marker = prepared_folder(prepared_dir, name) / CURRENT
-    return marker.read_text(encoding="utf-8").strip() if marker.is_file() else None
+    if not marker.is_file():
+        return None
+    with marker.open("rb") as file:
+        return file.read(64).decode("utf-8", "replace").strip()
 
 
 def open_prepared(name: str, *, prepared_dir: Path, version: str | None = None) -> PreparedDataset:
@@ -169,11 +187,15 @@ def open_prepared(name: str, *, prepared_dir: Path, version: str | None = None) 
             remedy=f"Run: athwe prepare --dataset {name}",
         )
     if version is None:
-        version = current_version(name, prepared_dir=prepared_dir) or versions[-1]
+        version = current_version(name, prepared_dir=prepared_dir)
+        version = versions[-1] if version is None else version
     if version not in versions:
         rule = f"must be one of {', '.join(versions)}"
-        raise DataError(f"prepared version of {name!r}", rule, version, f"Or run: athwe prepare --dataset {name}")
-    return _open_folder(folder / version, name)
+        remedy = f"Or run: athwe prepare --dataset {name}"
+        raise DataError(f"prepared version of {name!r}", rule, clipped(version), remedy)
+    path = folder / version
+    manifest, arrays = read_version(path, name)
+    return PreparedDataset(name=name, path=path, version=version, manifest=manifest, **arrays)
 
 
 def near_miss(name: str, names: list[str]) -> str:
@@ -206,9 +228,11 @@ def new_version(folder: Path, version: str) -> Iterator[Path]:
     """Give a temporary folder to fill; on success it becomes `folder/version` in one rename, on failure it goes.
 
     What a killed process left unfinished in `folder` goes too. Nothing is left of `folder` where it stays empty.
+    Raises: DataError when another process prepares the data set, or the disk refuses; what was there stays.
     """
     try:
-        with held_folder(folder) as temporary:
+        with written_to(folder), _only_here(folder), held_folder(folder) as temporary:
+            remove_abandoned(folder)
             yield temporary
             temporary.chmod(0o755)  # mkdtemp makes it private
             for path in (*temporary.iterdir(), temporary):
@@ -222,6 +246,42 @@ def new_version(folder: Path, version: str) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             folder.rmdir()
+
+
+def mark_current(folder: Path, version: str) -> None:
+    """Make `version` the one that opens by default. Raises DataError when the disk refuses."""
+    with written_to(folder):
+        replace_text(folder / CURRENT, version + "\n")
+
+
+@contextmanager
+def written_to(folder: Path) -> Iterator[None]:
+    """What the system refuses while `folder` is written to, as a DataError; of files elsewhere as it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None and not Path(error.filename).is_relative_to(folder):
+            raise
+        rule = f"could not be written ({disk_reason(error)})"
+        remedy = "What was there is kept: mend that, then run the same command again"
+        raise DataError(f"prepared data set {folder}", rule, remedy=remedy) from None
+
+
+@contextmanager
+def _only_here(folder: Path) -> Iterator[None]:
+    """Hold the data set for this process; the system lets go of it when the process ends, however it ends."""
+    with ExitStack() as stack:
+        while True:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(held(folder / LOCK))
+                break
+            except FileNotFoundError:  # another process found the folder empty just now and removed it
+                continue
+            except HeldError as error:
+                rule = f"is being prepared by {error}"
+                raise DataError(f"data set {folder.name!r}", rule, remedy=error.remedy) from None
+        yield
 
 
 @contextmanager
@@ -241,6 +301,10 @@ def held_folder(parent: Path) -> Iterator[Path]:
                 break
         except BlockingIOError:  # taken for abandoned between its creation and its lock
             pass
+        except OSError as error:
+            if error.errno not in NO_LOCKS | {errno.EBADF}:  # some network file systems lock no folders
+                raise
+            break
         os.close(lock)
     try:
         yield path
@@ -261,38 +325,5 @@ def _remove_abandoned(parent: Path) -> None:
                 os.close(lock)
 
 
-def _open_folder(path: Path, name: str) -> PreparedDataset:
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        arrays = {stem: _map(path, stem) for stem in REQUIRED_ARRAYS}
-        arrays |= {stem: _map(path, stem) for stem in manifest["arrays"] if stem in OPTIONAL_ARRAYS | SIDE_ARRAYS}
-        num_rows = manifest["statistics"]["items"] + 1
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise _damaged(path, name, str(error)) from None
-    wanted = {**REQUIRED_ARRAYS, **OPTIONAL_ARRAYS, **SIDE_ARRAYS}
-    for stem, array in arrays.items():
-        length = num_rows if stem in ITEM_ARRAYS else len(arrays["offsets"]) - 1 if stem in SPLIT_ARRAYS else len(array)
-        if array.dtype != wanted[stem] or len(array) != length:
-            raise _damaged(path, name, f"{stem}.npy is {array.dtype} {array.shape}")
-    if not len(arrays["item_ids"]) == len(arrays["timestamps"]) == arrays["offsets"][-1]:
-        raise _damaged(path, name, "offsets, item_ids and timestamps do not fit together")
-    return PreparedDataset(name=name, path=path, version=path.name, manifest=manifest, **arrays)
-
-
-def _damaged(path: Path, name: str, reason: str) -> DataError:
-    remedy = f"Delete that folder and run: athwe prepare --dataset {name}"
-    return DataError(f"prepared data set {path}", f"is damaged ({reason})", remedy=remedy)
-
-
-def _map(path: Path, stem: str) -> Any:
-    return np.load(path / f"{stem}.npy", mmap_mode="r", allow_pickle=False)
-
-
 def _prepared_names(prepared_dir: Path) -> list[str]:
     return sorted(path.parent.name for path in prepared_dir.glob(f"*/{CURRENT}"))
-
-
-def _read_parquet(path: Path) -> pl.DataFrame:
-    import polars as pl  # noqa: PLC0415  (training opens data sets without it)
-
-    return pl.read_parquet(path)

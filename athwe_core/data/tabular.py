@@ -14,7 +14,8 @@ import polars as pl
 from athwe_core.data.delimited import Rows
 from athwe_core.data.lines import Reading
 from athwe_core.data.options import PrepareOptions
-from athwe_core.data.records import ItemTable, Records, RecordsBuilder
+from athwe_core.data.records import ItemTable, Records, RecordsBuilder, are_ids
+from athwe_core.data.shown import brief, clipped, listed
 from athwe_core.data.tables import BAR, Table
 from athwe_core.data.text_cleaning import clean_text, join_names
 from athwe_core.data.times import whole_seconds
@@ -79,7 +80,7 @@ def read_tables(paths: Sequence[Path], item_file: Path | None, options: PrepareO
         reading.finish(item_file)
     records = builder.build(items, [*guesses, *reading.notes])
     if not len(records):
-        raise DataError(str(paths[0]), "has no rows")
+        raise DataError(str(paths[0]), "has no rows", remedy="Is the file complete?")
     return records
 
 
@@ -87,7 +88,7 @@ def _add(builder: RecordsBuilder, path: Path, rows: Rows, chosen: Columns, readi
     seconds, is_time = whole_seconds(rows.frame[chosen.time], chosen.unit)
     is_whole = pl.Series(is_time)
     for column in (chosen.user, chosen.item):
-        is_whole &= rows.frame[column].fill_null("") != ""
+        is_whole &= are_ids(rows.frame[column])
     for row in (~is_whole).arg_true().to_list():
         found = dict(zip(rows.frame.columns, rows.frame.row(row), strict=True))
         reading.bad_line(
@@ -98,7 +99,8 @@ def _add(builder: RecordsBuilder, path: Path, rows: Rows, chosen: Columns, readi
     if len(negative):
         row = int(negative[0])
         found = kept.frame[chosen.time][row]
-        raise DataError(f"{path} line {kept.lines[row]}: {chosen.time}", "must not be before 1970", found)
+        where, remedy = f"{path} line {kept.lines[row]}: {brief(chosen.time)}", "Mend or remove that line"
+        raise DataError(where, "must not be before 1970", clipped(found), remedy)
     builder.add(kept.frame[chosen.user], kept.frame[chosen.item], seconds[mask])
 
 
@@ -108,9 +110,9 @@ def _choose(table: Table, options: PrepareOptions) -> tuple[Columns, str]:
     found = {role: _column(table, name, role) for role, name in given.items()}
     unit = table.unit(found["time"], options.time_unit)
     if unit is None:
-        sample = table.sample(found["time"]).to_list()[:3]
+        sample = [cell and clipped(cell) for cell in table.sample(found["time"]).to_list()[:3]]
         rule = "must hold times: seconds, milliseconds or microseconds since 1970, or ISO dates"
-        raise DataError(f"{table.path}: column {found['time']}", rule, sample, "Name another with time_column")
+        raise DataError(f"{table.path}: column {brief(found['time'])}", rule, sample, "Name another with time_column")
     chosen = Columns(found["user"], found["item"], found["time"], unit)
     if None not in given.values() and options.time_unit != "auto":
         return chosen, ""
@@ -121,13 +123,14 @@ def _choose(table: Table, options: PrepareOptions) -> tuple[Columns, str]:
 def _column(table: Table, given: str | None, role: str) -> str:
     if given is not None:
         if given not in table.columns:
-            raise DataError(str(table.path), f"has no column {given}; its columns are {', '.join(table.columns)}")
+            rule = f"has no column {given}; its columns are {listed(table.columns)}"
+            raise DataError(table.header_place, rule, remedy=f"Name another with {role.split(maxsplit=1)[0]}_column")
         return given
     plain = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(table.columns)}
     found = next((plain[guess] for guess in GUESSES[role] if guess in plain), None)
     if found is None:
-        rule = f"has no column that is surely the {role}; its columns are {', '.join(table.columns)}"
-        raise DataError(str(table.path), rule, remedy=f"Name it with {role.split(maxsplit=1)[0]}_column")
+        rule = f"has no column that is surely the {role}; its columns are {listed(table.columns)}"
+        raise DataError(table.header_place, rule, remedy=f"Name it with {role.split(maxsplit=1)[0]}_column")
     return found
 
 
@@ -143,8 +146,11 @@ def read_item_table(table: Table, item_column: str) -> tuple[ItemTable, str]:
     named = item_column if item_column in table.columns else None
     column = _column(table, named, "item id")
     guess = "" if named else f"{table.path.name}: items {column} (guessed)"
-    frame = pl.concat([rows.frame for rows in table.rows(table.columns)])
-    frame = frame.filter(pl.col(column).fill_null("") != "").unique(column, keep="first", maintain_order=True)
+    frames = [rows.frame for rows in table.rows(table.columns)]
+    if not frames:
+        raise DataError(str(table.path), "has no rows", remedy="Is the file complete? Without items, leave it out")
+    frame = pl.concat(frames)
+    frame = frame.filter(are_ids(frame[column])).unique(column, keep="first", maintain_order=True)
     values, types = {"item_id": frame[column]}, {"item_id": "token"}
     for name in table.columns:
         if name not in (column, "item_id"):
@@ -173,7 +179,7 @@ def _how_to_split(cells: pl.Series) -> Callable[[str], list[str]] | None:
 def _json_names(text: str) -> list[str]:
     try:
         found = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return [text]
     return [str(name) for name in found if name is not None] if isinstance(found, list) else [text]
 

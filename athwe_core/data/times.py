@@ -14,8 +14,8 @@ YEAR_5138 = 100_000_000_000  # seconds; a later time is in a smaller unit
 _LARGEST = 2**63 - 1
 _WHOLE = r"^([0-9]{1,18})(?:\.[0-9]*)?$"
 _ISO = (
-    r"^\s*(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ]+(\d{1,2}):(\d{2})(?::(\d{2})(?:[.,]\d+)?)?)?"
-    r"\s*(?:(Z|z|UTC|GMT)|([+-])(\d{2}):?(\d{2})?)?\s*$"
+    r"^\s*([0-9]{4})-([0-9]{1,2})-([0-9]{1,2})(?:[T ]+([0-9]{1,2}):([0-9]{2})(?::([0-9]{2})(?:[.,][0-9]+)?)?)?"
+    r"\s*(?:(Z|z|UTC|GMT)|([+-])([0-9]{2}):?([0-9]{2})?)?\s*$"
 )
 _SAMPLE = 10_000
 
@@ -45,7 +45,8 @@ def whole_seconds(texts: pl.Series, unit: str) -> tuple[Int64[np.ndarray, "I"], 
 def guess_unit(texts: pl.Series) -> str | None:
     """Unit of most of the first texts: `iso`, or `s`, `ms`, `us` by the median of the numbers; None where neither fits."""
     sample = texts.drop_nulls()[:_SAMPLE]
-    numbers = sample.str.strip_chars().cast(pl.Float64, strict=False).drop_nulls().drop_nans()
+    numbers = sample.str.strip_chars().cast(pl.Float64, strict=False).drop_nulls()
+    numbers = numbers.filter(numbers.is_finite())
     if 2 * len(numbers) > len(sample):
         middle = abs(float(np.median(numbers.to_numpy())))
         return next((unit for unit, factor in PER_SECOND.items() if middle < YEAR_5138 * factor), None)

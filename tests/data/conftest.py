@@ -4,11 +4,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
 
 Row = tuple[str, str, object]
 NUM_TOY_USERS, NUM_TOY_ITEMS = 7, 6
+
+settings.register_profile("patient", deadline=None)  # of files on a busy machine no single one tells anything
+settings.load_profile("patient")
 
 
 @pytest.fixture

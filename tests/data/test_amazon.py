@@ -130,7 +130,7 @@ class TestReviews:
             ([], "is empty"),
             (
                 ["user_id,parent_asin,rating", "U,P,5"],
-                "has no column timestamp; its columns are user_id, parent_asin, rating",
+                "line 1 has no column timestamp; its columns are user_id, parent_asin, rating",
             ),
             ([{"user_id": "U", "parent_asin": "P", "timestamp": -1}], "has no rows that can be used"),
         ],
@@ -240,12 +240,18 @@ class TestItemRows:
         found = item_row({"parent_asin": "P1", "images": as_lists, "details": {"Brand": "Other"}})
         assert found == ("P1", "", "Other", "", "", "http://x/1.jpg")
 
-    @pytest.mark.parametrize("found", [None, [], "x", {}, {"asin": None}, {"asin": " "}, {"asin": 7}])
+    @pytest.mark.parametrize(
+        "found", [None, [], "x", {}, {"asin": None}, {"asin": " "}, {"asin": 7}, {"asin": "\ud800"}, {"asin": "B\0"}]
+    )
     def test_without_an_item_id_there_is_no_row(self, found: object) -> None:
         assert item_row(found) is None
 
     @pytest.mark.parametrize(
-        "found", [{"images": 5}, {"images": [None]}, {"images": {"large": 3}}, {"imageURL": ""}, {"imUrl": None}]
+        "found",
+        [
+            *({"images": 5}, {"images": [None]}, {"images": {"large": 3}}, {"imageURL": ""}, {"imUrl": None}),
+            *({"imUrl": "http://x/\ud800"}, {"imUrl": "http://x/" + "x" * 10_000}, {"images": [{"large": "\0"}]}),
+        ],
     )
     def test_odd_images_are_none(self, found: dict[str, object]) -> None:
         assert item_row({"asin": "B1", **found}) == ("B1", "", "", "", "", "")

@@ -140,7 +140,7 @@ def test_milliseconds_and_missing_item_file_are_said(tmp_path: Path) -> None:
     assert "no toy.item" in notes[1]
 
 
-FIELD = st.text(st.characters(blacklist_characters="\t\n\r\ufeff", blacklist_categories=["Cs"]), min_size=1)
+FIELD = st.text(st.characters(blacklist_characters="\t\n\r\0\ufeff", blacklist_categories=["Cs"]), min_size=1)
 
 
 @given(rows=st.lists(st.tuples(FIELD, FIELD, st.integers(0, 2**63 - 1)), min_size=1, max_size=8))

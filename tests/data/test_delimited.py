@@ -73,8 +73,8 @@ def test_header_and_rest(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b'\xef\xbb\xbf"a ",b\r\n1,2\n')
     header, rest = open_blocks(path, Reading([path]))
-    assert split_header(header, ",", has_quotes=True) == ["a", "b"]
-    assert split_header(header, ",", has_quotes=False) == ['"a "', "b"]
+    assert split_header(path, header, ",", has_quotes=True) == ["a", "b"]
+    assert split_header(path, header, ",", has_quotes=False) == ['"a "', "b"]
     assert [(block.first_line, block.content) for block in rest] == [(2, b"1,2\n")]
 
 
@@ -86,3 +86,49 @@ def test_files_without_a_header(tmp_path: Path, content: bytes, message: str) ->
     path.write_bytes(content)
     with pytest.raises(DataError, match=message):
         open_blocks(path, Reading([path]))
+
+
+@pytest.mark.parametrize(
+    ("tail", "line"), [('x,"y,z\n', 3), ('x,"y,z\n1,2,3\n', 3), ('x,y,"', 3), ('"a",b,"c\n\n\n', 3), ('1,2,3\n"', 4)]
+)
+def test_a_quote_that_is_open_to_the_end_is_an_error(tmp_path: Path, tail: str, line: int) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('a,b,c\n"1",2,3\n' + tail)
+    with pytest.raises(
+        DataError, match=rf"a\.csv line {line} cannot be split into fields \(a quote is open to the end"
+    ):
+        read(path)
+
+
+def test_every_line_of_a_bad_row_counts(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('a,b,c\n1,"2\n\n3",4,5\nx,y,z\n')
+    assert read(path) == ([(1, ("a", "b", "c")), (5, ("x", "y", "z"))], [2, 3, 4])
+
+
+def test_lines_with_nul_bytes_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'1,2,3\n1,\0,3\n"4",5,6\n"\0",5,6\n')
+    assert read(path) == ([(1, ("1", "2", "3")), (3, ("4", "5", "6"))], [2, 4])
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (b"a\0,b\n", "line 1 must be text without NUL bytes"),
+        (b"a,b\r1,2\r", "line 1 must end with LF or CRLF, and a carriage return stands in it, got 'a,b.r1,2'"),
+    ],
+)
+def test_headers_that_are_no_line_of_text(tmp_path: Path, header: bytes, message: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(header)
+    with pytest.raises(DataError, match=message):
+        open_blocks(path, Reading([path]))
+
+
+@pytest.mark.parametrize("has_quotes", [True, False])
+def test_headers_of_too_many_names(tmp_path: Path, has_quotes: bool) -> None:
+    path = tmp_path / "a.csv"
+    assert len(split_header(path, "," * 9999, ",", has_quotes=has_quotes)) == 10_000
+    with pytest.raises(DataError, match=r"a\.csv line 1 must name at most 10,000 columns, got 10001"):
+        split_header(path, "," * 10_000, ",", has_quotes=has_quotes)

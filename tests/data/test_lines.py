@@ -97,7 +97,7 @@ def test_bad_lines_within_the_share_are_a_note_above_it_an_error(tmp_path: Path)
     reading.finish(path)
     assert reading.notes == [
         "a.txt: 2 of 100 lines could not be read and were left out: "
-        f"line 7 is odd: {('text' * 50)[:60]}; line 9 is odd: {('text' * 50)[:60]}"
+        f"line 7 is odd: {'text' * 15}...; line 9 is odd: {'text' * 15}..."
     ]
     reading.bad_line(path, 11, "is odd")
     with pytest.raises(DataError, match=r"a\.txt may have at most 2 % lines that .*, got '3 of 100: line 7 is odd"):
@@ -131,3 +131,30 @@ def test_first_lines_of_a_file(tmp_path: Path) -> None:
     assert first_lines(path, block_bytes=5) == [b"0", b"1"]
     assert first_lines(write(tmp_path, b"one\ntwo")) == [b"one", b"two"]
     assert first_lines(write(tmp_path, b"")) == []
+
+
+@pytest.mark.parametrize("content", [b"a\n" + b"\n" * 300, b"a\n" + b"\n" * 300 + b"b\n", b"a\r\n" + b"\r\n" * 150])
+def test_many_blank_lines_are_refused_for_what_they_are(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path, content)
+    assert [line for _, line in read(path) if line] == content.split()
+    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 100)
+    with pytest.raises(DataError, match=r"a\.txt line 2 must not begin more than 0 MiB of blank lines\. Remove them"):
+        read(path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_other_encodings_are_named(tmp_path: Path, encoding: str) -> None:
+    path = write(tmp_path, "\ufeffa,b".encode(encoding))
+    with pytest.raises(DataError, match=rf"is {encoding[:6].upper()} text, and must be UTF-8\. Convert it: iconv"):
+        read(path)
+
+
+def test_what_an_archive_asks_too_much_memory_for_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_: object) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(gzip.GzipFile, "read", too_much)
+    with pytest.raises(DataError, match=r"a\.txt is not a complete gzip file \(MemoryError\)"):
+        read(write(tmp_path, gzip.compress(b"x\n")))

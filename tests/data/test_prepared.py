@@ -244,12 +244,6 @@ def stop(path):
 prepared.content_hash = stop
 prepared.prepare("toy", data_dir=Path(sys.argv[1]), prepared_dir=Path(sys.argv[2]))
 """
-PREPARES = """
-import sys
-from pathlib import Path
-from athwe_core.data.prepared import prepare
-print(prepare("toy", data_dir=Path(sys.argv[1]), prepared_dir=Path(sys.argv[2])).version)
-"""
 
 
 def python(code: str, *arguments: Path) -> "subprocess.Popen[str]":
@@ -257,7 +251,7 @@ def python(code: str, *arguments: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def test_a_killed_preparation_leaves_the_old_version_and_no_half_of_a_new_one(
+def test_a_second_preparation_is_refused_and_a_killed_one_leaves_the_old_version_and_no_half_of_a_new_one(
     write_inter: Write, toy_rows: Rows, prepare_toy: Prepare, tmp_path: Path
 ) -> None:
     write_inter(toy_rows)
@@ -266,27 +260,19 @@ def test_a_killed_preparation_leaves_the_old_version_and_no_half_of_a_new_one(
     with python(STOPS_BEFORE_ITS_MANIFEST, tmp_path / "dataset", tmp_path / "prepared") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "written\n"
+        with pytest.raises(DataError, match=f"data set 'toy' is being prepared by process {process.pid}, for [0-9]+ s"):
+            prepare_toy()
         process.kill()
     assert list_versions("toy", prepared_dir=tmp_path / "prepared") == [old.version]
     opened = open_prepared("toy", prepared_dir=tmp_path / "prepared")
     assert opened.version == old.version
     np.testing.assert_array_equal(opened.item_ids, old.item_ids)
+    assert (old.path.parent / ".lock").is_file()
     (left,) = old.path.parent.glob(".unfinished-*")
     assert (left / "item_ids.npy").is_file()
     new = prepare_toy()
     assert new.version != old.version
     assert {path.name for path in old.path.parent.iterdir()} == {"current", old.version, new.version}
-
-
-def test_two_processes_may_prepare_the_same_at_once(
-    write_inter: Write, toy_rows: Rows, prepare_toy: Prepare, tmp_path: Path
-) -> None:
-    write_inter(toy_rows)
-    processes = [python(PREPARES, tmp_path / "dataset", tmp_path / "prepared") for _ in range(2)]
-    said = {process.communicate(timeout=60)[0].strip() for process in processes}
-    assert [process.returncode for process in processes] == [0, 0]
-    assert said == {prepare_toy().version}
-    assert {path.name for path in (tmp_path / "prepared" / "toy").iterdir()} == {"current", *said}
 
 
 def test_long_hashing_is_said(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athwe_core.data import records
-from athwe_core.data.records import TokenCoder, Tokens, split_sequence
+from athwe_core.data.records import TokenCoder, Tokens, are_ids, split_sequence
 
 TEXTS = st.lists(st.sampled_from(["b", "a", "c", "ä", "a longer text than twelve bytes", "A"]), max_size=40)
 
@@ -58,3 +58,8 @@ def test_taken_rows_are_numbered_anew(texts: list[str], data: st.DataObject) -> 
 )
 def test_cells_hold_several_values_by_their_type(text: str, kind: str, values: list[str]) -> None:
     assert split_sequence(text, kind) == values
+
+
+def test_what_can_be_an_id() -> None:
+    texts = pl.Series(["a", "", None, "\0", "a\0b", " ", "\x1b"])
+    assert are_ids(texts).to_list() == [True, False, False, False, False, True, True]

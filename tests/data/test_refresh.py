@@ -216,3 +216,28 @@ def test_a_disk_without_links_gets_copies(
     new = again("text", text_width=5)
     assert changed(base, new) == {path.name for path in new.path.iterdir()}
     assert (new.path / "items.parquet").read_bytes() == (base.path / "items.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "change", [{"features": {"text": None, "image": None}}, {"features": {}}, {"features": {"text": 5}}]
+)
+def test_a_manifest_that_does_not_tell_of_the_features_is_damaged(
+    base: PreparedDataset, again: Callable[..., PreparedDataset], change: dict[str, object]
+) -> None:
+    manifest = json.loads((base.path / "manifest.json").read_text())
+    manifest["statistics"].update(change)
+    (base.path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(
+        DataError, match=rf"{base.version} is damaged \(manifest\.json: .* Delete that folder and run: athwe"
+    ):
+        again("clusters", clusters=3)
+
+
+def test_a_manifest_whose_refreshes_are_no_list_is_damaged(
+    base: PreparedDataset, again: Callable[..., PreparedDataset]
+) -> None:
+    manifest = json.loads((base.path / "manifest.json").read_text())
+    for refreshed, why in (({"step": 1}, "refreshed is a dict"), ([], "list index"), ([5], "'int' object")):
+        (base.path / "manifest.json").write_text(json.dumps(manifest | {"refreshed": refreshed}))
+        with pytest.raises(DataError, match=rf"is damaged \(manifest\.json: {why}"):
+            again("clusters", clusters=3)

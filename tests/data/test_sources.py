@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -200,3 +201,14 @@ def test_available_names_are_folders_with_interactions(put: Callable, tmp_path: 
 def test_empty_files_are_nothing(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.csv").write_text(content)
     assert sniff(tmp_path / "a.csv")[0] is None
+
+
+def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path: Path, put: Callable) -> None:
+    table = put("Toys", **{"Toys.csv": TABLE}) / "Toys.csv"
+    os.mkfifo(tmp_path / "pipe")
+    for raw in (tmp_path / "pipe", Path(os.devnull)):
+        with pytest.raises(DataError, match=rf"{raw} must be a file or a folder\. Copy"):
+            find(tmp_path, raw=(raw,))
+    for item_file in (tmp_path / "pipe", tmp_path):
+        with pytest.raises(DataError, match=rf"{item_file} must be a file\. Copy"):
+            find(tmp_path, raw=(table,), item_file=item_file)

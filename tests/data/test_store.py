@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -9,8 +10,8 @@ import numpy as np
 import pytest
 
 from athwe_core.data.prepared import PreparedDataset
-from athwe_core.data.store import content_hash, list_versions, new_version, open_prepared
-from athwe_core.errors import DataError
+from athwe_core.data.store import content_hash, held_folder, list_versions, new_version, open_prepared
+from athwe_core.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -107,18 +108,39 @@ def test_what_a_living_process_has_begun_stays_what_a_dead_one_left_goes(tmp_pat
     folder = tmp_path / "toy"
     (folder / ".unfinished-left").mkdir(parents=True)
     (folder / ".unfinished-left" / "half.npy").write_bytes(b"half")
-    with new_version(folder, "1" * 12) as first, new_version(folder, "2" * 12) as second:
-        assert {path.name for path in folder.iterdir()} == {first.name, second.name}
-        for temporary in (first, second):
-            (temporary / "manifest.json").write_text("{}")
-    assert sorted(list_versions("toy", prepared_dir=tmp_path)) == ["1" * 12, "2" * 12]
-    assert len(list(folder.iterdir())) == 2
+    with held_folder(folder) as living, new_version(folder, "1" * 12) as own:
+        assert {path.name for path in folder.iterdir()} == {living.name, own.name, ".lock"}
+        (own / "manifest.json").write_text("{}")
+    assert list_versions("toy", prepared_dir=tmp_path) == ["1" * 12]
+    assert len(list(folder.iterdir())) == 1
+
+
+def test_a_second_process_is_refused_while_one_prepares(tmp_path: Path) -> None:
+    folder = tmp_path / "toy"
+    with new_version(folder, "1" * 12) as temporary:
+        rule = f"data set 'toy' is being prepared by process {os.getpid()}, for [01] s"
+        with pytest.raises(DataError, match=rule), new_version(folder, "2" * 12):
+            pytest.fail("two at once")
+        (temporary / "manifest.json").write_text("{}")
+    assert [path.name for path in folder.iterdir()] == ["1" * 12]
 
 
 def test_a_failure_beside_finished_versions_leaves_them(tmp_path: Path) -> None:
     folder = tmp_path / "toy"
     with new_version(folder, "1" * 12) as temporary:
         (temporary / "manifest.json").write_text("{}")
-    with pytest.raises(OSError, match="disk"), new_version(folder, "2" * 12):
+    with pytest.raises(DataError, match=r"could not be written \(disk full\)"), new_version(folder, "2" * 12):
         raise OSError("disk full")
     assert [path.name for path in folder.iterdir()] == ["1" * 12]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "\x1b[31m", "\u202etoy", "x" * 201, "é" * 101])
+def test_names_that_no_terminal_or_disk_takes(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match="data set name must be printable and have at most 200 bytes, got "):
+        open_prepared(name, prepared_dir=tmp_path)
+
+
+def test_an_empty_mark_is_not_taken_for_none(prepared: PreparedDataset) -> None:
+    (prepared.path.parent / "current").write_text("")
+    with pytest.raises(DataError, match=rf"prepared version of 'toy' must be one of {prepared.version}, got ''"):
+        open_prepared("toy", prepared_dir=place(prepared))

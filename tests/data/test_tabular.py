@@ -131,7 +131,7 @@ class TestText:
 
     def test_named_columns_must_be_there(self, write: Write) -> None:
         path = write("a.csv", "user,item,time\nu,i,5\n")
-        with pytest.raises(DataError, match=r"a\.csv has no column when; its columns are user, item, time"):
+        with pytest.raises(DataError, match=r"a\.csv line 1 has no column when; its columns are user, item, time"):
             read(path, time_column="when")
 
     def test_named_columns_and_unit_are_not_guessed(self, write: Write) -> None:
@@ -228,6 +228,12 @@ class TestParquet:
             with pytest.raises(DataError, match=r"b\.parquet is not a readable parquet file"):
                 read(write("b.parquet", damaged))
 
+    def test_rows_that_the_file_says_it_has_and_has_not(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        pl.DataFrame({"user": ["u"], "item": ["i"], "time": [5]}).write_parquet(tmp_path / "a.parquet")
+        monkeypatch.setattr(Table, "_num_rows", lambda _: 3)
+        with pytest.raises(DataError, match=r"a\.parquet must hold as many rows as it says, 3, got 1\. Fetch or write"):
+            read(tmp_path / "a.parquet")
+
     def test_progress_reaches_the_end(self, tmp_path: Path) -> None:
         path = tmp_path / "a.parquet"
         pl.DataFrame({"user": ["u"] * 9, "item": ["i"] * 9, "time": [5] * 9}).write_parquet(path)
@@ -278,7 +284,7 @@ class TestItemFile:
 
     def test_no_column_for_the_id(self, write: Write, interactions: Path) -> None:
         with pytest.raises(
-            DataError, match=r"items\.csv has no column that is surely the item id; its columns are a, b"
+            DataError, match=r"items\.csv line 1 has no column that is surely the item id; its columns are a, b"
         ):
             read(interactions, item_file=write("items.csv", "a,b\n1,2\n"))
 

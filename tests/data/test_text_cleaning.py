@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athwe_core.data.text_cleaning import MAX_CHARACTERS, NAME_SEPARATOR, clean_text, join_names
+from athwe_core.data.text_cleaning import MAX_CHARACTERS, NAME_SEPARATOR, clean_text, is_text, join_names
 
 
 @pytest.mark.parametrize(
@@ -23,6 +23,9 @@ from athwe_core.data.text_cleaning import MAX_CHARACTERS, NAME_SEPARATOR, clean_
         (" many\n\t  blanks\u00a0and\u2028ends ", "many blanks and ends"),
         ("\x00con\x1ftrol\x7f", "con trol"),
         ("soft\u00adhyphen\u200b\ufeff", "softhyphen"),
+        ("half \ud83d a character", "half \ufffd a character"),
+        ("<script>a</script>b<script>c</script>d", "b d"),
+        ("<script>a<style>b</script>c</style>d", "c d"),
         ("", ""),
         ("日本 語", "日本 語"),
     ],
@@ -48,3 +51,24 @@ def test_hostile_texts_are_cut_and_take_no_time(piece: str) -> None:
 def test_names_are_cleaned_once_each_and_cannot_hold_the_separator() -> None:
     found = join_names(["Toys &amp; Games", "", "A|B", " Toys & Games", "Dolls"])
     assert found == NAME_SEPARATOR.join(["Toys & Games", "A/B", "Dolls"])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<script>" * 2500,
+        "<style>x</style " * 1250,
+        "<script>" * 1200 + "</scrip" * 1400,
+        "<script>" * 2000 + "</style>",
+    ],
+)
+def test_scripts_that_are_never_closed_cost_no_square(text: str) -> None:
+    start = time.perf_counter()
+    for _ in range(20):
+        clean_text(text)
+    assert time.perf_counter() - start < 3  # a square is 8 seconds
+
+
+@pytest.mark.parametrize(("text", "is_one"), [("a", True), ("😀", True), ("a\0", False), ("\ud83d", False), ("", True)])
+def test_what_utf8_cannot_hold_is_no_text(text: str, is_one: bool) -> None:
+    assert is_text(text) == is_one

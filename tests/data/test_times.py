@@ -36,6 +36,10 @@ def one(text: str | None, unit: str) -> int | None:
         ("1969-12-31T23:59:59", "iso", -1),
         ("2014-02-30", "iso", None),
         ("13/05/2014", "iso", None),
+        ("２０１４-05-13", "iso", None),
+        ("2014-05-13T10:11+०५:00", "iso", None),
+        ("1e-999999999999999999", "s", 0),
+        ("-1e-999999999999999999", "s", -1),
         (None, "iso", None),
     ],
 )
@@ -75,3 +79,10 @@ def test_iso_equals_the_standard_library(moment: datetime, ahead: int) -> None:
 )
 def test_units_are_guessed_by_magnitude(texts: list[str | None], unit: str | None) -> None:
     assert guess_unit(pl.Series(texts, dtype=pl.String)) == unit
+
+
+@pytest.mark.parametrize(
+    ("texts", "unit"), [(["inf", "-inf", "nan"], None), (["inf", "1400000001", "-inf"], None), (["inf", "5", "6"], "s")]
+)
+def test_infinite_numbers_tell_no_unit(texts: list[str], unit: str | None) -> None:
+    assert guess_unit(pl.Series(texts)) == unit

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from athwe_core.data.records import ItemTable, split_sequence
+from athwe_core.data.shown import listed
 from athwe_core.errors import DataError
 
 DEFAULT_COLUMNS = ("categories", "category")
@@ -65,5 +66,7 @@ def category_table(
 def column_missing(items: ItemTable | None, column: str) -> DataError:
     """The error for a named column that the item table lacks."""
     if items is None:
-        return DataError(f"column {column!r}", "cannot be read: this data set has no .item file")
-    return DataError(items.source, f"has no column {column}; its columns are {', '.join(items.types)}")
+        rule, remedy = "cannot be read: this data set has no .item file", "Add one, or name no column"
+        return DataError(f"column {column!r}", rule, remedy=remedy)
+    rule = f"has no column {column}; its columns are {listed(list(items.types))}"
+    return DataError(items.source, rule, remedy="Name another")

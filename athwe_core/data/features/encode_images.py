@@ -93,7 +93,8 @@ def load_image_encoder(files: ModelFiles, *, device: str = "auto", precision: st
 def _pooling(encoder: Encoder) -> str:
     model = encoder.model
     if getattr(model, "main_input_name", "") != "pixel_values" and not hasattr(model, "get_image_features"):
-        raise DataError(f"{OPTION} {encoder.files.name}", "must take pictures", type(model).__name__)
+        remedy = "Name a vision model"
+        raise DataError(f"{OPTION} {encoder.files.name}", "must take pictures", type(model).__name__, remedy)
     names = [name for name, _ in model.named_parameters()]
     if hasattr(model, "get_image_features") or type(model).__name__.endswith("WithProjection"):
         return "features"
@@ -102,7 +103,7 @@ def _pooling(encoder: Encoder) -> str:
     if not encoder.missing and (hasattr(model, "pooler") or model.config.model_type.endswith("_vision_model")):
         return "pooled"
     rule = "must give one vector an image: a class token, a pooler of its own, or image features"
-    raise DataError(f"{OPTION} {encoder.files.name}", rule, type(model).__name__)
+    raise DataError(f"{OPTION} {encoder.files.name}", rule, type(model).__name__, "Name another model")
 
 
 @dataclass(frozen=True)

@@ -145,7 +145,7 @@ def load_encoder(files: ModelFiles, *, option: str, device: str = "auto", precis
     needed = [key for key in missing if "pooler" not in key]
     if needed:
         rule = f"lacks {len(needed)} weights of a {type(model).__name__}, which would be random"
-        raise DataError(f"{option} {files.name}", rule, needed[0])
+        raise DataError(f"{option} {files.name}", rule, needed[0], "Name a model with all its weights")
     return Encoder(files, model.eval().to(place), place, resolve_precision(precision, place), missing)
 
 
@@ -158,7 +158,8 @@ def loading(files: ModelFiles, option: str) -> Iterator[None]:
         raise
     except Exception as error:  # they raise dozens of kinds, all of which mean the same to the user
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise DataError(f"{option} {files.name}", f"cannot be loaded from {files.folder} ({reason})") from None
+        rule = f"cannot be loaded from {files.folder} ({reason})"
+        raise DataError(f"{option} {files.name}", rule, remedy="Fetch it again, or name another model") from None
 
 
 @contextmanager

@@ -7,7 +7,6 @@ no padding row), where row k belongs to line k.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
+from athwe_core.data.features.arrays import read_array
+from athwe_core.data.shown import clipped
 from athwe_core.errors import DataError
 
 ORDER_FILE = "emb_item_order.txt"
 SUFFIXES = (".pt", ".safetensors", ".npy")
 STEMS = ("txt_emb", "img_emb", "cat", "txt_clusters", "img_clusters")
+MAX_CLUSTERS = 100_000
+"""The cluster loss has a weight row for every label up to the largest."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,9 @@ class ItemVectors:
         return int(np.count_nonzero(~self.vectors[1:].any(axis=1)))
 
 
+_SHAPE = "Save one row an item"
+
+
 @dataclass(frozen=True)
 class _Rows:
     """An array of a feature file in internal item order, row 0 still as found, with the file's row of each item."""
@@ -56,6 +62,10 @@ class _Rows:
     path: Path
     rule: str
     source_rows: Int64[np.ndarray, "V"]  # row in the file, -1 where the item is absent
+
+    def place(self, row: int, item_tokens: list[str]) -> str:
+        """An item's row, for messages."""
+        return f"{self.path} row {self.source_rows[row]} (item {clipped(item_tokens[row])!r})"
 
 
 def find_feature_files(folder: Path) -> list[Path]:
@@ -86,7 +96,7 @@ def read_vectors(folder: Path, stem: str, item_tokens: list[str]) -> ItemVectors
     if rows is None:
         return None
     if rows.array.ndim != 2 or rows.array.shape[1] == 0:
-        raise DataError(str(rows.path), "must be of shape (items, width)", rows.array.shape)
+        raise DataError(str(rows.path), "must be of shape (items, width)", rows.array.shape, _SHAPE)
     with np.errstate(over="ignore"):  # what overflows float32 is reported as infinite below
         vectors = rows.array.astype(np.float32)
     vectors[rows.source_rows < 0] = 0
@@ -96,7 +106,7 @@ def read_vectors(folder: Path, stem: str, item_tokens: list[str]) -> ItemVectors
         vectors[0] = 0
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
-        where = f"{rows.path} row {rows.source_rows[bad[0]]} (item {item_tokens[bad[0]]!r})"
+        where = rows.place(int(bad[0]), item_tokens)
         value = float(vectors[bad[0]][~np.isfinite(vectors[bad[0]])][0])
         remedy = f"{len(bad)} of {len(vectors) - 1} items have such a vector; encode them again, zeros mean missing"
         raise DataError(where, "must hold finite numbers", value, remedy)
@@ -109,10 +119,12 @@ def read_multi_hot(folder: Path, item_tokens: list[str]) -> tuple[UInt8[np.ndarr
     if rows is None:
         return None
     if rows.array.ndim != 2 or rows.array.shape[1] == 0:
-        raise DataError(str(rows.path), "must be of shape (items, categories)", rows.array.shape)
+        raise DataError(str(rows.path), "must be of shape (items, categories)", rows.array.shape, _SHAPE)
     is_wrong = (rows.array != 0) & (rows.array != 1)
     if is_wrong.any():
-        raise DataError(str(rows.path), "must hold 0 and 1 only", rows.array[is_wrong][0].item())
+        row, column = (int(place) for place in np.argwhere(is_wrong)[0])
+        remedy = "1 where the item has the category, else 0"
+        raise DataError(rows.place(row, item_tokens), "must hold 0 and 1 only", rows.array[row, column].item(), remedy)
     table = rows.array.astype(np.uint8)
     table[rows.source_rows < 0] = 0
     table[0] = 0
@@ -125,11 +137,16 @@ def read_clusters(folder: Path, stem: str, item_tokens: list[str]) -> Int32[np.n
     if rows is None:
         return None
     if rows.array.ndim != 1:
-        raise DataError(str(rows.path), "must be of shape (items,)", rows.array.shape)
-    is_wrong = (rows.array < -1) | (rows.array > np.iinfo(np.int32).max) | (rows.array != np.floor(rows.array))
+        raise DataError(str(rows.path), "must be of shape (items,)", rows.array.shape, _SHAPE)
+    values = rows.array.astype(np.float64) if rows.array.dtype.kind == "f" else rows.array  # float16 ends at 65504
+    is_wrong = ~(values >= -1) | (values >= MAX_CLUSTERS) | (values != np.floor(values))
     is_wrong[0] = False
     if is_wrong.any():
-        raise DataError(str(rows.path), "must hold whole labels >= 0, or -1 for none", rows.array[is_wrong][0].item())
+        row, rule = (
+            int(np.flatnonzero(is_wrong)[0]),
+            f"must hold whole labels >= 0, or -1 for none, below {MAX_CLUSTERS:,}",
+        )
+        raise DataError(rows.place(row, item_tokens), rule, values[row].item(), "Number the clusters from 0")
     labels = np.full(len(item_tokens), -1, dtype=np.int32)
     has_label = rows.source_rows >= 0
     has_label[0] = False
@@ -151,14 +168,18 @@ def _read_rows(folder: Path, stem: str, item_tokens: list[str]) -> _Rows | None:
         names = " and ".join(path.name for path in paths)
         raise DataError(str(folder), f"holds {names}, which say the same thing twice", remedy="Keep one of them")
     path = paths[0]
-    array = _read_array(path, stem)
+    array = read_array(path, stem)
     order_path = folder / ORDER_FILE
     num_rows = len(array) if array.ndim else 0
     if path.suffix == ".npy" and order_path.is_file():
         order = _read_order(order_path)
         if num_rows != len(order):
-            raise DataError(f"rows of {path}", f"must be {len(order)}, one for each line of {ORDER_FILE}", num_rows)
+            rule, remedy = f"must be {len(order)}, one for each line of {ORDER_FILE}", "Do both come from one run?"
+            raise DataError(f"rows of {path}", rule, num_rows, remedy)
         source_rows = rows_by_order(item_tokens, order)
+        if (source_rows < 0).all():
+            rule = f"must name items of the interactions, and none of its {len(order)} lines does"
+            raise DataError(str(order_path), rule, clipped(order[0]), "Is it of another data set?")
         return _Rows(array[source_rows], path, f"rows by {ORDER_FILE}", source_rows)
     if num_rows != len(item_tokens):
         rule = f"must be {len(item_tokens)}: padding and {len(item_tokens) - 1} items in order of first appearance"
@@ -168,56 +189,21 @@ def _read_rows(folder: Path, stem: str, item_tokens: list[str]) -> _Rows | None:
 
 
 def _read_order(path: Path) -> list[str]:
+    content = path.read_bytes()
     try:
-        order = path.read_text(encoding="utf-8-sig").rstrip("\r\n").split("\n")
+        order = content.decode("utf-8-sig").rstrip("\r\n").split("\n")
     except UnicodeDecodeError as error:
-        raise DataError(str(path), f"must be UTF-8 text ({error.reason})") from None
+        where = f"{path} line {content.count(10, 0, error.start) + 1}"
+        encoding = "UTF-16" if b"\0" in content else "LATIN1"
+        remedy = f"Convert it: iconv -f {encoding} -t UTF-8 {path.name}"
+        raise DataError(where, "must be UTF-8 text", content[error.start : error.start + 1], remedy) from None
     order = [line.removesuffix("\r") for line in order]
     seen: set[str] = set()
     for number, token in enumerate(order, start=1):
         if not token or token in seen:
-            raise DataError(f"{path} line {number}", "must be an item id that no other line has", token)
+            remedy = "Write one raw item id a line, in the order of the rows"
+            raise DataError(
+                f"{path} line {number}", "must be an item id that no other line has", clipped(token), remedy
+            )
         seen.add(token)
     return order
-
-
-def _read_array(path: Path, stem: str) -> Any:
-    """Read one array of numbers; nothing is ever unpickled."""
-    try:
-        array = _read_npy(path) if path.suffix == ".npy" else _read_tensor(path, stem)
-    except DataError:
-        raise
-    except Exception as error:  # the readers raise many kinds; all mean the same to the user
-        remedy = "Save it again as a plain numeric array: numpy.save or torch.save(torch.as_tensor(x), path)"
-        rule = f"cannot be read without unpickling objects ({type(error).__name__})"  # its text may advise to unpickle
-        raise DataError(str(path), rule, remedy=remedy) from None
-    if array.dtype.kind not in "fiub":
-        raise DataError(str(path), "must hold real numbers", str(array.dtype))
-    return array
-
-
-def _read_npy(path: Path) -> Any:
-    return np.load(path, allow_pickle=False)
-
-
-def _read_tensor(path: Path, stem: str) -> Any:
-    import torch  # noqa: PLC0415  (seconds to import; needed for these two formats only)
-
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file  # noqa: PLC0415
-
-        tensors = load_file(path)
-        if stem not in tensors and len(tensors) != 1:
-            raise DataError(str(path), f"must hold one tensor or one called {stem}", sorted(tensors))
-        found = tensors[stem] if stem in tensors else next(iter(tensors.values()))
-    else:
-        with warnings.catch_warnings():  # of other pickle protocols, before the refusal that follows
-            warnings.simplefilter("ignore")
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    if not isinstance(found, torch.Tensor):
-        remedy = "Save it with torch.save(tensor, path)"
-        raise DataError(str(path), "must hold one tensor", type(found).__name__, remedy)
-    if found.is_sparse or found.is_quantized or found.is_complex():
-        raise DataError(str(path), "must hold a dense tensor of real numbers", str(found.dtype))
-    found = found.detach()
-    return (found.float() if found.is_floating_point() else found).numpy()

@@ -13,6 +13,8 @@ from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_UNICAST = ipaddress.ip_network("2000::/3")
+"""All of IPv6 that is given out; what lies outside holds old forms of IPv4 addresses and of sites."""
 
 
 class RefusedError(Exception):
@@ -27,7 +29,9 @@ def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
             embedded = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if embedded is not None:
             return is_public(embedded)
-    return address.is_global and not address.is_multicast
+        if address not in _UNICAST:
+            return False
+    return address.is_global and not address.is_multicast and not address.is_reserved
 
 
 def public_transport(*, max_connections: int, allow_private: bool = False) -> Any:

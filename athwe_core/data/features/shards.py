@@ -14,7 +14,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from athwe_core.data.features.arrays import read_array
 from athwe_core.durable import replacing
+from athwe_core.errors import DataError
 
 Progress = Callable[[str, int, int, float], None]
 """Told what is being done, how many items are done, how many there are, and items per second of this run."""
@@ -87,8 +89,8 @@ class Shards:
 def _read(path: Path, shape: tuple[int, int]) -> Any:
     """A finished shard; None where there is none, or it is not what was expected."""
     try:
-        found = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError):
+        found = read_array(path, path.stem)
+    except DataError:
         return None
     return found if found.shape == shape and found.dtype == np.float32 else None
 

@@ -104,7 +104,8 @@ class FeatureWork:
         cells = dict(zip(items.frame["item_id"].to_list(), items.frame[column].to_list(), strict=True))
         places = {token: cell for token in item_tokens[1:] if (cell := cells.get(token, "").strip())}
         if not places:
-            raise DataError(f"column {column} of {items.source}", "must hold paths or URLs of pictures, and is empty")
+            rule = "must hold paths or URLs of pictures, and is empty"
+            raise DataError(f"column {column} of {items.source}", rule, remedy="Name another with --image-column")
         urls = {token: cell for token, cell in places.items() if cell.lower().startswith(("http://", "https://"))}
         if self.workplace.download_to is not None:
             self._download(urls, len(places) - len(urls))
