@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import typer
 
+from athwe_cli.render import printable
 from athwe_core.errors import AthweError
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -26,13 +27,13 @@ def one_line_errors(command: _Command) -> _Command:
         except AthweError as error:
             if debug["on"]:
                 raise
-            typer.echo(f"error: {error}", err=True)
+            typer.echo(f"error: {printable(error)}", err=True)
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
             if debug["on"]:
                 raise
             where = f" {error.filename}" if error.filename else ""
-            typer.echo(f"error: the system refused{where}: {error.strerror or error}", err=True)
+            typer.echo(f"error: {printable(f'the system refused{where}: {error.strerror or error}')}", err=True)
             raise typer.Exit(1) from None
 
     return wrapped  # type: ignore[return-value]

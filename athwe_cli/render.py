@@ -1,15 +1,45 @@
-"""What the commands show: notes and tables, progress in a terminal, plain lines elsewhere."""
+"""What the commands show: notes and tables, progress in a terminal, plain lines elsewhere.
+
+Names, titles and lines of files are foreign text. It is shown as it is, never read as markup, and none of its control
+characters reaches the terminal.
+"""
 
 from __future__ import annotations
 
 import json
 import time
+import unicodedata
+from collections.abc import Iterable
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
+
+
+def printable(text: object) -> str:
+    """The text on one line without control, format and private characters: no escape code, no change of direction."""
+    return " ".join(_shown(" ".join(str(text).split())).split())
+
+
+def _shown(text: str) -> str:
+    """Of each line what a terminal only shows; every kind of blank is one."""
+    if text.isprintable():
+        return text
+    kept = (" " if character.isspace() and character != "\n" else character for character in text)
+    return "".join(c for c in kept if c == "\n" or not unicodedata.category(c).startswith("C"))
+
+
+class SafeConsole(Console):
+    """A console that writes no control characters but its own, whatever is in the texts it is given."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does, the texts without what a terminal would obey."""
+        for segment in super().render(renderable, options):
+            is_safe = segment.control is not None or segment.text.isprintable()
+            yield segment if is_safe else Segment(_shown(segment.text), segment.style)
 
 
 class Output:
@@ -17,12 +47,12 @@ class Output:
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.err = Console(stderr=True, highlight=False)
-        self.out = self.err if as_json else Console(highlight=False)
+        self.err = SafeConsole(stderr=True, highlight=False, emoji=False)
+        self.out = self.err if as_json else SafeConsole(highlight=False, emoji=False)
 
     def note(self, text: str) -> None:
         """One line about what happens."""
-        self.err.print(text, markup=False, soft_wrap=True)
+        self.err.print(" ".join(text.splitlines()), markup=False, soft_wrap=True)
 
     def table(self, table: Table) -> None:
         """A result for people."""
@@ -35,18 +65,18 @@ class Output:
 
 
 def metrics_table(rows: dict[str, dict[str, float]], *, title: str, ks: tuple[int, ...] = (5, 10)) -> Table:
-    """One row per method, one column per metric."""
+    """One row per method, one column per metric; title and names are plain text."""
     columns = [f"{metric}@{k}" for metric in ("ndcg", "mrr", "hit") for k in ks]
     columns = [column for column in columns if all(column in row for row in rows.values())]
-    table = Table(title=title, title_justify="left")
+    table = Table(title=Text(title, style="table.title"), title_justify="left")
     table.add_column("")
     for column in columns:
         metric, _, k = column.partition("@")
         table.add_column(f"{metric.upper() if metric != 'hit' else 'Hit'}@{k}", justify="right")
     best = {column: max(row[column] for row in rows.values()) for column in columns}
     for name, row in rows.items():
-        cells = [f"[bold]{row[c]:.4f}[/]" if row[c] == best[c] else f"{row[c]:.4f}" for c in columns]
-        table.add_row(name, *cells)
+        cells = [Text(f"{row[c]:.4f}", "bold" if row[c] == best[c] else "") for c in columns]
+        table.add_row(Text(name), *cells)
     return table
 
 
@@ -58,36 +88,38 @@ def groups_table(groups: dict[str, dict[str, dict[str, float]]], *, metric: str)
     for kind, labels in groups.items():
         for i, (label, values) in enumerate(labels.items()):
             name = kind.replace("_", " ") if i == 0 else ""
-            table.add_row(name, label, f"{values['users']:,}", f"{values[metric]:.4f}")
+            table.add_row(Text(name), Text(label), f"{values['users']:,}", f"{values[metric]:.4f}")
     return table
 
 
 def statistics_table(statistics: dict[str, Any], *, title: str) -> Table:
     """Table 2 of the paper for one data set, and what else a user should know of it."""
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(title=Text(title, style="table.title"), title_justify="left", show_header=False)
     table.add_column()
     table.add_column(overflow="fold")
+
+    def add(name: str, value: str) -> None:
+        table.add_row(Text(name), Text(value))
+
     for name in ("users", "items", "interactions"):
-        table.add_row(name, f"{statistics[name]:,}")
-    table.add_row(
-        "actions per user, per item", f"{statistics['actions_per_user']:.2f}, {statistics['actions_per_item']:.2f}"
-    )
-    table.add_row("sparsity", f"{100 * statistics['sparsity']:.2f} %")
-    table.add_row("test items at the time of the one before", f"{100 * statistics['tied_test_share']:.1f} %")
-    table.add_row("order of ties", statistics["tie_order"])
+        add(name, f"{statistics[name]:,}")
+    add("actions per user, per item", f"{statistics['actions_per_user']:.2f}, {statistics['actions_per_item']:.2f}")
+    add("sparsity", f"{100 * statistics['sparsity']:.2f} %")
+    add("test items at the time of the one before", f"{100 * statistics['tied_test_share']:.1f} %")
+    add("order of ties", statistics["tie_order"])
     if "split" in statistics:  # older prepared versions know only leave-one-out
         asked = " and ".join(f"{count:,} users in {name}" for name, count in statistics["asked"].items())
-        table.add_row("split", f"{statistics['split']}, {asked}")
+        add("split", f"{statistics['split']}, {asked}")
     for kind, facts in statistics["features"].items():
         if facts is None:
-            table.add_row(kind, "none")
+            add(kind, "none")
         elif kind == "categories":
-            table.add_row(kind, f"{facts['count']}")
+            add(kind, f"{facts['count']}")
         else:
-            table.add_row(kind, f"width {facts['width']}, {facts['missing']:,} items without, from {facts['source']}")
+            add(kind, f"width {facts['width']}, {facts['missing']:,} items without, from {facts['source']}")
     made = [f"{kind} {count}" for kind, count in statistics["clusters"].items() if count]
-    table.add_row("clusters", ", ".join(made) or "none")
-    table.add_row("version", statistics["version"])
+    add("clusters", ", ".join(made) or "none")
+    add("version", statistics["version"])
     return table
 
 
@@ -99,9 +131,10 @@ def findings_table(findings: list[dict[str, str]]) -> Table:
     table.add_column("finding", overflow="fold")
     for finding in findings:
         grade = finding["grade"]
-        text = f"[bold]{finding['title']}[/]: {escape(finding['fact'])}"
-        advice = f"\n[dim]{escape(finding['advice'])}[/]" if finding["advice"] else ""
-        table.add_row(f"[{colours[grade]}]{grade}[/]", text + advice)
+        text = Text.assemble((finding["title"], "bold"), ": ", finding["fact"])
+        if finding["advice"]:
+            text.append("\n").append(finding["advice"], "dim")
+        table.add_row(Text(grade, colours[grade]), text)
     return table
 
 
