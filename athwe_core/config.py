@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union
 
 import yaml
+from yaml.composer import ComposerError
+from yaml.constructor import ConstructorError
 
-from athwe_core.config_sections import Config, LossesConfig, ModelConfig, require
+from athwe_core.config_sections import Config, LossesConfig, ModelConfig, require, shortened
 from athwe_core.errors import ConfigError
 
 __all__ = [
@@ -31,12 +33,22 @@ __all__ = [
     "config_tree",
     "nested",
     "parse_override",
+    "parse_yaml",
     "preset_tree",
     "read_yaml",
     "replace_in",
 ]
 
 PRESETS = ("athwe", "athwe-published", "hm4sr")
+MAX_YAML_LENGTH = 100_000
+"""Characters or bytes of a YAML text; a complete configuration has two thousand."""
+MAX_YAML_DEPTH = 20
+MAX_NUMBER_LENGTH = 1000
+MAX_KEY_PARTS = 10
+MAX_WHOLE = 2**32
+MAX_REAL = 3e38
+"""What float32 holds: the network computes in it."""
+_COMPARE = "Compare it with a preset: plain keys, numbers, text and lists"
 
 _Section = TypeVar("_Section")
 
@@ -46,7 +58,10 @@ def _is_union(annotation: Any) -> bool:
 
 
 def _convert(key: str, annotation: Any, value: object) -> Any:
-    """`value` as the annotated type; no conversion that could hide a mistake (true is no number, 1.5 no count)."""
+    """`value` as the annotated type; no conversion that could hide a mistake (true is no number, 1.5 no count).
+
+    Numbers are finite and of a size that the network's own types hold.
+    """
     if _is_union(annotation):
         if value is None:
             return None
@@ -64,13 +79,17 @@ def _convert(key: str, annotation: Any, value: object) -> Any:
             value = float(value)
         except ValueError:
             raise ConfigError(key, "must be a number", value) from None
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool):
+    if annotation is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_REAL:
         value = float(value)
     if annotation is int and isinstance(value, float) and value.is_integer():
         value = int(value)
     is_right = isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
     require(is_right, key, f"must be {words[annotation]}", value)
+    if annotation in (float, int):
+        largest = MAX_REAL if annotation is float else MAX_WHOLE
+        is_bounded = abs(typing.cast(float, value)) <= largest
+        require(is_bounded, key, f"must be finite, at most {largest:g} in size", value)
     return value
 
 
@@ -79,9 +98,7 @@ def _build(cls: type[_Section], tree: object, prefix: str) -> _Section:
     tree = typing.cast(Mapping[str, object], tree)
     hints = typing.get_type_hints(cls)
     for name in tree:
-        _require_known(
-            f"{prefix}.{name}".lstrip("."), str(name), [f.name for f in fields(typing.cast(Any, cls))], prefix
-        )
+        _require_known(name, [f.name for f in fields(typing.cast(Any, cls))], prefix)
     values: dict[str, Any] = {}
     for f in fields(typing.cast(Any, cls)):
         key = f"{prefix}.{f.name}".lstrip(".")
@@ -93,39 +110,122 @@ def _build(cls: type[_Section], tree: object, prefix: str) -> _Section:
     return cls(**values)
 
 
-def _require_known(key: str, name: str, known: list[str], prefix: str) -> None:
+def _require_known(name: object, known: list[str], prefix: str) -> None:
     if name in known:
         return
-    near = difflib.get_close_matches(name, known, n=1)
+    shown = _shown(name)
+    near = difflib.get_close_matches(shown, known, n=1)
     where = f"{prefix}." if prefix else ""
     remedy = f"Did you mean {where}{near[0]}?" if near else f"Known under {prefix or 'the top'}: {', '.join(known)}"
-    raise ConfigError(key, "is no configuration key", remedy=remedy)
+    raise ConfigError(f"{where}{shown}", "is no configuration key", remedy=remedy)
+
+
+def _shown(name: object) -> str:
+    """A key as an error shows it: what could steer the terminal is escaped, what would fill it is cut."""
+    text = str(name)
+    shown = text if text.isprintable() and text.strip() else ascii(text)
+    return shown if len(shown) <= 100 else f"{shown[:97]}..."
 
 
 def _merge(base: dict[str, Any], change: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`base` with the leaves of `change` replaced; a key `base` does not have is an error."""
     merged = dict(base)
     for name, value in change.items():
+        _require_known(name, list(base), prefix)
         key = f"{prefix}.{name}".lstrip(".")
-        _require_known(key, str(name), list(base), prefix)
         if isinstance(base[name], dict):
             require(isinstance(value, Mapping), key, "must be a section of keys", value)
             merged[name] = _merge(base[name], value, key)
+        elif isinstance(value, Mapping):
+            raise ConfigError(key, "must be a value, not a section of keys", remedy="No key has keys below a value")
         else:
             merged[name] = value
     return merged
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; ConfigError with line where it is no YAML or no mapping."""
+class _PlainLoader(yaml.SafeLoader):
+    """Text, numbers, true and false, null, lists and mappings, nested to a limit: no other tag, no alias, no key twice."""
+
+    depth = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        """A node and what is in it. An alias repeats a part: ten lines of them can hold more than the memory."""
+        mark = self.peek_event().start_mark
+        if self.check_event(yaml.AliasEvent):
+            raise ComposerError(None, None, "an alias is not allowed: write the part out", mark)
+        if self.depth == MAX_YAML_DEPTH:
+            raise ComposerError(None, None, f"nested deeper than {MAX_YAML_DEPTH}", mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        """A dictionary; plain YAML would take the last of two values of one key."""
+        seen: set[str] = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise ConstructorError(None, None, f"the key {_shown(key.value)} is there twice", key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_bounded(self, node: Any) -> Any:
+        """A number or truth value; the error of a text that looks like one has a line too."""
+        try:
+            if len(node.value) <= MAX_NUMBER_LENGTH:
+                return yaml.SafeLoader.yaml_constructors[node.tag](self, node)
+        except (ValueError, OverflowError, LookupError):
+            pass
+        raise ConstructorError(None, None, "a number or truth value that cannot be read", node.start_mark)
+
+
+_PLAIN = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
+_BOUNDED = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float")}
+_PlainLoader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag in _PLAIN]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_PlainLoader.yaml_constructors = {
+    tag: _PlainLoader.construct_bounded if tag in _BOUNDED else construct
+    for tag, construct in yaml.SafeLoader.yaml_constructors.items()
+    if tag is None or tag in _PLAIN
+}
+
+
+def parse_yaml(text: str, name: str) -> Any:
+    """The plain value of a YAML text.
+
+    Args:
+        name: what the text is, for errors: a file, an option.
+    Raises: ConfigError with the line for what is no YAML, and for tags, aliases, a key given twice, numbers of more than
+        1,000 characters, more than 20 levels, more than 100,000 characters.
+    """
+    limit = f"must have at most {MAX_YAML_LENGTH} characters"
+    require(len(text) <= MAX_YAML_LENGTH, name, limit, len(text), _COMPARE)
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _PlainLoader(text).get_single_data()
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name} line {mark.line + 1}" if mark is not None else name
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise ConfigError(where, f"must be readable YAML ({problem})", remedy=_COMPARE) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file (UTF-8); ConfigError with line where it is no YAML or no mapping, see `parse_yaml`."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_YAML_LENGTH + 1)
     except FileNotFoundError:
         raise ConfigError(str(path), "must be a file", remedy="Check the path given to --config") from None
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(f"{path}{where}", f"must be readable YAML ({str(error).splitlines()[0]})") from None
+    except OSError as error:
+        remedy = "Check the path and who may read it"
+        raise ConfigError(str(path), f"must be readable ({error.strerror})", remedy=remedy) from None
+    require(len(content) <= MAX_YAML_LENGTH, str(path), f"must have at most {MAX_YAML_LENGTH} bytes", "more", _COMPARE)
+    try:
+        tree = parse_yaml(content.decode("utf-8"), str(path))
+    except UnicodeDecodeError as error:
+        raise ConfigError(str(path), f"must be readable YAML ({error})", remedy="Save it as UTF-8 text") from None
     require(tree is None or isinstance(tree, dict), str(path), "must be a mapping of configuration keys", tree)
     return tree or {}
 
@@ -137,17 +237,19 @@ def preset_tree(name: str) -> dict[str, Any]:
         known = f"Known: {', '.join(PRESETS)}"
         raise ConfigError("preset", "is unknown", name, f"Did you mean {near[0]}? {known}" if near else known)
     text = resources.files("athwe_core").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
-    return typing.cast(dict[str, Any], yaml.safe_load(text))
+    return typing.cast(dict[str, Any], parse_yaml(text, f"preset {name}"))
 
 
 def parse_override(text: str) -> dict[str, Any]:
     """`a.b=c` as `{"a": {"b": c}}`; c is read as YAML."""
     key, equals, value = text.partition("=")
-    require(bool(equals) and bool(key.strip()), f"--set {text}", "must have the form a.b=value", text)
+    require(bool(equals) and bool(key.strip()), f"--set {_shown(text)}", "must have the form a.b=value", text)
+    name = f"--set {_shown(key)}"
+    require(key.count(".") < MAX_KEY_PARTS, name, f"must have at most {MAX_KEY_PARTS} parts", key.count(".") + 1)
     try:
-        parsed: Any = yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {key}", "must have a YAML value after =", value) from None
+        parsed = parse_yaml(value, name)
+    except ConfigError as error:
+        raise ConfigError(name, error.rule, shortened(value), error.remedy) from None
     return nested(key.strip(), parsed)
 
 

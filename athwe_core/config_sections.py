@@ -4,17 +4,36 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from dataclasses import dataclass
 from typing import Literal
 
 from athwe_core.batch import MODALITIES
 from athwe_core.errors import ConfigError
 
+MAX_LEVELS = 30
+"""Wavelet levels: each doubles the distance that is looked back, counted in int64."""
+MAX_BUCKETS_PER_LOG2 = 1e6
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,2})?")
+
+
+class _Cut(str):
+    """The beginning of a long representation."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def shortened(value: object) -> object:
+    """`value`, or the first 300 characters of how it is shown."""
+    text = repr(value)
+    return value if len(text) <= 300 else _Cut(f"{text[:300]}...")
+
 
 def require(condition: bool, name: str, rule: str, value: object, remedy: str = "") -> None:
-    """Raise `ConfigError(name, rule, value, remedy)` unless `condition`."""
+    """Raise `ConfigError(name, rule, value, remedy)` unless `condition`; a long value is cut."""
     if not condition:
-        raise ConfigError(name, rule, value, remedy)
+        raise ConfigError(name, rule, shortened(value), remedy)
 
 
 def _require_positive(prefix: str, section: object, *names: str) -> None:
@@ -58,6 +77,7 @@ class WaveletConfig:
 
     def __post_init__(self) -> None:
         _require_positive("model.wavelet", self, "levels")
+        require(self.levels <= MAX_LEVELS, "model.wavelet.levels", f"must be at most {MAX_LEVELS}", self.levels)
         require(
             len(self.weight_init) == len(MODALITIES),
             "model.wavelet.weight_init",
@@ -119,6 +139,12 @@ class TimeEncodingConfig:
 
     def __post_init__(self) -> None:
         _require_positive("model.time_encoding", self, "buckets_per_log2", "saturation_seconds", "frequency")
+        require(
+            self.buckets_per_log2 <= MAX_BUCKETS_PER_LOG2,
+            "model.time_encoding.buckets_per_log2",
+            f"must be at most {MAX_BUCKETS_PER_LOG2:g}",
+            self.buckets_per_log2,
+        )
         require(
             self.num_buckets is not None or self.kind != "saturating",
             "model.time_encoding.num_buckets",
@@ -251,9 +277,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         _require_positive("training", self, "batch_targets", "lr", "epochs", "patience")
         require(0 <= self.seed < 2**32, "training.seed", "must be in 0..2^32-1", self.seed)
-        known = self.device in ("auto", "cpu", "cuda", "mps") or (
-            self.device.startswith("cuda:") and self.device[5:].isdigit()
-        )
+        known = _DEVICE.fullmatch(self.device) is not None
         require(known, "training.device", "must be auto, cpu, cuda, cuda:N or mps", self.device)
 
 

@@ -1,6 +1,9 @@
-"""Which device, and which dtype its products are fast in."""
+"""Which device, which dtype its products are fast in, and how much memory it has left."""
 
 from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -38,3 +41,44 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     if name == "auto":
         name = "bf16" if has_fast_bf16(device) else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
+
+
+def available_memory(device: torch.device) -> int | None:
+    """Bytes that can still be taken: free on CUDA; on a CPU what Linux and the control group leave; None where unknown."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type != "cpu":
+        return None
+    found = [left for left in (_left_of_machine(), *_left_of_groups(Path("/sys/fs/cgroup"))) if left is not None]
+    return min(found, default=None)
+
+
+def _left_of_machine() -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _left_of_groups(root: Path) -> list[int]:
+    """What control groups of both versions leave of their limits, as a container sees its own at the root."""
+    found = []
+    for limit, used, folder in (
+        ("memory.max", "memory.current", root),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", root / "memory"),
+    ):
+        with suppress(OSError, ValueError):  # not there, or `max`
+            most = int((folder / limit).read_text(encoding="ascii"))
+            found.append(max(0, most - int((folder / used).read_text(encoding="ascii")) + _reclaimable(folder)))
+    return found
+
+
+def _reclaimable(folder: Path) -> int:
+    """File pages that the group gives back when it must."""
+    with suppress(OSError, ValueError, IndexError):
+        for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines():
+            name, value = line.split()
+            if name == "inactive_file":
+                return int(value)
+    return 0

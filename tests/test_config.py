@@ -29,7 +29,7 @@ RULES = [
     ("model.num_heads=3", "model.num_heads must divide model.hidden_size=64, got 3"),
     ("model.dropout=1", "model.dropout must be in [0, 1), got 1.0"),
     ("model.dropout=-0.1", "model.dropout must be in [0, 1), got -0.1"),
-    ("model.dropout=.nan", "model.dropout must be in [0, 1), got nan"),
+    ("model.dropout=.nan", "model.dropout must be finite, at most 3e+38 in size, got nan"),
     ("model.max_length=1", "model.max_length must be at least 2, got 1"),
     ("model.max_length=0", "model.max_length must be positive, got 0"),
     (
@@ -77,8 +77,8 @@ RULES = [
     ("losses.catalogue.kind=half", "losses.catalogue.kind must be one of full, got 'half'"),
     ("losses.cp.weight=-1", "losses.cp.weight must not be negative, got -1.0"),
     ("losses.cluster.weight=-2", "losses.cluster.weight must not be negative, got -2.0"),
-    ("losses.diversity.weight=.inf", "losses.diversity.weight must not be negative, got inf"),
-    ("losses.idcl.weight=.nan", "losses.idcl.weight must not be negative, got nan"),
+    ("losses.diversity.weight=.inf", "losses.diversity.weight must be finite, at most 3e+38 in size, got inf"),
+    ("losses.idcl.weight=.nan", "losses.idcl.weight must be finite, at most 3e+38 in size, got nan"),
     ("losses.idcl.temperature=0", "losses.idcl.temperature must be positive, got 0.0"),
     ("losses.pcl.weight=-1", "losses.pcl.weight must not be negative, got -1.0"),
     ("losses.pcl.temperature=-1", "losses.pcl.temperature must be positive, got -1.0"),
@@ -95,7 +95,7 @@ RULES = [
     ("training.batching=loose", "training.batching must be one of packed, prefix, got 'loose'"),
     ("training.batch_targets=0", "training.batch_targets must be positive, got 0"),
     ("training.lr=0", "training.lr must be positive, got 0.0"),
-    ("training.lr=.inf", "training.lr must be positive, got inf"),
+    ("training.lr=.inf", "training.lr must be finite, at most 3e+38 in size, got inf"),
     ("training.epochs=0", "training.epochs must be positive, got 0"),
     ("training.patience=0", "training.patience must be positive, got 0"),
     ("training.seed=-1", "training.seed must be in 0..2^32-1, got -1"),
@@ -123,7 +123,10 @@ RULES = [
     # form
     ("model.dropout", "--set model.dropout must have the form a.b=value, got 'model.dropout'"),
     ("=3", "--set =3 must have the form a.b=value, got '=3'"),
-    ("model.modalities=[id", "--set model.modalities must have a YAML value after =, got '[id'"),
+    (
+        "model.modalities=[id",
+        "--set model.modalities must be readable YAML (expected ',' or ']', but got '<stream end>')",
+    ),
 ]
 
 

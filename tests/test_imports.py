@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "batch", "durable"},
+    {"errors", "batch", "durable", "locks"},
     {"config", "config_sections", "device"},
     {"nn", "losses", "data", "evaluation.metrics", "evaluation.ranking"},
     {"network", "objective"},

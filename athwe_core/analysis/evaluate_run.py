@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import polars as pl
 
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.durable import replacing
+from athwe_core.errors import CheckpointError
 from athwe_core.evaluation.baselines import popularity_ranks, transition_ranks
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import group_metrics, per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.training.assemble import assemble_best
+from athwe_core.training.ranks_file import read_sealed, write_sealed
+from athwe_core.training.run_files import refusals
 from athwe_core.training.run_folder import RunFolder
 
 
@@ -68,7 +72,8 @@ def evaluate_run(
 
 def _store(run: RunFolder, frame: pl.DataFrame, *, split: str, rule: bool, same_rule: bool) -> None:
     path = run.per_user if same_rule else run.path / f"per_user.{'exclude' if rule else 'include'}_seen.parquet"
-    if path.exists():
-        frame = pl.concat([pl.read_parquet(path, glob=False).filter(pl.col("split") != split), frame])
-    with replacing(path) as temporary:
-        frame.write_parquet(temporary)
+    frames = [frame]
+    with suppress(CheckpointError):  # not there, or damaged: the other split has to be ranked again
+        frames.insert(0, read_sealed(path, remedy="").filter(pl.col("split") != split))
+    with refusals(path), replacing(path) as temporary:
+        write_sealed(pl.concat(frames), temporary)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import wait
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ import torch
 from athwe_core.analysis.experiment import Plan, PlannedRun
 from athwe_core.analysis.worker import ENDED, FAILED, Worker, revived
 from athwe_core.config_sections import require
-from athwe_core.errors import AthweError
+from athwe_core.errors import AthweError, CheckpointError
 from athwe_core.training.loop import train
 from athwe_core.training.run_folder import RunFolder, create_run
 
@@ -199,6 +200,9 @@ def _in_processes(
             worker.stop()
         for worker in workers:
             worker.join()
+        for _, planned in busy.values():
+            with suppress(CheckpointError), folders[planned.identity].locked():
+                pass  # what a killed process left half-written goes
 
 
 def _died(run: RunFolder, worker: Worker) -> AthweError:

@@ -27,6 +27,10 @@ LAST_SECONDS = 300.0
 """How long a worker that was told to stop may take for its step and for saving before it is killed."""
 
 
+class WorkerError(AthweError):
+    """An error of a library, or of athwe itself, in a worker (exit code 1): type and first line; its traceback is a note."""
+
+
 class Worker:
     """The parent's end.
 
@@ -134,18 +138,29 @@ def _work(connection: Connection, prepared_dir: Path, threads: int, visible_devi
                 prepared = run.open_data(prepared_dir)
                 result = train(run, prepared, listener=tell, should_stop=connection.poll, notify=tell.note)
             except Exception as error:
-                connection.send((FAILED, *_described(error)))
+                connection.send((FAILED, *_described(error, run)))
             else:
                 connection.send((ENDED, result.finished))
 
 
-def _described(error: Exception) -> tuple[type[Exception], tuple[Any, ...], dict[str, Any]]:
-    """An exception as what goes through a pipe: what a user can mend as it is, anything else as its traceback."""
-    if isinstance(error, AthweError):
-        return type(error), error.args, dict(vars(error))
+def _described(error: Exception, run: RunFolder) -> tuple[type[Exception], tuple[Any, ...], dict[str, Any]]:
+    """An exception as what goes through a pipe: what a user can mend as it is, anything else in one line."""
     if isinstance(error, OSError):
         return type(error), error.args, {"filename": error.filename}
-    return RuntimeError, ("".join(traceback.format_exception(error)),), {}
+    if not isinstance(error, AthweError):
+        error = _in_one_line(error, run)
+    return type(error), error.args, dict(vars(error))
+
+
+def _in_one_line(error: Exception, run: RunFolder) -> WorkerError:
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    found = WorkerError(
+        f"run {run.name}", f"was ended by {name}{': ' * bool(text)}{text}", remedy="athwe --debug shows where it arose"
+    )
+    found.add_note("".join(traceback.format_exception(error)))
+    return found
 
 
 def revived(kind: type[Exception], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> Exception:

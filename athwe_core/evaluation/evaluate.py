@@ -23,6 +23,11 @@ def rank_users(
 ) -> Float64[np.ndarray, " U"]:
     """Expected rank of each asked user's next item, 1 = best, ties shared.
 
+    The precision a run was trained with changes nothing. Blocks, the order of users and the number of threads change nothing
+    but float32's rounding: items whose exact scores lie within 1e-5 of the user's largest score from the target's may change
+    sides, so a rank moves by at most their number. (With random weights none of 500 users over 291 items moved; over 1,550
+    items one of 1,859 did, by a half.)
+
     Args:
         network: put into evaluation mode; products are in float32 whatever it was trained with.
         split: `validation` or `test`; the items before the held-out one are the input.

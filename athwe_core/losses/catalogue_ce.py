@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -10,6 +13,18 @@ from torch import Tensor
 
 CHUNK_ELEMENTS = 2**25
 """Scores held at a time: 64 MiB in bfloat16. Fewer, larger chunks are faster: each adds a (V, K) gradient."""
+
+_chunk_elements = ContextVar("chunk_elements", default=CHUNK_ELEMENTS)
+
+
+@contextmanager
+def chunks_of(elements: int) -> Iterator[None]:
+    """Most scores held at a time inside, where a call does not say otherwise; the results are the same to rounding."""
+    token = _chunk_elements.set(elements)
+    try:
+        yield
+    finally:
+        _chunk_elements.reset(token)
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
@@ -33,6 +48,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             rows = slice(first, min(first + chunk, N))
             scores = h[rows] @ w.T if bias is None else torch.addmm(bias[rows].to(compute_dtype), h[rows], w.T)
             residual = torch.softmax(scores, dim=-1)
+            del scores  # two chunks at most are held at a time
             own = torch.arange(len(residual), device=residual.device), targets[rows]
             probability = residual[own]
             losses.append(-probability.float().clamp(min=torch.finfo(torch.float32).tiny).log())
@@ -40,6 +56,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             state_grads.append(residual @ w)
             chunk_grad = (residual.T @ h[rows]).to(table.dtype)
             table_grad = chunk_grad if table_grad is None else table_grad.add_(chunk_grad)
+            del residual, chunk_grad
         assert table_grad is not None
         ctx.save_for_backward(torch.cat(state_grads).to(states.dtype), table_grad)
         ctx.num_rows = N
@@ -59,7 +76,7 @@ def catalogue_cross_entropy(
     *,
     bias: Float[Tensor, "N V"] | None = None,
     compute_dtype: torch.dtype = torch.float32,
-    chunk_elements: int = CHUNK_ELEMENTS,
+    chunk_elements: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of the next item against every row of `table`.
 
@@ -71,9 +88,10 @@ def catalogue_cross_entropy(
         targets: row of the next item, in 0..V-1.
         bias: added to the scores, without a gradient of its own.
         compute_dtype: dtype of the three products and of the probabilities; accumulation is in float32.
-        chunk_elements: most scores held at a time.
+        chunk_elements: most scores held at a time; None = as `chunks_of` says, else CHUNK_ELEMENTS.
     Returns: scalar, float32. A NaN in the inputs gives NaN. A row's loss is capped at 87.3, where its probability
         underflows; its gradient is not.
     Source: HM4SR eq. 19-20. No second-order gradient: the first-order one is made in the forward pass.
     """
+    chunk_elements = _chunk_elements.get() if chunk_elements is None else chunk_elements
     return _CatalogueCrossEntropy.apply(states, table, targets, bias, compute_dtype, chunk_elements)

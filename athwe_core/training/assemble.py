@@ -15,7 +15,7 @@ from athwe_core.data.prepared import PreparedDataset
 from athwe_core.device import resolve_device, resolve_precision
 from athwe_core.errors import CheckpointError
 from athwe_core.network import Network
-from athwe_core.training.checkpoint import load_weights
+from athwe_core.training.checkpoint import is_there, load_weights
 from athwe_core.training.randomness import keyed_generator
 from athwe_core.training.run_folder import RunFolder
 
@@ -94,7 +94,7 @@ def assemble_best(run: RunFolder, prepared: PreparedDataset) -> Assembly:
 
     Raises: CheckpointError when the run has none yet, or they are damaged.
     """
-    if not run.best.exists():
+    if not is_there(run.best):
         remedy = f"athwe train --resume {run.name}"
         raise CheckpointError(f"run {run.name}", "must have finished an epoch", remedy=remedy)
     assembly = assemble(run.config(), prepared)

@@ -1,146 +1,51 @@
-"""A run on disk: `RUNS/<dataset>/<preset>/<name>/` with configuration, provenance, metrics, checkpoints and ranks."""
+"""Runs on disk: `RUNS/<dataset>/<preset>/<name>/` with configuration, provenance, metrics, checkpoints and ranks."""
 
 from __future__ import annotations
 
 import difflib
-import fcntl
-import json
-import os
+import glob
 import platform
+import shutil
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import yaml
 
 import athwe_core
-from athwe_core.config import Config, config_from_tree, config_tree
-from athwe_core.data.prepared import PreparedDataset, open_prepared
-from athwe_core.durable import replace_text
-from athwe_core.errors import CheckpointError, ConfigError, DataError
+from athwe_core.config import Config, config_tree
+from athwe_core.data.prepared import PreparedDataset
+from athwe_core.durable import TEMPORARY, replace_text, sync
+from athwe_core.errors import CheckpointError, ConfigError
+from athwe_core.training.run_files import (
+    CONFIG,
+    FINISHED,
+    INTERRUPTED,
+    MANIFEST,
+    METRICS,
+    PER_USER,
+    RUNNING,
+    RunFolder,
+    refusals,
+    write_manifest,
+)
 
-if TYPE_CHECKING:
-    import polars as pl
-
-CONFIG, MANIFEST, METRICS, PER_USER = "config.yaml", "manifest.json", "metrics.jsonl", "per_user.parquet"
-FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Paths of a run and what is written to them."""
-
-    path: Path
-
-    @property
-    def name(self) -> str:
-        """dataset/preset/name, by which every command finds the run."""
-        return "/".join(self.path.parts[-3:])
-
-    @property
-    def best(self) -> Path:
-        return self.path / "checkpoints" / "best"
-
-    @property
-    def last(self) -> Path:
-        return self.path / "checkpoints" / "last"
-
-    @property
-    def previous(self) -> Path:
-        """The checkpoint before the last, for when the last is damaged."""
-        return self.path / "checkpoints" / "previous"
-
-    @property
-    def per_user(self) -> Path:
-        return self.path / PER_USER
-
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run for this process; the system lets go of it when the process ends, however it ends.
-
-        Raises: CheckpointError when another process holds it.
-        """
-        folder = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            yield
-        except BlockingIOError:
-            rule = f"is being trained by process {self.manifest().get('process', 'unknown')}"
-            raise CheckpointError(f"run {self.name}", rule, remedy="Wait for it, or end it first") from None
-        finally:
-            os.close(folder)
-
-    def config(self) -> Config:
-        """The complete configuration."""
-        try:
-            tree = yaml.safe_load((self.path / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError, yaml.YAMLError) as error:
-            raise CheckpointError(str(self.path / CONFIG), f"must be readable YAML ({error})") from None
-        return config_from_tree(tree)
-
-    def manifest(self) -> dict[str, Any]:
-        """Provenance, status and, once finished, results."""
-        try:
-            manifest = json.loads((self.path / MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise CheckpointError(str(self.path / MANIFEST), f"must be readable JSON ({error})") from None
-        if not isinstance(manifest, dict):
-            raise CheckpointError(str(self.path / MANIFEST), "must be the manifest of a run")
-        return manifest
-
-    def update_manifest(self, **facts: Any) -> None:
-        """Add facts to the manifest, replacing the file whole."""
-        path = self.path / MANIFEST
-        manifest = (self.manifest() if path.exists() else {}) | facts
-        replace_text(path, json.dumps(manifest, indent=2) + "\n")
-
-    def metrics(self) -> list[dict[str, Any]]:
-        """One record per finished epoch."""
-        path = self.path / METRICS
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-    def write_metrics(self, records: list[dict[str, Any]]) -> None:
-        """Replace the epoch records."""
-        replace_text(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in records))
-
-    def ranks(self, split: str) -> pl.DataFrame:
-        """Lines of `per_user.parquet` of a split (see `per_user_frame`), in the order of users.
-
-        Raises: CheckpointError when the file is unreadable or has none of the split.
-        """
-        import polars as pl  # noqa: PLC0415 - training does without
-
-        remedy = f"Rank the users again: athwe evaluate --run {self.name} --split {split}"
-        try:
-            frame = pl.read_parquet(self.per_user, glob=False).filter(pl.col("split") == split)
-        except (OSError, pl.exceptions.PolarsError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(str(self.per_user), f"must be readable parquet ({reason})", remedy=remedy) from None
-        if frame.is_empty():
-            raise CheckpointError(str(self.per_user), f"must hold ranks of the {split} split", remedy=remedy)
-        return frame
-
-    def open_data(self, prepared_dir: Path) -> PreparedDataset:
-        """The prepared version the run was trained on.
-
-        Raises: DataError when it is gone or its content is another one now.
-        """
-        data = self.manifest()["data"]
-        prepared = open_prepared(data["name"], prepared_dir=prepared_dir, version=data["version"])
-        if prepared.manifest["content_hash"] != data["content_hash"]:
-            raise DataError(
-                f"prepared data set {data['name']} version {data['version']}",
-                f"must be the one run {self.name} was trained on, content {data['content_hash'][:12]}",
-                prepared.manifest["content_hash"][:12],
-                "Prepare it again from the same files, or train again",
-            )
-        return prepared
+__all__ = [
+    "CONFIG",
+    "FINISHED",
+    "INTERRUPTED",
+    "MANIFEST",
+    "METRICS",
+    "PER_USER",
+    "RUNNING",
+    "RunFolder",
+    "create_run",
+    "find_run",
+    "git_commit",
+    "list_runs",
+]
 
 
 def create_run(
@@ -156,35 +61,53 @@ def create_run(
     if name is not None and (name != Path(name).name or name in ("", ".", "..", "last")):
         raise ConfigError("--name", "must be a plain name other than last", name)
     parent = Path(runs_dir) / prepared.name / preset
-    folder = parent / (name or datetime.now().strftime("%Y%m%d-%H%M%S"))
-    try:
-        folder.mkdir(parents=True)
-    except FileExistsError:
-        if name is not None:
-            remedy = f"Choose another, go on with --resume {prepared.name}/{preset}/{name}, or delete the folder"
-            raise ConfigError("--name", f"must be new under {parent}", name, remedy) from None
-        folder = parent / datetime.now().strftime("%Y%m%d-%H%M%S-%f")
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise CheckpointError(str(folder), f"must be a folder that can be made ({error.strerror})") from None
-    run = RunFolder(folder)
-    (folder / CONFIG).write_text(yaml.safe_dump(config_tree(config), sort_keys=False), encoding="utf-8")
-    run.update_manifest(
-        status=RUNNING,
-        preset=preset,
-        command=command,
-        started=datetime.now(UTC).isoformat(timespec="microseconds"),
-        seed=config.training.seed,
-        data={
+    folder = _new_folder(parent, name, resumed=f"{prepared.name}/{preset}/{name}")
+    facts = {
+        "status": RUNNING,
+        "preset": preset,
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "seed": config.training.seed,
+        "data": {
             "name": prepared.name,
             "version": prepared.version,
             "content_hash": prepared.manifest["content_hash"],
             "tie_order": prepared.manifest["statistics"]["tie_order"],
             "split_rule": prepared.split_rule,
         },
-        versions=_versions(),
-    )
-    return run
+        "versions": _versions(),
+    }
+    try:
+        with refusals(folder):
+            replace_text(folder / CONFIG, yaml.safe_dump(config_tree(config), sort_keys=False))
+            write_manifest(folder, facts)
+            sync(parent)
+    except CheckpointError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return RunFolder(folder)
+
+
+def _new_folder(parent: Path, name: str | None, *, resumed: str) -> Path:
+    folder = parent / (name or datetime.now().strftime("%Y%m%d-%H%M%S"))
+    try:
+        if name is not None and _is_stillborn(folder):
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        if name is not None:
+            remedy = f"Choose another, go on with --resume {resumed}, or delete the folder"
+            raise ConfigError("--name", f"must be new under {parent}", name, remedy) from None
+        folder = parent / datetime.now().strftime("%Y%m%d-%H%M%S-%f")
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise CheckpointError(str(folder), f"must be a folder that can be made ({error.strerror})") from None
+    return folder
+
+
+def _is_stillborn(folder: Path) -> bool:
+    """Whether it is what a process left that was killed while it made a run."""
+    return folder.is_dir() and all(path.name == CONFIG or TEMPORARY in path.name for path in folder.iterdir())
 
 
 def _versions() -> dict[str, str | None]:
@@ -213,7 +136,8 @@ def git_commit() -> str | None:
 
 def list_runs(runs_dir: Path, *, dataset: str | None = None) -> list[RunFolder]:
     """Runs, oldest start first."""
-    found = [RunFolder(path.parent) for path in Path(runs_dir).glob(f"{dataset or '*'}/*/*/{MANIFEST}")]
+    pattern = glob.escape(dataset) if dataset else "*"
+    found = [RunFolder(path.parent) for path in Path(runs_dir).glob(f"{pattern}/*/*/{MANIFEST}")]
     return sorted(found, key=lambda run: (run.manifest().get("started", ""), run.name))
 
 

@@ -11,6 +11,7 @@ from athwe_core.errors import NonFiniteLossError
 from athwe_core.objective import loss_terms, placeholder_mask, total_loss
 from athwe_core.training.assemble import Assembly
 from athwe_core.training.randomness import keyed_generator, keyed_seed
+from athwe_core.training.thrift import LEVELS, Thrift, sparing
 
 
 def make_optimizer(network: torch.nn.Module, *, lr: float) -> torch.optim.Adam:
@@ -20,15 +21,33 @@ def make_optimizer(network: torch.nn.Module, *, lr: float) -> torch.optim.Adam:
 
 
 def train_step(
-    assembly: Assembly, optimizer: torch.optim.Optimizer, batch: PackedBatch, config: Config, *, epoch: int, step: int
+    assembly: Assembly,
+    optimizer: torch.optim.Optimizer,
+    batch: PackedBatch,
+    config: Config,
+    *,
+    epoch: int,
+    step: int,
+    thrift: Thrift = LEVELS[0],
 ) -> dict[str, Tensor]:
     """Update the weights on one batch.
 
     Args:
         epoch, step: counted from 0; with the seed they key every random draw of the step.
+        thrift: how memory is spared; the result is the same to rounding.
     Returns: each loss term, unweighted, and their weighted sum as `total`; detached.
     Raises: NonFiniteLossError before the update when a term is NaN or infinite.
     """
+    optimizer.zero_grad(set_to_none=True)
+    terms = compute_gradients(assembly, batch, config, epoch=epoch, step=step, thrift=thrift)
+    optimizer.step()
+    return terms
+
+
+def compute_gradients(
+    assembly: Assembly, batch: PackedBatch, config: Config, *, epoch: int, step: int, thrift: Thrift = LEVELS[0]
+) -> dict[str, Tensor]:
+    """The part of `train_step` before the update: done again it draws the same and comes to the same."""
     network, seed = assembly.network, config.training.seed
     network.train()
     torch.manual_seed(keyed_seed(seed, "dropout", epoch, step))
@@ -40,15 +59,16 @@ def train_step(
             batching=config.training.batching,
             generator=keyed_generator(seed, "placeholder", epoch, step),
         )
-    terms = loss_terms(
-        network,
-        network(batch),
-        batch,
-        assembly.catalogue,
-        config.losses,
-        replaced=replaced,
-        compute_dtype=assembly.compute_dtype,
-    )
+    with sparing(network, thrift):
+        terms = loss_terms(
+            network,
+            network(batch),
+            batch,
+            assembly.catalogue,
+            config.losses,
+            replaced=replaced,
+            compute_dtype=assembly.compute_dtype,
+        )
     total = total_loss(terms, config.losses)
     if not torch.isfinite(total):
         broken = next((name for name, value in terms.items() if not torch.isfinite(value)), "total")
@@ -58,7 +78,5 @@ def train_step(
             terms.get(broken, total).item(),
             f"Lower training.lr (now {config.training.lr:g}); the last good checkpoint is kept",
         )
-    optimizer.zero_grad(set_to_none=True)
     total.backward()
-    optimizer.step()
     return {name: value.detach() for name, value in (terms | {"total": total}).items()}

@@ -27,7 +27,8 @@ def ranked(tmp_path: Path, case_data: PreparedDataset, make_config: Callable[...
         run = create_run(tmp_path, config, case_data, preset="athwe", name=name, command="test")
         users = [chr(ord("a") + number) for number in range(len(ranks))]
         frame = pl.DataFrame({"user_id": users, "split": ["test"] * len(ranks), "rank": [float(r) for r in ranks]})
-        frame.write_parquet(run.per_user)
+        others = {"target_item_id": "i", "history_length": 3, "target_popularity": 1, "same_day": False}
+        frame.with_columns(**{name: pl.lit(value) for name, value in others.items()}).write_parquet(run.per_user)
         return run
 
     return make

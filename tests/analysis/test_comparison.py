@@ -45,6 +45,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         save_file(tensors, folder / "checkpoints" / "best" / "weights.safetensors")
         results = {"epochs": 7, "best_epoch": 5, "seconds_per_epoch": 2.0}
         written = {"status": "finished", "preset": preset, "data": facts, "device": "cpu", "results": results}
+        written |= {"command": "athwe train", "started": "2026-01-01", "versions": {}}
         (folder / "manifest.json").write_text(json.dumps(written | (manifest or {})))
         frames = [
             pl.DataFrame(

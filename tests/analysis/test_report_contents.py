@@ -95,7 +95,7 @@ class TestRuns:
     ) -> None:
         run("first")
         run("begun").update_manifest(status="interrupted")
-        run("elsewhere").update_manifest(data={"name": "demo", "content_hash": "0" * 64})
+        run("elsewhere").update_manifest(data={"name": "demo", "version": "v", "content_hash": "0" * 64})
         assert [each["label"] for each in collect_report(small, tmp_path)["runs"]] == ["athwe/first"]
 
     def test_those_asked_for_alone(self, small: PreparedDataset, tmp_path: Path, run: Make) -> None:

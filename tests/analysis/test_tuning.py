@@ -27,6 +27,10 @@ SPACE = {
 BASE = ("training.batch_targets=250", "training.epochs=1", "model.num_layers=1", "training.device=cpu")
 
 
+class BreakDownError(Exception):
+    """Stands for the end of the process."""
+
+
 class Ears:
     """A listener that remembers, and breaks off or asks to stop where it is told to."""
 
@@ -59,7 +63,7 @@ class Ears:
     def hear(self, what: str) -> None:
         self.heard.append((what, self.count(what) + 1))
         if self.heard[-1] == self.die_at:
-            raise MemoryError
+            raise BreakDownError
 
     def count(self, what: str) -> int:
         return sum(heard == what for heard, _ in self.heard)
@@ -162,7 +166,7 @@ def test_a_study_broken_off_anywhere_ends_as_if_it_had_not_been(
     if ears.die_at is None:
         assert run(tuning, 2, ears) is None
     else:
-        with pytest.raises(MemoryError):
+        with pytest.raises(BreakDownError):
             run(tuning, 2, ears)
     result = finished(tuning, 2)
     assert facts(result) == uninterrupted
@@ -204,23 +208,23 @@ def test_a_process_killed_beside_a_step_of_the_study_loses_and_doubles_nothing(
         if study.study_name == "s":
             calls.append(1)
         if len(calls) == 2 and when == "before":
-            raise MemoryError
+            raise BreakDownError
         found = real(study, *arguments, **named)
         if len(calls) == 2:
-            raise MemoryError
+            raise BreakDownError
         return found
 
     tuning = make_tuning()
     with monkeypatch.context() as patched:
         patched.setattr(optuna.Study, method, killed)
-        with pytest.raises(MemoryError):
+        with pytest.raises(BreakDownError):
             run(tuning, 2)
     assert facts(finished(tuning, 2)) == uninterrupted
 
 
 def test_a_damaged_checkpoint_of_a_trial_is_told(make_tuning: MakeTuning) -> None:
     tuning, ears = make_tuning("training.epochs=2"), Ears()
-    with pytest.raises(MemoryError):
+    with pytest.raises(BreakDownError):
         run(tuning, 1, Ears(die_at=("epoch_ends", 2)))
     (tuning.run(0).last / "weights.safetensors").write_bytes(b"")
     finished(tuning, 1, ears)
@@ -290,12 +294,12 @@ class TestPruning:
 
         def killed(run: RunFolder, **facts: Any) -> None:
             if facts.get("status") == "pruned":
-                raise MemoryError
+                raise BreakDownError
             real(run, **facts)
 
         with monkeypatch.context() as patched:
             patched.setattr(RunFolder, "update_manifest", killed)
-            with pytest.raises(MemoryError):
+            with pytest.raises(BreakDownError):
                 run(tuning, 2)
         ears = Ears()
         assert [trial["state"] for trial in finished(tuning, 2, ears)["trials"]] == ["complete", "pruned"]

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from athwe_core.analysis import worker
 from athwe_core.analysis.worker import Worker, revived
@@ -15,8 +16,8 @@ from athwe_core.training.run_folder import RunFolder
 
 
 def sent(error: Exception) -> Exception:
-    """The error as it comes out of a pipe."""
-    return revived(*pickle.loads(pickle.dumps(worker._described(error))))
+    """The error of run a/b/c as it comes out of a pipe."""
+    return revived(*pickle.loads(pickle.dumps(worker._described(error, RunFolder(Path("a/b/c"))))))
 
 
 @pytest.mark.parametrize(
@@ -43,14 +44,23 @@ def test_an_error_of_the_system_keeps_its_number_and_file() -> None:
     assert (found.errno, found.strerror, found.filename) == (2, "No such file", "weights")
 
 
-def test_any_other_error_comes_with_its_traceback() -> None:
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ZeroDivisionError("by zero"), "ZeroDivisionError: by zero"),
+        (torch.OutOfMemoryError("no room\nfor this"), "torch.OutOfMemoryError: no room"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_any_other_error_is_one_line_with_its_type_and_has_its_traceback_as_a_note(error: Exception, line: str) -> None:
     try:
-        raise ZeroDivisionError("by zero")
-    except ZeroDivisionError as error:
-        found = sent(error)
-    assert type(found) is RuntimeError
-    assert "ZeroDivisionError: by zero" in str(found)
-    assert "test_worker.py" in str(found)
+        raise error
+    except type(error) as raised:
+        found = sent(raised)
+    assert isinstance(found, AthweError)
+    assert str(found) == f"run a/b/c was ended by {line}. athwe --debug shows where it arose"
+    assert found.exit_code == 1
+    assert "test_worker.py" in found.__notes__[0]
 
 
 def test_a_process_that_is_killed_shows_at_once_and_takes_no_more_orders(tmp_path: Path) -> None:

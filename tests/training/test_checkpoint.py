@@ -51,7 +51,8 @@ def test_the_old_one_counts_while_the_new_one_is_put_in_its_place(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("text", "rule"), [("{", "must be readable JSON"), ("[]", "must have format 1"), ('{"format": 9}', "got 9")]
+    ("text", "rule"),
+    [("{", "must be readable JSON"), ("[]", "must be a JSON object, got 'list'"), ('{"format": 9}', "got 9")],
 )
 def test_a_foreign_state_is_refused(text: str, rule: str, tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "last", stepped(0)[0], {})
@@ -96,7 +97,7 @@ def test_a_foreign_file_under_a_checksum_of_its_own_is_refused(tmp_path: Path) -
     save_checkpoint(tmp_path / "last", layer, {})
     (tmp_path / "last" / "weights.safetensors").write_bytes(b"no safetensors")
     state = json.loads((tmp_path / "last" / "state.json").read_text())
-    state["files"]["weights.safetensors"] = hashlib.sha256(b"no safetensors").hexdigest()
+    state["files"] = {"weights.safetensors": hashlib.sha256(b"no safetensors").hexdigest()}
     (tmp_path / "last" / "state.json").write_text(json.dumps(state))
     with pytest.raises(CheckpointError, match="must be a readable safetensors file"):
         load_weights(tmp_path / "last", layer)

@@ -42,7 +42,7 @@ def test_a_run_is_found_by_path_full_name_unique_name_and_last(make: Make, tmp_p
     for text in (str(run.path), "demo/hm4sr/a", "a"):
         assert find_run(tmp_path, text).path == run.path
     assert find_run(tmp_path, "last").path == newest.path
-    run.update_manifest(status="finished")
+    run.update_manifest(status="finished", results={"best_epoch": 1, "epochs": 1, "seconds_per_epoch": 1.0})
     assert find_run(tmp_path, "last").path == run.path
     assert find_run(tmp_path, "last", unfinished=True).path == newest.path
     assert [found.path.name for found in list_runs(tmp_path, dataset="demo")] == ["a", "b"]
@@ -62,7 +62,7 @@ def test_an_unreadable_manifest_or_configuration_is_named(make: Make) -> None:
     with pytest.raises(CheckpointError, match=r"manifest\.json must be readable JSON"):
         run.manifest()
     (run.path / "config.yaml").write_text("a: [")
-    with pytest.raises(CheckpointError, match=r"config\.yaml must be readable YAML"):
+    with pytest.raises(CheckpointError, match=r"config\.yaml line 1 must be readable YAML"):
         run.config()
 
 
@@ -76,15 +76,17 @@ def test_an_unknown_key_in_the_configuration_of_a_run_is_named(make: Make) -> No
 
 def test_a_run_held_by_another_process_is_refused_until_that_process_ends(make: Make) -> None:
     run = make("a")
-    run.update_manifest(process=4321)
-    code = "import fcntl, os, sys; fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); print(flush=True); input()"
+    code = (
+        "import sys; from pathlib import Path; from athwe_core.locks import held\n"
+        "with held(Path(sys.argv[1])): print(flush=True); input()"
+    )
     other = subprocess.Popen(
-        [sys.executable, "-c", code, str(run.path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(run.path / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     with other:
         assert other.stdout is not None
         other.stdout.readline()
-        with pytest.raises(CheckpointError, match="is being trained by process 4321"), run.locked():
+        with pytest.raises(CheckpointError, match=rf"is being trained by process {other.pid}, for \d+ s"), run.locked():
             pytest.fail("two holders")
         other.kill()
     with run.locked():

@@ -1,0 +1,137 @@
+"""A step that does not fit: spare memory and do it again; where that is not enough, find the batch that would fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from athwe_core.batch import PackedBatch
+from athwe_core.config import Config
+from athwe_core.errors import AthweError
+from athwe_core.training.assemble import Assembly
+from athwe_core.training.memory import release_free_memory
+from athwe_core.training.step import compute_gradients, train_step
+from athwe_core.training.thrift import LEVELS
+
+TRIALS = 6
+"""Halvings of the interval in which the largest batch is sought: to 2 % of the batch."""
+MARGIN = 0.95
+"""Share of what fitted that is proposed: other batches of as many targets have other numbers of tokens."""
+
+Pack = Callable[[int | None], PackedBatch | None]
+"""The batch's first rows with at most so many targets, on the device, or all of it for None; None where one row has more."""
+
+
+class NoMemoryError(AthweError):
+    """Weights, features or a step do not fit into the memory of the device, however much is spared (exit code 1)."""
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether it says that there was no memory: of a device, or of this machine where the system refuses any more."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def step_within_memory(
+    assembly: Assembly,
+    optimizer: torch.optim.Optimizer,
+    pack: Pack,
+    config: Config,
+    *,
+    epoch: int,
+    step: int,
+    level: int,
+    notify: Callable[[str], None],
+) -> tuple[dict[str, Tensor], int]:
+    """`train_step` on the whole batch, with more and more thrift until it fits.
+
+    Args:
+        level: index into LEVELS to begin with.
+        notify: called with one sentence for each level that is added.
+    Returns: what `train_step` returns, and the level it took.
+    Raises: NoMemoryError, with the weights as they were, naming the largest number of targets that fits.
+    """
+    where = f"step {step + 1} of epoch {epoch + 1}"
+    while True:
+        has_moments = len(optimizer.state) > 0
+        batch = None
+        try:
+            batch = pack(None)
+            assert batch is not None
+            return train_step(assembly, optimizer, batch, config, epoch=epoch, step=step, thrift=LEVELS[level]), level
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+        del batch  # and outside of the handler, which holds the step's tensors
+        _let_go(optimizer, keep_moments=has_moments)
+        if level + 1 == len(LEVELS):
+            break
+        level += 1
+        notify(f"{where} does not fit into memory: going on with {LEVELS[level].what} (the same to rounding, slower)")
+    fitting = largest_batch(assembly, optimizer, pack, config, epoch=epoch, step=step)
+    raise _does_not_fit(where, fitting, config, assembly.device)
+
+
+def largest_batch(
+    assembly: Assembly, optimizer: torch.optim.Optimizer, pack: Pack, config: Config, *, epoch: int, step: int
+) -> int:
+    """Most targets of this batch whose gradients fit with all thrift, less a margin; 0 where not even one does.
+
+    Found by trial, with room held free for what Adam keeps once it has made a step.
+    """
+    has_moments = len(optimizer.state) > 0
+
+    def fits(targets: int) -> bool:
+        try:
+            batch = pack(targets)
+            if batch is None:
+                return False
+            room = [] if has_moments else [torch.empty_like(p) for p in _trainable(assembly) for _ in range(2)]
+            compute_gradients(assembly, batch, config, epoch=epoch, step=step, thrift=LEVELS[-1])
+            del room
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    most, too_many = 0, config.training.batch_targets
+    for _ in range(TRIALS):
+        middle = (most + too_many) // 2
+        if middle == most:
+            break
+        if fits(middle):
+            most = middle
+        else:
+            too_many = middle
+        _let_go(optimizer, keep_moments=True)
+    return max(int(MARGIN * most), min(most, 1))
+
+
+def _trainable(assembly: Assembly) -> list[Tensor]:
+    return [parameter for parameter in assembly.network.parameters() if parameter.requires_grad]
+
+
+def _let_go(optimizer: torch.optim.Optimizer, *, keep_moments: bool) -> None:
+    """Free what a broken-off step left: gradients, and the moments where it broke off while they were first made."""
+    optimizer.zero_grad(set_to_none=True)
+    if not keep_moments:
+        optimizer.state.clear()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    release_free_memory()
+
+
+def _does_not_fit(where: str, fitting: int, config: Config, device: torch.device) -> NoMemoryError:
+    rule = f"must fit into the memory of {device}, and does not with {LEVELS[-1].what} either"
+    if fitting == 0:
+        remedy = "Not even one row fits: lower model.max_length or model.hidden_size, or use a larger device"
+    else:
+        remedy = (
+            f"Start a new run with --batch-targets {fitting}, the most that fits here (it changes the in-batch losses, "
+            "which is why a run does not change it by itself)"
+        )
+    return NoMemoryError(where, rule, f"{config.training.batch_targets} targets", remedy)
