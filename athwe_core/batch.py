@@ -2,7 +2,7 @@
 
 Axes: T packed tokens, B rows (sequences or windows of one), N supervised tokens, M modalities, D hidden size, V item rows
 (row 0 = padding), K = M D, F feature width, C categories, E experts (E1 interactive, E2 temporal), J wavelet levels,
-G x S attention grid (bins x slots), B1 = B + 1.
+G x S attention grid (bins x slots), B1 = B + 1, Vr rows of V that a step needs, N_all supervised tokens of all processes.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ class Catalogue:
     """Multi-hot."""
     clusters: dict[str, Integer[Tensor, " V"]] = field(default_factory=dict)
     """Cluster labels by modality, -1 = none."""
+    target_counts: Int64[Tensor, " V"] | None = None
+    """How often each item is a training target, for the sampled catalogue loss."""
 
 
 @dataclass(frozen=True)

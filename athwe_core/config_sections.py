@@ -131,7 +131,7 @@ class TimeEncodingConfig:
     buckets_per_log2: float
     """mu of eq. 12."""
     num_buckets: int | None
-    """Rows of the interval table; null: from the longest training interval. For `saturating`: its upper end a."""
+    """Rows of the interval table; null: from the longest training interval. For `saturating`: its upper end a; null: 200."""
     saturation_seconds: float
     """k of the saturating interval."""
     frequency: float
@@ -144,13 +144,6 @@ class TimeEncodingConfig:
             "model.time_encoding.buckets_per_log2",
             f"must be at most {MAX_BUCKETS_PER_LOG2:g}",
             self.buckets_per_log2,
-        )
-        require(
-            self.num_buckets is not None or self.kind != "saturating",
-            "model.time_encoding.num_buckets",
-            "must be a number with kind: saturating",
-            self.num_buckets,
-            "The published value is 200",
         )
         if self.num_buckets is not None:
             _require_positive("model.time_encoding", self, "num_buckets")
@@ -198,8 +191,13 @@ class ModelConfig:
 class CatalogueLossConfig:
     """Main loss (eq. 20)."""
 
-    kind: Literal["full"]
-    """`full`: cross-entropy over every item of the catalogue."""
+    kind: Literal["full", "sampled"]
+    """`full`: cross-entropy over every item of the catalogue; `sampled`: over the batch's targets and drawn negatives."""
+    num_negatives: int
+    """Items drawn a step beside the batch's targets, log-uniform in popularity; of `sampled` only."""
+
+    def __post_init__(self) -> None:
+        require(self.num_negatives >= 0, "losses.catalogue.num_negatives", "must not be negative", self.num_negatives)
 
 
 def _require_weight(prefix: str, weight: float) -> None:

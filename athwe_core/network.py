@@ -29,8 +29,10 @@ EXPERT_INIT_STD = 0.1
 class Outputs:
     """Everything a loss, a ranking or an analysis reads of one forward pass; token axes follow the batch."""
 
-    table: Float[Tensor, "V K"]
-    """Item tables side by side, padding row included."""
+    table: Float[Tensor, "Vr K"]
+    """Item tables side by side: the whole, padding row included, or the rows of some items."""
+    rows: Int64[Tensor, " Vr"] | None
+    """The items whose rows these are, increasing; None = all."""
     items: Float[Tensor, "T K"]
     """The table rows of the tokens, before positions."""
     interactive_gates: Float[Tensor, "T M E1"] | None
@@ -47,6 +49,10 @@ class Outputs:
     """Which tokens attend to which."""
     states: Float[Tensor, "M N D"]
     """After the Transformers, at the supervised tokens."""
+
+    def of_items(self, item_ids: Int64[Tensor, " n"]) -> Float[Tensor, "n K"]:
+        """Table rows of items."""
+        return self.table.index_select(0, item_ids if self.rows is None else torch.searchsorted(self.rows, item_ids))
 
 
 class Network(nn.Module):
@@ -77,7 +83,13 @@ class Network(nn.Module):
         self.hidden_size = D
         self.dropout_rate = model.dropout
         features = {m: catalogue.features[m] for m in model.modalities if m != "id"}
-        self.tables = ItemTables(features, hidden_size=D, num_rows=catalogue.num_rows, compute_dtype=compute_dtype)
+        self.tables = ItemTables(
+            features,
+            hidden_size=D,
+            num_rows=catalogue.num_rows,
+            compute_dtype=compute_dtype,
+            sparse=losses.catalogue.kind == "sampled",
+        )
         self.position = nn.Parameter(torch.empty(model.max_length, D))
         chosen = [MODALITIES.index(m) for m in model.modalities]
         self.interactive_moe = _interactive_moe(model, chosen) if model.interactive_moe.enabled else None
@@ -130,12 +142,23 @@ class Network(nn.Module):
         if self.wavelet is not None:
             self.wavelet.weight.copy_(torch.tensor(self.wavelet.weight_init))
 
-    def forward(self, batch: PackedBatch, table: Float[Tensor, "V K"] | None = None) -> Outputs:
-        """All named outputs of a batch; `table` is `self.tables()` where many batches share it."""
+    def forward(
+        self,
+        batch: PackedBatch,
+        table: Float[Tensor, "Vr K"] | None = None,
+        *,
+        rows: Int64[Tensor, " Vr"] | None = None,
+    ) -> Outputs:
+        """All named outputs of a batch.
+
+        Args:
+            table: `self.tables()` where many batches share it.
+            rows: increasing ids of the items whose rows are needed, those of the batch among them; None = all.
+        """
         M, D = len(self.modalities), self.hidden_size
         if table is None:
-            table = self.tables()
-        items = table.index_select(0, batch.item_ids)
+            table = self.tables(rows)
+        items = table.index_select(0, batch.item_ids if rows is None else torch.searchsorted(rows, batch.item_ids))
         tokens = items.view(-1, M, D) + self.position[batch.positions][:, None]
         interactive_gates = temporal_gates = time = None
         if self.interactive_moe is not None:
@@ -151,6 +174,7 @@ class Network(nn.Module):
         states = self._encode(tokens.transpose(0, 1), grid, slice(0, M), batch.target_index)
         return Outputs(
             table=table,
+            rows=rows,
             items=items,
             interactive_gates=interactive_gates,
             wavelet_input=wavelet_input,

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor, nn
 
 from athwe_core.batch import Catalogue, PackedBatch
 from athwe_core.config import LossesConfig
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
 from athwe_core.losses.contrastive import contrastive_loss, exclusion_bias, false_negatives
 from athwe_core.losses.items import category_loss, cluster_loss, expert_diversity
+from athwe_core.losses.sampled_ce import LogUniformSampler, sampled_cross_entropy
 from athwe_core.network import Network, Outputs
 from athwe_core.nn.moe import SparseTemporalMoE
+from athwe_core.processes import Shares, all_here
 
 
 def placeholder_mask(
@@ -36,6 +40,30 @@ def placeholder_mask(
     return rank < share[batch.rows]
 
 
+@dataclass(frozen=True)
+class Candidates:
+    """The items that stand for the catalogue in a step, where its loss is sampled."""
+
+    items: Int64[Tensor, " S"]
+    """Targets of the whole batch and drawn items, distinct, increasing."""
+    log_weight: Float[Tensor, " S"]
+    """Logarithm of times drawn over times expected."""
+
+    def rows(self, item_ids: Int64[Tensor, " T"]) -> Int64[Tensor, " Vr"]:
+        """Items whose table rows a step needs: the candidates and those of its tokens, increasing."""
+        return torch.cat([self.items, item_ids]).unique()
+
+
+def sample_candidates(
+    sampler: LogUniformSampler, target_ids: Int64[Tensor, " N_all"], generator: torch.Generator
+) -> Candidates:
+    """Candidates of a batch, from the targets of all its processes and the sampler's draws."""
+    found = torch.cat([target_ids, sampler.draw(generator)])
+    items, times = found.unique(return_counts=True)
+    expected = sampler.expected_count(items, num_targets=len(target_ids))
+    return Candidates(items, times.log() - expected.log())
+
+
 def loss_terms(
     network: Network,
     outputs: Outputs,
@@ -44,37 +72,43 @@ def loss_terms(
     losses: LossesConfig,
     *,
     replaced: Bool[Tensor, " T"] | None = None,
+    candidates: Candidates | None = None,
+    shares: Shares | None = None,
     compute_dtype: torch.dtype = torch.float32,
 ) -> dict[str, Float[Tensor, ""]]:
     """The terms in use, unweighted: ce, and cp, idcl, pcl, cluster, diversity where their weight is not 0.
 
     Args:
         replaced: tokens that hold the placeholder, for pcl.
+        candidates: for a sampled catalogue loss; `outputs` hold their table rows.
+        shares: where the batch is spread over processes; each term is then this process's part of it.
         compute_dtype: dtype of the catalogue's products.
     """
+    shares = shares or all_here(batch.num_targets)
     states = outputs.states
-    vectors = network.user_vectors(states)
-    terms = {
-        "ce": catalogue_cross_entropy(vectors, outputs.table[1:], batch.target_ids - 1, compute_dtype=compute_dtype)
-    }
+    terms = {"ce": _catalogue_loss(network.user_vectors(states), outputs, batch, candidates, shares, compute_dtype)}
     if losses.cp.weight > 0 and network.category_head is not None:
         assert catalogue.categories is not None
         logits = network.category_head(outputs.items)
-        terms["cp"] = category_loss(logits, catalogue.categories[batch.item_ids], batch.prefix_weight)
+        terms["cp"] = category_loss(logits, catalogue.categories[batch.item_ids], batch.prefix_weight, shares)
     bias = None
     if losses.idcl.weight > 0 or losses.pcl.weight > 0:
         user = batch.user_index[batch.rows[batch.target_index]]
-        bias = exclusion_bias(false_negatives(batch.target_ids, user))
+        bias = exclusion_bias(false_negatives(batch.target_ids, user, shares))
     if losses.idcl.weight > 0:
         assert bias is not None
-        next_items = outputs.table.index_select(0, batch.target_ids)[:, : network.hidden_size]
-        terms["idcl"] = contrastive_loss(states[0], next_items, bias, temperature=losses.idcl.temperature)
+        next_items = outputs.of_items(batch.target_ids)[:, : network.hidden_size]
+        terms["idcl"] = contrastive_loss(
+            states[0], next_items, bias, temperature=losses.idcl.temperature, shares=shares
+        )
     if losses.pcl.weight > 0 and network.placeholders is not None:
         assert bias is not None
         assert replaced is not None, "pcl needs the mask of replaced tokens"
         augmented = network.placeholder_states(outputs, batch, replaced)
-        pairs = zip(states[1:], augmented, strict=True)
-        found = [contrastive_loss(own, other, bias, temperature=losses.pcl.temperature) for own, other in pairs]
+        found = [
+            contrastive_loss(own, other, bias, temperature=losses.pcl.temperature, shares=shares)
+            for own, other in zip(states[1:], augmented, strict=True)
+        ]
         terms["pcl"] = torch.stack(found).mean()  # eq. 26
     if losses.cluster.weight > 0 and len(network.cluster_heads) > 0:
         D = network.hidden_size
@@ -83,6 +117,7 @@ def loss_terms(
                 head(outputs.items[:, D * m : D * (m + 1)]),
                 catalogue.clusters[name][batch.item_ids],
                 batch.prefix_weight,
+                shares,
             )
             for m, name in enumerate(network.modalities)
             if m > 0 and name in network.cluster_heads
@@ -91,9 +126,64 @@ def loss_terms(
         terms["cluster"] = torch.stack(found).mean()
     if losses.diversity.weight > 0 and isinstance(network.temporal_moe, SparseTemporalMoE):
         terms["diversity"] = expert_diversity(
-            network.temporal_moe.experts, outputs.temporal_input.flatten(1), batch.prefix_weight
+            network.temporal_moe.experts, outputs.temporal_input.flatten(1), batch.prefix_weight, shares
         )
     return terms
+
+
+def _catalogue_loss(
+    vectors: Float[Tensor, "N K"],
+    outputs: Outputs,
+    batch: PackedBatch,
+    candidates: Candidates | None,
+    shares: Shares,
+    compute_dtype: torch.dtype,
+) -> Float[Tensor, ""]:
+    """Cross-entropy of the next item against the catalogue, or against the items that stand for it."""
+    if candidates is None:
+        table, own = outputs.table[1:], batch.target_ids - 1
+        return catalogue_cross_entropy(vectors, table, own, compute_dtype=compute_dtype, num_rows=shares.num_targets)
+    return sampled_cross_entropy(
+        vectors,
+        outputs.of_items(candidates.items),
+        torch.searchsorted(candidates.items, batch.target_ids),
+        candidates.log_weight,
+        compute_dtype=compute_dtype,
+        num_rows=shares.num_targets,
+    )
+
+
+class Objective(nn.Module):
+    """Batch to loss terms in one call, so that the processes of a spread batch can share its gradients."""
+
+    def __init__(
+        self, network: Network, catalogue: Catalogue, losses: LossesConfig, *, compute_dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.catalogue, self.losses, self.compute_dtype = catalogue, losses, compute_dtype
+
+    def forward(
+        self,
+        batch: PackedBatch,
+        *,
+        replaced: Bool[Tensor, " T"] | None = None,
+        candidates: Candidates | None = None,
+        shares: Shares | None = None,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """The terms of `loss_terms`."""
+        outputs = self.network(batch, rows=None if candidates is None else candidates.rows(batch.item_ids))
+        return loss_terms(
+            self.network,
+            outputs,
+            batch,
+            self.catalogue,
+            self.losses,
+            replaced=replaced,
+            candidates=candidates,
+            shares=shares,
+            compute_dtype=self.compute_dtype,
+        )
 
 
 def total_loss(terms: dict[str, Float[Tensor, ""]], losses: LossesConfig) -> Float[Tensor, ""]:

@@ -70,11 +70,7 @@ RULES = [
     ("model.time_encoding.saturation_seconds=0", "model.time_encoding.saturation_seconds must be positive, got 0.0"),
     ("model.time_encoding.frequency=-1", "model.time_encoding.frequency must be positive, got -1.0"),
     ("model.time_encoding.num_buckets=0", "model.time_encoding.num_buckets must be positive, got 0"),
-    (
-        "model.time_encoding.kind=saturating",
-        "model.time_encoding.num_buckets must be a number with kind: saturating, got None. The published value is 200",
-    ),
-    ("losses.catalogue.kind=half", "losses.catalogue.kind must be one of full, got 'half'"),
+    ("losses.catalogue.kind=half", "losses.catalogue.kind must be one of full, sampled, got 'half'"),
     ("losses.cp.weight=-1", "losses.cp.weight must not be negative, got -1.0"),
     ("losses.cluster.weight=-2", "losses.cluster.weight must not be negative, got -2.0"),
     ("losses.diversity.weight=.inf", "losses.diversity.weight must be finite, at most 3e+38 in size, got inf"),

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "batch", "durable", "locks"},
-    {"config", "config_sections", "device"},
+    {"config", "config_sections", "device", "processes"},
     {"nn", "losses", "data", "evaluation.metrics", "evaluation.ranking"},
     {"network", "objective"},
     {"training", "evaluation", "published"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -13,13 +14,16 @@ from athwe_core.data.packing import Rows, held_out_rows, items_before, pack
 from athwe_core.data.store import PreparedDataset
 from athwe_core.evaluation.ranking import target_ranks
 from athwe_core.network import Network
+from athwe_core.processes import ALONE, World
 
 BLOCK_USERS = 512
 BLOCK_TOKENS = 8192
+BLOCK_SCORES = 2**26
+"""Scores held at a time: 256 MiB. Beyond 131,072 items the blocks have fewer users."""
 
 
 def rank_users(
-    network: Network, data: PreparedDataset, *, split: str, exclude_seen: bool = False
+    network: Network, data: PreparedDataset, *, split: str, exclude_seen: bool = False, world: World = ALONE
 ) -> Float64[np.ndarray, " U"]:
     """Expected rank of each asked user's next item, 1 = best, ties shared.
 
@@ -32,16 +36,18 @@ def rank_users(
         network: put into evaluation mode; products are in float32 whatever it was trained with.
         split: `validation` or `test`; the items before the held-out one are the input.
         exclude_seen: take the items of the user's input out of the ranking, never the target.
+        world: processes that share the work, each some blocks of users; all return all ranks.
     Returns: ranks in the order of `data.split.users(split)`; halves where another item ties with the target.
     Raises: AthweError for a NaN score.
     """
     network.eval()
     device, L = network.position.device, network.position.shape[0]
     rows = held_out_rows(data.split, split, max_length=L)
-    ranks = np.empty(len(rows), np.float64)
+    ranks = np.zeros(len(rows), np.float64)
+    users_at_once = max(min(BLOCK_USERS, BLOCK_SCORES // network.tables.id.shape[0]), 1)
     with torch.inference_mode():
         table = network.tables()
-        for chosen in _blocks(rows):
+        for chosen in islice(_blocks(rows, users_at_once), world.rank, None, world.size):
             batch = pack(data, rows, chosen, max_length=L).to(device)
             outputs = network(batch, table)
             scores = network.user_vectors(outputs.states) @ table.T
@@ -49,16 +55,16 @@ def rank_users(
             row = np.searchsorted(rows.user_index, users)
             excluded = _seen(data, users, rows.stop[row], device) if exclude_seen else None
             ranks[row] = target_ranks(scores, batch.target_ids, excluded=excluded).cpu().numpy()
-    return ranks
+    return ranks if world.size == 1 else world.total(torch.from_numpy(ranks).to(device)).cpu().numpy()
 
 
-def _blocks(rows: Rows) -> Iterator[NDArray[np.int64]]:
+def _blocks(rows: Rows, users_at_once: int) -> Iterator[NDArray[np.int64]]:
     """Rows by length in blocks of bounded users and tokens."""
     lengths = rows.stop - rows.start
     order = np.argsort(lengths, kind="stable")
     first = 0
     while first < len(order):
-        tokens = np.cumsum(lengths[order[first : first + BLOCK_USERS]])
+        tokens = np.cumsum(lengths[order[first : first + users_at_once]])
         count = max(int(np.searchsorted(tokens, BLOCK_TOKENS, side="right")), 1)
         yield order[first : first + count]
         first += count

@@ -39,11 +39,13 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         bias: Tensor | None,
         compute_dtype: torch.dtype,
         chunk_elements: int,
+        num_rows: int,
     ) -> Tensor:
         N, V = states.shape[0], table.shape[0]
         h, w = states.to(compute_dtype), table.to(compute_dtype)
-        chunk = min(max(chunk_elements // V, 1), N)
-        losses, state_grads, table_grad = [], [], None
+        chunk = min(max(chunk_elements // V, 1), max(N, 1))
+        losses, state_grads = [states.new_zeros(0)], [h.new_zeros(0, h.shape[1])]
+        table_grad = None
         for first in range(0, N, chunk):
             rows = slice(first, min(first + chunk, N))
             scores = h[rows] @ w.T if bias is None else torch.addmm(bias[rows].to(compute_dtype), h[rows], w.T)
@@ -57,16 +59,17 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             chunk_grad = (residual.T @ h[rows]).to(table.dtype)
             table_grad = chunk_grad if table_grad is None else table_grad.add_(chunk_grad)
             del residual, chunk_grad
-        assert table_grad is not None
+        if table_grad is None:
+            table_grad = torch.zeros_like(table)
         ctx.save_for_backward(torch.cat(state_grads).to(states.dtype), table_grad)
-        ctx.num_rows = N
-        return torch.cat(losses).mean()
+        ctx.num_rows = num_rows
+        return torch.cat(losses).sum() / num_rows
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None, None]:
         state_grad, table_grad = ctx.saved_tensors
         scale = grad / ctx.num_rows
-        return state_grad * scale, table_grad * scale, None, None, None, None
+        return state_grad * scale, table_grad * scale, None, None, None, None, None
 
 
 def catalogue_cross_entropy(
@@ -77,6 +80,7 @@ def catalogue_cross_entropy(
     bias: Float[Tensor, "N V"] | None = None,
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int | None = None,
+    num_rows: int | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of the next item against every row of `table`.
 
@@ -89,9 +93,11 @@ def catalogue_cross_entropy(
         bias: added to the scores, without a gradient of its own.
         compute_dtype: dtype of the three products and of the probabilities; accumulation is in float32.
         chunk_elements: most scores held at a time; None = as `chunks_of` says, else CHUNK_ELEMENTS.
+        num_rows: rows that the mean is over, where these are a part of them; None = N.
     Returns: scalar, float32. A NaN in the inputs gives NaN. A row's loss is capped at 87.3, where its probability
         underflows; its gradient is not.
     Source: HM4SR eq. 19-20. No second-order gradient: the first-order one is made in the forward pass.
     """
     chunk_elements = _chunk_elements.get() if chunk_elements is None else chunk_elements
-    return _CatalogueCrossEntropy.apply(states, table, targets, bias, compute_dtype, chunk_elements)
+    num_rows = len(states) if num_rows is None else num_rows
+    return _CatalogueCrossEntropy.apply(states, table, targets, bias, compute_dtype, chunk_elements, num_rows)

@@ -8,20 +8,28 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
+from athwe_core.processes import Shares, all_here
 
 _EXCLUDED = -1e9
 
 
-def false_negatives(target_ids: Int64[Tensor, " N"], user_index: Int64[Tensor, " N"]) -> Bool[Tensor, "N N"]:
+def false_negatives(
+    target_ids: Int64[Tensor, " N"], user_index: Int64[Tensor, " N"], shares: Shares | None = None
+) -> Bool[Tensor, "N N_all"]:
     """Pairs (i, j), i != j, that must not repel each other: the same next item, or two positions of the same user.
 
+    Args:
+        shares: where the batch is spread over processes: i is a token of this one, j of any.
     Differs: the published code leaves such a pair in the denominator as exp(0) = 1.
     """
-    same = (target_ids[:, None] == target_ids[None, :]) | (user_index[:, None] == user_index[None, :])
-    return same.fill_diagonal_(False)
+    shares = shares or all_here(len(target_ids))
+    all_ids, all_users = shares.gather(target_ids), shares.gather(user_index)
+    same = (target_ids[:, None] == all_ids[None, :]) | (user_index[:, None] == all_users[None, :])
+    same[:, shares.own].fill_diagonal_(False)
+    return same
 
 
-def exclusion_bias(excluded: Bool[Tensor, "N N"]) -> Float[Tensor, "N N"]:
+def exclusion_bias(excluded: Bool[Tensor, "N N_all"]) -> Float[Tensor, "N N_all"]:
     """0 where a pair counts, a number whose exponential is 0 where not: made once for all contrastive terms of a step."""
     return excluded.to(torch.float32).mul_(_EXCLUDED)
 
@@ -29,9 +37,10 @@ def exclusion_bias(excluded: Bool[Tensor, "N N"]) -> Float[Tensor, "N N"]:
 def contrastive_loss(
     anchors: Float[Tensor, "N D"],
     candidates: Float[Tensor, "N D"],
-    bias: Float[Tensor, "N N"],
+    bias: Float[Tensor, "N N_all"],
     *,
     temperature: float,
+    shares: Shares | None = None,
 ) -> Float[Tensor, ""]:
     """Each anchor must find its own candidate among those of the batch.
 
@@ -42,10 +51,13 @@ def contrastive_loss(
         anchors, candidates: row i of one belongs to row i of the other.
         bias: from `exclusion_bias`; 0 on the diagonal.
         temperature: tau > 0.
-    Returns: scalar; 0 when every other row is excluded.
+        shares: where the batch is spread over processes: the candidates are those of all.
+    Returns: scalar, this process's share of the mean; 0 when every other row is excluded.
     Source: HM4SR eq. 23 (anchors = id states, candidates = id embeddings of the next items) and eq. 25 (anchors = states,
         candidates = states of the same rows with time placeholders).
     """
-    own = torch.arange(len(anchors), device=anchors.device)
+    shares = shares or all_here(len(anchors))
+    own = shares.own_index(anchors.device)
     scaled = F.normalize(anchors, dim=-1) / temperature
-    return catalogue_cross_entropy(scaled, F.normalize(candidates, dim=-1), own, bias=bias)
+    everyone = shares.gather(F.normalize(candidates, dim=-1))
+    return catalogue_cross_entropy(scaled, everyone, own, bias=bias, num_rows=shares.num_targets)

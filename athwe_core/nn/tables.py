@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
+
+RESIDENT_BYTES = 2**30
+"""Features of one modality beyond this stay where they are, in a mapped file say, and are fetched as they are needed."""
+_ROWS_AT_ONCE = 2**16
 
 
 class ItemTables(nn.Module):
@@ -12,14 +17,17 @@ class ItemTables(nn.Module):
 
         x_id = M_id[v]      x_text = W_text f_text + b      x_image = W_image f_image + b          (eq. 4-5)
 
-    Computed once a step as one (V, M*D) table: inputs are gathered from it and scores are taken against it.
+    Computed once a step as one (V, M*D) table: inputs are gathered from it and scores are taken against it. A step that
+    needs a few rows only asks for those.
 
     Args:
         features: modality name -> frozen features (V, F), row 0 = padding, in the order of the modalities after id.
         hidden_size: D.
         num_rows: V, padding included.
         compute_dtype: dtype of the projections while training; evaluation is in float32.
-    The features are buffers that are not saved with the weights: they belong to the prepared data set.
+        sparse: steps ask for a few rows: the id table has a sparse gradient, and features of more than `RESIDENT_BYTES`
+            are neither copied nor moved to the device.
+    The features are not saved with the weights: they belong to the prepared data set.
     """
 
     def __init__(
@@ -29,22 +37,47 @@ class ItemTables(nn.Module):
         hidden_size: int,
         num_rows: int,
         compute_dtype: torch.dtype = torch.float32,
+        sparse: bool = False,
     ) -> None:
         super().__init__()
+        self.sparse = sparse
+        self.compute_dtype = compute_dtype
         # Parameters.
         self.id = nn.Parameter(torch.empty(num_rows, hidden_size))
         self.projections = nn.ModuleDict({m: nn.Linear(f.shape[1], hidden_size) for m, f in features.items()})
         self.feature_widths = {m: f.shape[1] for m, f in features.items()}
+        self.mapped: dict[str, Tensor] = {}
         for name, values in features.items():
+            if sparse and values.nbytes > RESIDENT_BYTES:
+                self.mapped[name] = values
+                continue
             self.register_buffer(f"{name}_features", values, persistent=False)
-            self.register_buffer(f"{name}_training_features", values.to(compute_dtype), persistent=False)
+            if not sparse:
+                self.register_buffer(f"{name}_training_features", values.to(compute_dtype), persistent=False)
 
-    def forward(self) -> Float[Tensor, "V K"]:
-        """The table, row 0 = padding."""
-        blocks: list[Tensor] = [self.id]
-        for name, layer in self.projections.items():
-            assert isinstance(layer, nn.Linear)
-            features = self.get_buffer(f"{name}_training_features" if self.training else f"{name}_features")
-            projected = features @ layer.weight.to(features.dtype).T
-            blocks.append(projected.to(layer.bias.dtype) + layer.bias)
-        return torch.cat(blocks, dim=1)
+    def forward(self, rows: Int64[Tensor, " Vr"] | None = None) -> Float[Tensor, "Vr K"]:
+        """The rows asked for, or the whole table, row 0 = padding."""
+        if rows is not None:
+            chosen = F.embedding(rows, self.id, sparse=self.sparse)
+            return torch.cat([chosen, *(self._project(m, self._features(m, rows)) for m in self.projections)], dim=1)
+        return torch.cat([self.id, *(self._whole(name) for name in self.projections)], dim=1)
+
+    def _features(self, name: str, rows: Tensor) -> Tensor:
+        """Features of some rows on the device."""
+        if name in self.mapped:
+            return self.mapped[name][rows.cpu()].to(rows.device)
+        return self.get_buffer(f"{name}_features").index_select(0, rows)
+
+    def _whole(self, name: str) -> Tensor:
+        """A modality's block of the table; in pieces where its features are not resident."""
+        if name not in self.mapped:
+            has_copy = self.training and not self.sparse
+            return self._project(name, self.get_buffer(f"{name}_training_features" if has_copy else f"{name}_features"))
+        pieces = self.mapped[name].split(_ROWS_AT_ONCE)
+        return torch.cat([self._project(name, piece.to(self.id.device)) for piece in pieces])
+
+    def _project(self, name: str, features: Tensor) -> Tensor:
+        layer = self.projections[name]
+        assert isinstance(layer, nn.Linear)
+        dtype = self.compute_dtype if self.training else layer.weight.dtype
+        return (features.to(dtype) @ layer.weight.to(dtype).T).to(layer.bias.dtype) + layer.bias

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+SATURATING_BUCKETS = 200
+"""Of ATHWE as published."""
 SECONDS_PER_DAY = 86_400
 _DAYS_PER_YEAR = 366
 
@@ -137,7 +139,12 @@ class TimeEncoding(nn.Module):
 
 
 def buckets_needed(kind: str, *, longest_interval: int, span_seconds: int, buckets_per_log2: float) -> int:
-    """Rows of the table of `kind` for a training split with this longest interval and this span from first to last time."""
+    """Buckets of `kind` for a training split with this longest interval and this span from first to last time.
+
+    `saturating` fits any span: it has the published number.
+    """
+    if kind == "saturating":
+        return SATURATING_BUCKETS
     if "interval" in kind.split("+"):
         return math.floor(buckets_per_log2 * math.log2(longest_interval + 1)) + 1
     return span_seconds // SECONDS_PER_DAY + 1

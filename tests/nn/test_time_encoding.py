@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athwe_core.nn.time_encoding import (
+    SATURATING_BUCKETS,
     TimeEncoding,
     buckets_needed,
     day_of_year,
@@ -164,3 +165,8 @@ def test_the_day_table_spans_the_training_split() -> None:
 
 def test_the_origin_is_saved_with_the_weights() -> None:
     assert encoding("absolute").state_dict()["origin"].item() == START
+
+
+def test_saturating_intervals_have_the_published_number_of_buckets_whatever_the_data() -> None:
+    rows = buckets_needed("saturating", longest_interval=5, span_seconds=9 * DAY, buckets_per_log2=100.0)
+    assert rows == SATURATING_BUCKETS == 200

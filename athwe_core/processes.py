@@ -1,0 +1,156 @@
+"""Several processes that work as one, started by torchrun: one for each device, the same weights, each its share of the work.
+
+Tensors are exchanged by torch.distributed alone: gloo on the CPU, NCCL on CUDA.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+import torch.distributed.nn.functional as collective
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from athwe_core.errors import ConfigError
+
+_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+_TEXT_BYTES = 4096
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a job and this one's place among them; a single process is a world of one."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """The process that writes to the run folder and to the terminal."""
+        return self.rank == 0
+
+    def divide(self, num_supervised: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Shares]:
+        """Which rows of a batch are this process's, and how many targets each process holds.
+
+        The rows stay in order and are cut where the targets are nearest to equal parts. A batch of fewer rows than processes
+        leaves some without any.
+        """
+        middle = np.cumsum(num_supervised) - num_supervised / 2
+        owner = np.minimum((middle * self.size / num_supervised.sum()).astype(np.int64), self.size - 1)
+        counts = np.bincount(owner, weights=num_supervised, minlength=self.size).astype(np.int64)
+        return owner == self.rank, Shares(tuple(counts.tolist()), self.rank)
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum over the processes, on each."""
+        if self.size > 1:
+            value = value.clone()
+            dist.all_reduce(value)
+        return value
+
+    def text_of_first(self, text: str, device: torch.device) -> str:
+        """The first process's text, at most 4096 bytes, on every process."""
+        if self.size == 1:
+            return text
+        content = list(text.encode().ljust(_TEXT_BYTES, b"\0")[:_TEXT_BYTES])
+        padded = torch.tensor(content, dtype=torch.uint8, device=device)
+        dist.broadcast(padded, src=0)
+        return bytes(padded.tolist()).rstrip(b"\0").decode()
+
+    def wait(self) -> None:
+        """Until every process is here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+ALONE = World()
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the supervised tokens of one step are divided: process k holds `counts[k]` of them, the first process's first.
+
+    A loss that is given its shares returns this process's part of it: the parts of all processes sum to the loss of the
+    whole batch, and so do their gradients. Every process must make the same calls in the same order.
+    """
+
+    counts: tuple[int, ...]
+    rank: int = 0
+
+    @property
+    def num_targets(self) -> int:
+        """Supervised tokens of all processes."""
+        return sum(self.counts)
+
+    @property
+    def num_processes(self) -> int:
+        return len(self.counts)
+
+    @property
+    def own(self) -> slice:
+        """Where this process's rows are among those of `gather`."""
+        first = sum(self.counts[: self.rank])
+        return slice(first, first + self.counts[self.rank])
+
+    def own_index(self, device: torch.device) -> Tensor:
+        """`own` as int64 indices."""
+        return torch.arange(self.own.start, self.own.stop, device=device)
+
+    def total(self, value: Tensor) -> Tensor:
+        """Sum over the processes, the same on each; its gradient is summed over them too."""
+        return value if self.num_processes == 1 else collective.all_reduce(value)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """One row for each supervised token of this process to the rows of all, with their gradients."""
+        if self.num_processes == 1:
+            return rows
+        own = self.own
+        padding = [0, 0] * (rows.ndim - 1) + [own.start, self.num_targets - own.stop]
+        return self.total(F.pad(rows, padding))
+
+
+def all_here(num_targets: int) -> Shares:
+    """All tokens in this process."""
+    return Shares((num_targets,))
+
+
+def are_several() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def local_rank() -> int:
+    """Number of this process among those of its machine, which is that of its CUDA device."""
+    return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+@contextmanager
+def joined(device: torch.device) -> Iterator[World]:
+    """The world of this process: what torchrun set up in the environment, or a world of one.
+
+    Args:
+        device: where this process computes.
+    Raises: ConfigError when the environment is incomplete or the processes do not find each other.
+    """
+    if not are_several():
+        yield ALONE
+        return
+    remedy = "Start with: torchrun --nproc-per-node N -m athwe_cli train ..."
+    try:
+        rank, size, _ = (int(os.environ[name]) for name in _VARIABLES)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    except (KeyError, ValueError, RuntimeError) as error:
+        rule = f"must be set up by torchrun ({str(error).splitlines()[0]})"
+        raise ConfigError("the environment of several processes", rule, remedy=remedy) from None
+    try:
+        yield World(rank, size)
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,129 @@
+"""One training step of a batch by several gloo processes, against one process that has the batch to itself.
+
+    python spread_harness.py FOLDER SIZE KIND...
+
+For each KIND (a list of overrides with `+` between them, or `none`) prints one JSON line: the largest difference of a loss
+term, of a gradient (relative to the largest of its weight's) and of a weight after the step, over all processes.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from athwe_core.batch import Catalogue, PackedBatch, TimeRange
+from athwe_core.config import Config, build_config, replace_in
+from athwe_core.data.packing import Rows, pack, training_rows
+from athwe_core.data.split import Split, leave_one_out
+from athwe_core.training.assemble import Assembly, build
+from athwe_core.training.distributed import World
+from athwe_core.training.optim import Optimizers
+from athwe_core.training.step import train_step
+
+V = 30
+SMALL = (
+    "model.hidden_size=8",
+    "model.inner_size=12",
+    "model.max_length=6",
+    "model.dropout=0",
+    "training.precision=fp32",
+)
+
+
+class Data:
+    """Users of 3 to 14 items."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        lengths = np.array([3, 14, 4, 9, 3, 5, 3])
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)])
+        self.item_ids = rng.integers(1, V, self.offsets[-1]).astype(np.int32)
+        gaps = rng.integers(0, 40, self.offsets[-1]) ** 4
+        self.timestamps = 1_400_000_001 + np.cumsum(gaps)
+
+    @property
+    def split(self) -> Split:
+        return leave_one_out(self.offsets)
+
+
+def network_of(config: Config, data: Data) -> Assembly:
+    generator = torch.Generator().manual_seed(1)
+    catalogue = Catalogue(
+        num_rows=V,
+        features={m: torch.randn(V, 7, generator=generator) for m in ("text", "image")},
+        categories=torch.randint(0, 2, (V, 3), generator=generator),
+        clusters={m: torch.arange(V) % 4 for m in ("text", "image")},
+        target_counts=torch.from_numpy(np.bincount(data.item_ids, minlength=V)),
+    )
+    assembly = build(
+        config, catalogue, TimeRange(1_400_000_001, 1_500_000_000, 40**4), torch.device("cpu"), torch.float32
+    )
+    with torch.no_grad():
+        for parameter in assembly.network.parameters():
+            parameter.normal_(0, 0.3, generator=generator)
+    return assembly
+
+
+def marks(config: Config, data: Data, rows: Rows, chosen: np.ndarray[Any, Any], batch: PackedBatch) -> Tensor:
+    """Placeholders that depend on user and position alone, so that they are the same however the batch is divided."""
+    return (batch.user_index[batch.rows] + batch.positions) % 2 == 0
+
+
+def take_step(world: World, config: Config, data: Data, chosen: np.ndarray[Any, Any]) -> dict[str, dict[str, Tensor]]:
+    rows = training_rows(data.split, batching=config.training.batching, max_length=6)
+    assembly = network_of(config, data).spread(world)
+    own, shares = world.divide(rows, chosen)
+    batch = pack(data, rows, own, max_length=6)
+    optimizers = Optimizers(assembly.network, lr=0.01)
+    replaced = marks(config, data, rows, own, batch)
+    terms = train_step(assembly, optimizers, batch, config, epoch=0, step=0, shares=shares, replaced=replaced)
+    parameters = {name: p for name, p in assembly.network.named_parameters() if p.requires_grad}
+    return {
+        "terms": {name: world.total(value) for name, value in terms.items()},
+        "gradients": {name: p.grad.to_dense().clone() for name, p in parameters.items() if p.grad is not None},
+        "weights": {name: p.detach().clone() for name, p in parameters.items()},
+    }
+
+
+def difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+    assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+    scale = {name: max(value.abs().max().item(), 1e-6) for name, value in expected.items()}
+    return max((found[name] - value).abs().max().item() / scale[name] for name, value in expected.items())
+
+
+def compare(folder: Path, size: int, kind: str, count: int) -> dict[str, float]:
+    overrides = [*SMALL, *([] if kind == "none" else kind.split("+"))]
+    config, data = replace_in(build_config("athwe"), overrides), Data()
+    chosen = np.random.default_rng(2).permutation(7)[:count]
+    expected = take_step(World(), config, data, chosen)
+    children = []
+    for rank in range(size):
+        child = os.fork()
+        if child == 0:
+            try:
+                meeting = f"file://{folder}/meeting-{abs(hash((kind, count)))}"
+                dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
+                found = take_step(World(rank, size, rank), config, data, chosen)
+                largest = {part: difference(found[part], expected[part]) for part in expected}
+                (folder / f"{rank}.json").write_text(json.dumps(largest))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        children.append(child)
+    codes = [os.waitpid(child, 0)[1] for child in children]
+    assert codes == [0] * size, f"exit statuses {codes}"
+    found = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(size)]
+    return {part: max(one[part] for one in found) for part in expected}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    for kind in sys.argv[3:]:
+        for count in (7, 1):
+            print(json.dumps(compare(Path(sys.argv[1]), int(sys.argv[2]), kind, count)), flush=True)
