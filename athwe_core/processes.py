@@ -9,11 +9,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
-import torch.distributed.nn.functional as collective
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
@@ -104,7 +104,7 @@ class Shares:
 
     def total(self, value: Tensor) -> Tensor:
         """Sum over the processes, the same on each; its gradient is summed over them too."""
-        return value if self.num_processes == 1 else collective.all_reduce(value)
+        return value if self.num_processes == 1 else _Total.apply(value)
 
     def gather(self, rows: Tensor) -> Tensor:
         """One row for each supervised token of this process to the rows of all, with their gradients."""
@@ -113,6 +113,20 @@ class Shares:
         own = self.own
         padding = [0, 0] * (rows.ndim - 1) + [own.start, self.num_targets - own.stop]
         return self.total(F.pad(rows, padding))
+
+
+class _Total(torch.autograd.Function):
+    """Sum over the processes whose gradient is the sum of theirs."""
+
+    @staticmethod
+    def forward(_ctx: Any, value: Tensor) -> Tensor:
+        total = value.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_ctx: Any, grad: Tensor) -> Tensor:
+        return _Total.forward(_ctx, grad)
 
 
 def all_here(num_targets: int) -> Shares:

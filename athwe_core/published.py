@@ -142,7 +142,7 @@ def _translate(weights: Mapping[str, Tensor], config: Config) -> dict[str, Tenso
     """Published names and layouts to ours; ours keeps matrices input-first and stacked over modalities."""
     w = _Weights(weights)
     state = {
-        "tables.id": w["item_embedding.weight"],
+        "tables.id.weight": w["item_embedding.weight"],
         "position": w["position_embedding.weight"],
         "category_head.weight": w["cat_linear.weight"],
         "category_head.bias": w["cat_linear.bias"],

@@ -166,7 +166,7 @@ def test_modalities_are_stacked_in_their_fixed_order(
     config = make_config("athwe", f"model.modalities=[{', '.join(modalities)}]", "model.wavelet.weight_init=[1, 2, 3]")
     network = make_network(config)
     table = network.tables().view(-1, len(modalities), 8)
-    torch.testing.assert_close(table[:, 0], network.tables.id)
+    torch.testing.assert_close(table[:, 0], network.tables.id.weight)
     for m, name in list(enumerate(modalities))[1:]:
         torch.testing.assert_close(table[:, m], network.tables.projections[name](catalogue.features[name]))
     assert network.wavelet.weight.tolist() == [{"id": 1, "text": 2, "image": 3}[name] for name in modalities]
@@ -246,7 +246,7 @@ def test_every_parameter_is_registered_has_a_gradient_moves_and_comes_back_from_
 def test_initial_weights_repeat_with_the_generator(config: Config, make_network: Callable[..., Network]) -> None:
     first, again, other = (make_network(config, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["tables.id"], other["tables.id"])
+    assert not torch.equal(first["tables.id.weight"], other["tables.id.weight"])
 
 
 def test_initial_weights_have_the_documented_scales(config: Config, make_network: Callable[..., Network]) -> None:

@@ -142,7 +142,9 @@ def test_every_term_is_its_formula(
         cosine = torch.nn.functional.cosine_similarity(anchors[:, None], candidates[None], dim=-1) / temperature
         return (cosine.masked_fill(others, -torch.inf).logsumexp(1) - cosine.diagonal()).mean()
 
-    torch.testing.assert_close(terms["idcl"], contrast(outputs.states[0], network.tables.id[batch.target_ids], 0.5))
+    torch.testing.assert_close(
+        terms["idcl"], contrast(outputs.states[0], network.tables.id.weight[batch.target_ids], 0.5)
+    )
     replaced = torch.arange(batch.num_tokens) % 2 == 0
     masked = network.placeholder_states(outputs, batch, replaced)
     pcl = (contrast(outputs.states[1], masked[0], 2.0) + contrast(outputs.states[2], masked[1], 2.0)) / 2

@@ -21,8 +21,9 @@ from athwe_core.data.prepared import PreparedDataset
 from athwe_core.data.split import Split, leave_one_out
 from athwe_core.device import resolve_device, resolve_precision
 from athwe_core.training.assemble import Assembly, assemble, build
+from athwe_core.training.optim import make_optimizer
 from athwe_core.training.randomness import keyed_rng
-from athwe_core.training.step import make_optimizer, train_step
+from athwe_core.training.step import train_step
 
 WARM_UP_STEPS = 5
 NUM_CATEGORIES = 300

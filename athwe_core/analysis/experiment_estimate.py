@@ -16,9 +16,10 @@ from athwe_core.data.store import PreparedDataset
 from athwe_core.device import resolve_device
 from athwe_core.errors import AthweError
 from athwe_core.training.assemble import assemble
+from athwe_core.training.optim import make_optimizer
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.run_folder import FINISHED, RunFolder, list_runs
-from athwe_core.training.step import make_optimizer, train_step
+from athwe_core.training.step import train_step
 
 ASSUMED_EPOCHS = 20
 """Where no finished run tells how soon training stops: what Toys_and_Games and Beauty take, about."""

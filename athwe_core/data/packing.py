@@ -7,7 +7,7 @@ so an epoch of 100 M interactions costs its index, never a copied prefix.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -137,6 +137,21 @@ def _assign_bins(lengths: IntArray, bin_slots: int) -> tuple[IntArray, IntArray,
         bins[row], begins[row] = bin_, used
         used += length
     return bins, begins, bin_ + 1
+
+
+def pack_share(
+    data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int, is_own: NDArray[np.bool_]
+) -> PackedBatch:
+    """This process's rows of a batch that is spread over several.
+
+    A process without rows gets one token that is not asked and weighs nothing, so that it can take the step with the others.
+    """
+    if is_own.any():
+        return pack(data, rows, chosen[is_own], max_length=max_length)
+    start = rows.start[chosen[:1]]
+    nothing = Rows(start, start + 1, np.zeros(1, np.int64), rows.user_index[chosen[:1]])
+    batch = pack(data, nothing, np.zeros(1, np.int64), max_length=max_length)
+    return replace(batch, prefix_weight=torch.zeros_like(batch.prefix_weight))
 
 
 def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int) -> PackedBatch:

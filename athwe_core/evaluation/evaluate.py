@@ -44,7 +44,7 @@ def rank_users(
     device, L = network.position.device, network.position.shape[0]
     rows = held_out_rows(data.split, split, max_length=L)
     ranks = np.zeros(len(rows), np.float64)
-    users_at_once = max(min(BLOCK_USERS, BLOCK_SCORES // network.tables.id.shape[0]), 1)
+    users_at_once = max(min(BLOCK_USERS, BLOCK_SCORES // network.tables.id.weight.shape[0]), 1)
     with torch.inference_mode():
         table = network.tables()
         for chosen in islice(_blocks(rows, users_at_once), world.rank, None, world.size):

@@ -15,7 +15,8 @@ class LogUniformSampler:
     """Draws items by their rank in popularity, P(rank r) = log((r + 2) / (r + 1)) / log(V), r = 0 the most popular.
 
     Args:
-        target_counts: how often each item is a training target; entry 0, the padding, is never drawn.
+        target_counts: how often each item is a training target, on the device of the draws; entry 0, the padding, is never
+            drawn.
         num_negatives: draws a step, with replacement, >= 0.
     """
 
@@ -27,12 +28,6 @@ class LogUniformSampler:
         self._rank[0] = len(by_popularity)  # the padding: never drawn, never asked
         self._rank[by_popularity] = torch.arange(len(by_popularity), device=target_counts.device)
         self._target_share = target_counts.double() / target_counts.sum().clamp(min=1)
-
-    def to(self, device: torch.device) -> LogUniformSampler:
-        """Itself, its tensors on `device`."""
-        self._items, self._rank = self._items.to(device), self._rank.to(device)
-        self._target_share = self._target_share.to(device)
-        return self
 
     def draw(self, generator: torch.Generator) -> Int64[Tensor, " S"]:
         """`num_negatives` item ids."""

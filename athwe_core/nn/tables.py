@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -43,7 +42,7 @@ class ItemTables(nn.Module):
         self.sparse = sparse
         self.compute_dtype = compute_dtype
         # Parameters.
-        self.id = nn.Parameter(torch.empty(num_rows, hidden_size))
+        self.id = nn.Embedding.from_pretrained(torch.empty(num_rows, hidden_size), freeze=False, sparse=sparse)
         self.projections = nn.ModuleDict({m: nn.Linear(f.shape[1], hidden_size) for m, f in features.items()})
         self.feature_widths = {m: f.shape[1] for m, f in features.items()}
         self.mapped: dict[str, Tensor] = {}
@@ -58,9 +57,10 @@ class ItemTables(nn.Module):
     def forward(self, rows: Int64[Tensor, " Vr"] | None = None) -> Float[Tensor, "Vr K"]:
         """The rows asked for, or the whole table, row 0 = padding."""
         if rows is not None:
-            chosen = F.embedding(rows, self.id, sparse=self.sparse)
-            return torch.cat([chosen, *(self._project(m, self._features(m, rows)) for m in self.projections)], dim=1)
-        return torch.cat([self.id, *(self._whole(name) for name in self.projections)], dim=1)
+            return torch.cat(
+                [self.id(rows), *(self._project(m, self._features(m, rows)) for m in self.projections)], dim=1
+            )
+        return torch.cat([self.id.weight, *(self._whole(name) for name in self.projections)], dim=1)
 
     def _features(self, name: str, rows: Tensor) -> Tensor:
         """Features of some rows on the device."""
@@ -74,7 +74,7 @@ class ItemTables(nn.Module):
             has_copy = self.training and not self.sparse
             return self._project(name, self.get_buffer(f"{name}_training_features" if has_copy else f"{name}_features"))
         pieces = self.mapped[name].split(_ROWS_AT_ONCE)
-        return torch.cat([self._project(name, piece.to(self.id.device)) for piece in pieces])
+        return torch.cat([self._project(name, piece.to(self.id.weight.device)) for piece in pieces])
 
     def _project(self, name: str, features: Tensor) -> Tensor:
         layer = self.projections[name]

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from athwe_core.batch import Catalogue, TimeRange
 from athwe_core.config import Config, config_from_tree, config_tree
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.device import resolve_device, resolve_precision
 from athwe_core.errors import CheckpointError
+from athwe_core.losses.sampled_ce import LogUniformSampler
 from athwe_core.network import Network
+from athwe_core.nn.tables import RESIDENT_BYTES
+from athwe_core.objective import Objective
+from athwe_core.processes import World
 from athwe_core.training.checkpoint import is_there, load_weights
 from athwe_core.training.randomness import keyed_generator
 from athwe_core.training.run_folder import RunFolder
@@ -47,8 +54,11 @@ def fit_config(config: Config, prepared: PreparedDataset) -> tuple[Config, list[
 def make_catalogue(prepared: PreparedDataset, config: Config) -> Catalogue:
     """The item-side tensors that the configuration uses."""
 
+    is_sampled = config.losses.catalogue.kind == "sampled"
+
     def tensor(array: NDArray[Any]) -> torch.Tensor:
-        return torch.from_numpy(np.array(array))
+        stays_mapped = is_sampled and array.nbytes > RESIDENT_BYTES
+        return torch.from_numpy(np.asarray(array) if stays_mapped else np.array(array))
 
     features = {"text": prepared.text_features, "image": prepared.image_features}
     clusters = {"text": prepared.text_clusters, "image": prepared.image_clusters}
@@ -59,7 +69,15 @@ def make_catalogue(prepared: PreparedDataset, config: Config) -> Catalogue:
         features={m: tensor(f) for m in used if (f := features[m]) is not None},
         categories=tensor(prepared.categories) if use_cp and prepared.categories is not None else None,
         clusters={m: tensor(c) for m in used if use_cluster and (c := clusters[m]) is not None},
+        target_counts=_target_counts(prepared) if is_sampled else None,
     )
+
+
+def _target_counts(prepared: PreparedDataset) -> torch.Tensor:
+    """How often each item is a training target."""
+    is_target = prepared.split.is_training(len(prepared.item_ids))
+    is_target[prepared.split.start[prepared.split.start < len(is_target)]] = False  # a user's first item is only input
+    return torch.from_numpy(np.bincount(prepared.item_ids[is_target], minlength=prepared.num_rows))
 
 
 def training_time_range(prepared: PreparedDataset) -> TimeRange:
@@ -72,6 +90,12 @@ def training_time_range(prepared: PreparedDataset) -> TimeRange:
     return TimeRange(int(training.min()), int(training.max()), int(interval[is_training].max()))
 
 
+_SYNC_BUFFERS = "forward_sync_buffers"
+if _SYNC_BUFFERS not in signature(DistributedDataParallel).parameters:
+    _SYNC_BUFFERS = "broadcast_buffers"  # before torch 2.13
+"""The features never change: no step needs to send them."""
+
+
 @dataclass(frozen=True)
 class Assembly:
     """A network on its device with the item-side tensors it needs."""
@@ -80,6 +104,16 @@ class Assembly:
     catalogue: Catalogue
     device: torch.device
     compute_dtype: torch.dtype
+    objective: nn.Module
+    """Batch to loss terms (`Objective`); of several processes, with their gradients shared."""
+    sampler: LogUniformSampler | None
+    """Draws the negatives of a sampled catalogue loss."""
+
+    def spread(self, world: World) -> Assembly:
+        """The same for a batch that is spread over processes: after a backward pass each holds the whole batch's gradient."""
+        if world.size == 1:
+            return self
+        return replace(self, objective=DistributedDataParallel(self.objective, **{_SYNC_BUFFERS: False}))
 
 
 def assemble(config: Config, prepared: PreparedDataset) -> Assembly:
@@ -116,4 +150,11 @@ def build(
         categories=None if catalogue.categories is None else catalogue.categories.to(device),
         clusters={m: c.to(device) for m, c in catalogue.clusters.items()},
     )
-    return Assembly(network.to(device), on_device, device, compute_dtype)
+    network = network.to(device)
+    objective = Objective(network, on_device, config.losses, compute_dtype=compute_dtype)
+    sampler = None
+    if config.losses.catalogue.kind == "sampled":
+        assert catalogue.target_counts is not None, "a sampled loss needs the catalogue's target counts"
+        section = config.losses.catalogue
+        sampler = LogUniformSampler(catalogue.target_counts.to(device), num_negatives=section.num_negatives)
+    return Assembly(network, on_device, device, compute_dtype, objective, sampler)

@@ -23,11 +23,11 @@ from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.training.assemble import assemble
 from athwe_core.training.checkpoint import load_weights, save_checkpoint
 from athwe_core.training.memory import RELEASE_STEPS, release_free_memory
+from athwe_core.training.optim import make_optimizer
 from athwe_core.training.out_of_memory import NoMemoryError, is_out_of_memory, step_within_memory
 from athwe_core.training.progress import changed_surroundings, restore, surroundings
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
-from athwe_core.training.step import make_optimizer
 
 CHECKPOINT_MINUTES = 10.0
 SELECTION_METRIC = "ndcg@20"

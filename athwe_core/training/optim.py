@@ -1,71 +1,61 @@
-"""Adam for the weights, and its lazy form for an id table of which a step touches a few rows."""
+"""Adam for the weights, lazy where a gradient touches a few rows of a table only."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from athwe_core.network import Network
 
 
-class Optimizers:
-    """One Adam per kind of gradient, used as one.
+class LazyAdam(torch.optim.Adam):
+    """Adam whose sparse gradients move the rows they touch, and no others.
 
-    Dense gradients: Adam, fused where the device can. The id table of a sampled catalogue loss has a gradient in a few rows
-    only: torch's SparseAdam moves the moments and weights of those rows and of no others (lazy: a row that a step does not
-    touch keeps its moments undecayed), with the bias correction of the step counted over all steps.
+    For a touched row, at step t of all steps:
+
+        m = b1 m + (1 - b1) g      v = b2 v + (1 - b2) g^2      w -= lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps')
+
+    with eps' = eps / sqrt(1 - b2^t): the rule of `torch.optim.SparseAdam`. A row without a gradient keeps weight and moments,
+    undecayed, where Adam on a dense gradient would still move it. Dense gradients are left to Adam itself; the state has the
+    same names for both.
     """
 
-    def __init__(self, network: Network, *, lr: float) -> None:
-        trainable = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        lazy = {"tables.id"} if network.tables.sparse else set()
-        dense = {name: p for name, p in trainable.items() if name not in lazy}
-        self._parts: list[tuple[list[str], torch.optim.Optimizer]] = [
-            (list(dense), torch.optim.Adam(dense.values(), lr=lr, fused=True))
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Move the weights that have a gradient."""
+        assert closure is None, "no closure: the gradients are there"
+        sparse = [
+            (parameter, parameter.grad, group)
+            for group in self.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None and parameter.grad.is_sparse
         ]
-        if lazy:
-            self._parts.append(
-                (sorted(lazy), torch.optim.SparseAdam([trainable[name] for name in sorted(lazy)], lr=lr))
-            )
+        for parameter, _, _ in sparse:
+            parameter.grad = None
+        super().step()
+        for parameter, gradient, group in sparse:
+            parameter.grad = gradient
+            self._move_rows(parameter, gradient.coalesce(), group)
 
-    def zero_grad(self) -> None:
-        """Forget the gradients."""
-        for _, optimizer in self._parts:
-            optimizer.zero_grad(set_to_none=True)
-
-    def step(self) -> None:
-        """Move every weight."""
-        for _, optimizer in self._parts:
-            optimizer.step()
-
-    def state(self) -> dict[str, Tensor]:
-        """Every tensor of the state as `weight name/part`."""
-        return {f"{name}/{part}": value for name, part, value in self._entries()}
-
-    def _entries(self) -> Iterator[tuple[str, str, Tensor]]:
-        for names, optimizer in self._parts:
-            states = optimizer.state_dict()["state"]
-            for index, name in enumerate(names):
-                for part, value in states.get(index, {}).items():
-                    yield name, part, value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.int64)
-
-    def load_state(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state` gave. Raises: KeyError for a name that is no weight of this network."""
-        known = {name for names, _ in self._parts for name in names}
-        state: dict[str, dict[str, Any]] = {}
-        for key, value in tensors.items():
-            name, _, part = key.rpartition("/")
-            if name not in known:
-                raise KeyError(name)
-            state.setdefault(name, {})[part] = int(value) if value.dtype == torch.int64 else value
-        for names, optimizer in self._parts:
-            own = {index: state[name] for index, name in enumerate(names) if name in state}
-            optimizer.load_state_dict({"state": own, "param_groups": optimizer.state_dict()["param_groups"]})
+    def _move_rows(self, parameter: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        state, (beta1, beta2) = self.state[parameter], group["betas"]
+        if not state:
+            state["step"] = torch.zeros((), device=parameter.device)
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
+        state["step"] += 1
+        rows, values = gradient.indices()[0], gradient.values()
+        mean = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
+        square = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)
+        state["exp_avg"].index_copy_(0, rows, mean)
+        state["exp_avg_sq"].index_copy_(0, rows, square)
+        rate = group["lr"] * (1 - beta2 ** state["step"]).sqrt() / (1 - beta1 ** state["step"])
+        parameter.index_add_(0, rows, -rate * mean / (square.sqrt() + group["eps"]))
 
 
-def weight_count(network: nn.Module) -> int:
-    """Trainable numbers."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+def make_optimizer(network: Network, *, lr: float) -> torch.optim.Adam:
+    """Adam over every trainable weight, fused where the device can, lazy where the id table's gradient is sparse."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    kind = LazyAdam if network.tables.sparse else torch.optim.Adam
+    return kind(trainable, lr=lr, fused=True)

@@ -25,10 +25,10 @@ from athwe_core.errors import CheckpointError, ConfigError, DataError
 from athwe_core.training.assemble import Assembly, assemble, fit_config
 from athwe_core.training.checkpoint import OPTIMIZER, STATE, WEIGHTS, load_weights
 from athwe_core.training.loop import train
+from athwe_core.training.optim import make_optimizer
 from athwe_core.training.progress import Progress, restore
 from athwe_core.training.ranks_file import read_sealed, write_sealed
 from athwe_core.training.run_folder import METRICS, RunFolder, create_run, list_runs
-from athwe_core.training.step import make_optimizer
 
 TINY = ("model.hidden_size=4", "model.inner_size=4", "model.num_layers=1", "model.max_length=4", "training.epochs=2")
 TINY = (*TINY, "model.modalities=[id]", "losses.cp.weight=0", "training.precision=fp32", "training.batch_targets=200")

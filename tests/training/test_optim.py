@@ -1,5 +1,6 @@
-"""Dense weights move as by torch's Adam, a sparse id table by its lazy rule, and the state comes back exactly."""
+"""Touched rows of the id table move as by torch's SparseAdam, everything else as by its Adam."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -9,9 +10,10 @@ from torch import Tensor
 
 from athwe_core.batch import Catalogue, TimeRange
 from athwe_core.network import Network
-from athwe_core.training.optim import Optimizers
+from athwe_core.training.optim import LazyAdam, make_optimizer
 
-LR, BETAS, EPS = 0.01, (0.9, 0.999), 1e-8
+LR = 0.01
+STEPS = (([1, 4, 7], 1.0), ([4, 5], 3.0), ([1, 4], -0.5))
 
 
 @pytest.fixture
@@ -21,77 +23,67 @@ def network(make_config: Callable, catalogue: Catalogue, time_range: TimeRange) 
     return Network(config.model, config.losses, counted, time_range)
 
 
-def step(network: Network, optimizers: Optimizers, rows: list[int], factor: float) -> None:
-    optimizers.zero_grad()
-    table = network.tables(torch.tensor(rows))
-    (table.square() * factor).sum().backward()
-    optimizers.step()
+def step(network: Network, optimizer: torch.optim.Optimizer, rows: list[int], factor: float) -> None:
+    optimizer.zero_grad()
+    (network.tables(torch.tensor(rows)).square() * factor).sum().backward()
+    optimizer.step()
 
 
-def lazy_adam(table: Tensor, touched: list[list[int]], factors: list[float]) -> Tensor:
-    """Row by row: only touched rows have their moments decayed and moved."""
-    table = table.clone()
-    first, second = torch.zeros_like(table), torch.zeros_like(table)
-    for t, (rows, factor) in enumerate(zip(touched, factors, strict=True), start=1):
-        for row in rows:
-            gradient = 2 * factor * table[row]
-            first[row] = BETAS[0] * first[row] + (1 - BETAS[0]) * gradient
-            second[row] = BETAS[1] * second[row] + (1 - BETAS[1]) * gradient**2
-            scale = LR * (1 - BETAS[1] ** t) ** 0.5 / (1 - BETAS[0] ** t)
-            table[row] -= scale * first[row] / (second[row].sqrt() + EPS)
-    return table
-
-
-def test_the_id_table_moves_by_the_lazy_rule(network: Network) -> None:
-    touched, factors = [[1, 4, 7], [4, 5], [1, 4]], [1.0, 3.0, -0.5]
-    before = network.tables.id.detach().clone()
-    optimizers = Optimizers(network, lr=LR)
-    for rows, factor in zip(touched, factors, strict=True):
-        step(network, optimizers, rows, factor)
-    torch.testing.assert_close(network.tables.id.detach(), lazy_adam(before, touched, factors))
+def test_touched_rows_move_as_by_sparse_adam_and_the_others_stay(network: Network) -> None:
+    twin = network.tables.id.weight.detach().clone().requires_grad_()
+    before = twin.detach().clone()
+    optimizer, reference = make_optimizer(network, lr=LR), torch.optim.SparseAdam([twin], lr=LR)
+    for rows, factor in STEPS:
+        step(network, optimizer, rows, factor)
+        reference.zero_grad()
+        found = torch.nn.functional.embedding(torch.tensor(rows), twin, sparse=True)
+        (found.square() * factor).sum().backward()
+        reference.step()
+    torch.testing.assert_close(network.tables.id.weight, twin)
     untouched = [0, 2, 3, 6, 8]
-    assert torch.equal(network.tables.id.detach()[untouched], before[untouched])
+    assert torch.equal(network.tables.id.weight.detach()[untouched], before[untouched])
+    assert not torch.equal(network.tables.id.weight.detach()[[1, 4, 5, 7]], before[[1, 4, 5, 7]])
+
+
+def test_a_row_that_comes_twice_in_a_gradient_moves_by_their_sum(network: Network) -> None:
+    twin = copy.deepcopy(network)
+    step(network, make_optimizer(network, lr=LR), [3, 3], 1.0)
+    step(twin, make_optimizer(twin, lr=LR), [3], 2.0)
+    torch.testing.assert_close(network.tables.id.weight, twin.tables.id.weight)
 
 
 def test_the_other_weights_move_as_by_adam(network: Network) -> None:
-    twin = network.tables.projections["text"].weight.detach().clone().requires_grad_()
-    bias = network.tables.projections["text"].bias.detach().clone().requires_grad_()
-    features = network.tables.get_buffer("text_features")[[2, 3]]
-    plain = torch.optim.Adam([twin, bias], lr=LR)
-    optimizers = Optimizers(network, lr=LR)
-    for factor in (1.0, 2.0):
-        step(network, optimizers, [2, 3], factor)
+    layer = network.tables.projections["text"]
+    weight, bias = (value.detach().clone().requires_grad_() for value in (layer.weight, layer.bias))
+    features = network.tables.get_buffer("text_features")
+    optimizer, plain = make_optimizer(network, lr=LR), torch.optim.Adam([weight, bias], lr=LR)
+    for rows, factor in STEPS:
+        step(network, optimizer, rows, factor)
         plain.zero_grad()
-        ((features @ twin.T + bias).square() * factor).sum().backward()
+        ((features[rows] @ weight.T + bias).square() * factor).sum().backward()
         plain.step()
-    torch.testing.assert_close(network.tables.projections["text"].weight, twin)
+    torch.testing.assert_close(layer.weight, weight)
+    torch.testing.assert_close(layer.bias, bias)
 
 
 def test_the_state_comes_back_exactly(network: Network) -> None:
-    optimizers = Optimizers(network, lr=LR)
-    step(network, optimizers, [1, 4], 1.0)
-    weights = {name: value.clone() for name, value in network.state_dict().items()}
-    state = {name: value.clone() for name, value in optimizers.state().items()}
-    assert state["tables.id/step"].dtype == torch.int64
-    step(network, optimizers, [4, 9], 2.0)
-    expected = {name: value.clone() for name, value in network.state_dict().items()}
-    network.load_state_dict(weights)
-    again = Optimizers(network, lr=LR)
-    again.load_state(state)
-    step(network, again, [4, 9], 2.0)
-    assert all(torch.equal(network.state_dict()[name], value) for name, value in expected.items())
+    optimizer = make_optimizer(network, lr=LR)
+    step(network, optimizer, *STEPS[0])
+    twin = copy.deepcopy(network)
+    again = make_optimizer(twin, lr=LR)
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for each, each_optimizer in ((network, optimizer), (twin, again)):
+        step(each, each_optimizer, *STEPS[1])
+    expected: dict[str, Tensor] = network.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in twin.state_dict().items())
 
 
-def test_the_state_of_another_network_is_refused(network: Network) -> None:
-    with pytest.raises(KeyError, match="elsewhere"):
-        Optimizers(network, lr=LR).load_state({"elsewhere.weight/exp_avg": torch.zeros(2)})
-
-
-def test_a_dense_id_table_is_moved_with_the_rest(make_network: Callable, make_config: Callable) -> None:
+def test_a_dense_id_table_is_moved_by_plain_adam(make_network: Callable, make_config: Callable) -> None:
     network = make_network(make_config("athwe"))
-    before = network.tables.id.detach().clone()
-    optimizers = Optimizers(network, lr=LR)
-    optimizers.zero_grad()
+    optimizer = make_optimizer(network, lr=LR)
+    assert not isinstance(optimizer, LazyAdam)
+    before = network.tables.id.weight.detach().clone()
+    optimizer.zero_grad()
     network.tables().square().sum().backward()
-    optimizers.step()
-    assert (network.tables.id.detach() != before).all()
+    optimizer.step()
+    assert (network.tables.id.weight.detach() != before).all()
