@@ -8,16 +8,21 @@ from pathlib import Path
 import torch
 
 from athwe_core.errors import ConfigError
+from athwe_core.processes import are_several, local_rank
 
 
 def resolve_device(name: str) -> torch.device:
     """`auto` is the first CUDA device, else the CPU (Apple's GPU when asked for: at these sizes it is not faster).
 
+    Of several processes on a machine, each has the CUDA device of its own number.
+
     Raises: ConfigError when the device asked for is not there.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
+    if device == torch.device("cuda") and are_several():
+        device = torch.device("cuda", local_rank())
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[device.type]
     if (device.index or 0) >= count:
         raise ConfigError(

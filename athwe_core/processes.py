@@ -54,12 +54,16 @@ class World:
             dist.all_reduce(value)
         return value
 
-    def text_of_first(self, text: str, device: torch.device) -> str:
+    def any(self, claim: bool) -> bool:
+        """Whether it is so in one of the processes."""
+        return claim if self.size == 1 else bool(self.total(torch.tensor(int(claim))) > 0)
+
+    def text_of_first(self, text: str) -> str:
         """The first process's text, at most 4096 bytes, on every process."""
         if self.size == 1:
             return text
         content = list(text.encode().ljust(_TEXT_BYTES, b"\0")[:_TEXT_BYTES])
-        padded = torch.tensor(content, dtype=torch.uint8, device=device)
+        padded = torch.tensor(content, dtype=torch.uint8)
         dist.broadcast(padded, src=0)
         return bytes(padded.tolist()).rstrip(b"\0").decode()
 
@@ -145,11 +149,9 @@ def local_rank() -> int:
 
 
 @contextmanager
-def joined(device: torch.device) -> Iterator[World]:
+def joined() -> Iterator[World]:
     """The world of this process: what torchrun set up in the environment, or a world of one.
 
-    Args:
-        device: where this process computes.
     Raises: ConfigError when the environment is incomplete or the processes do not find each other.
     """
     if not are_several():
@@ -158,9 +160,10 @@ def joined(device: torch.device) -> Iterator[World]:
     remedy = "Start with: torchrun --nproc-per-node N -m athwe_cli train ..."
     try:
         rank, size, _ = (int(os.environ[name]) for name in _VARIABLES)
-        if device.type == "cuda":
-            torch.cuda.set_device(device)
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        has_cuda = torch.cuda.is_available()
+        if has_cuda:
+            torch.cuda.set_device(local_rank())
+        dist.init_process_group("cpu:gloo,cuda:nccl" if has_cuda else "gloo")
     except (KeyError, ValueError, RuntimeError) as error:
         rule = f"must be set up by torchrun ({str(error).splitlines()[0]})"
         raise ConfigError("the environment of several processes", rule, remedy=remedy) from None

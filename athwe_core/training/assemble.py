@@ -90,9 +90,8 @@ def training_time_range(prepared: PreparedDataset) -> TimeRange:
     return TimeRange(int(training.min()), int(training.max()), int(interval[is_training].max()))
 
 
-_SYNC_BUFFERS = "forward_sync_buffers"
-if _SYNC_BUFFERS not in signature(DistributedDataParallel).parameters:
-    _SYNC_BUFFERS = "broadcast_buffers"  # before torch 2.13
+_IS_NEW = "forward_sync_buffers" in signature(DistributedDataParallel).parameters  # from torch 2.13 on
+_NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _IS_NEW else "broadcast_buffers": False}
 """The features never change: no step needs to send them."""
 
 
@@ -113,7 +112,7 @@ class Assembly:
         """The same for a batch that is spread over processes: after a backward pass each holds the whole batch's gradient."""
         if world.size == 1:
             return self
-        return replace(self, objective=DistributedDataParallel(self.objective, **{_SYNC_BUFFERS: False}))
+        return replace(self, objective=DistributedDataParallel(self.objective, **_NO_BUFFERS))
 
 
 def assemble(config: Config, prepared: PreparedDataset) -> Assembly:

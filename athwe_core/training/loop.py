@@ -5,21 +5,25 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from jaxtyping import Float64
 
 from athwe_core.batch import PackedBatch
 from athwe_core.config_sections import require
-from athwe_core.data.packing import epoch_batches, pack, training_rows
+from athwe_core.data.packing import epoch_batches, pack_share, training_rows
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.durable import reason
 from athwe_core.errors import CheckpointError, DataError
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
+from athwe_core.processes import ALONE, Shares, World
 from athwe_core.training.assemble import assemble
 from athwe_core.training.checkpoint import load_weights, save_checkpoint
 from athwe_core.training.memory import RELEASE_STEPS, release_free_memory
@@ -28,6 +32,7 @@ from athwe_core.training.out_of_memory import NoMemoryError, is_out_of_memory, s
 from athwe_core.training.progress import changed_surroundings, restore, surroundings
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
+from athwe_core.training.step import train_step
 
 CHECKPOINT_MINUTES = 10.0
 SELECTION_METRIC = "ndcg@20"
@@ -65,6 +70,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     notify: Callable[[str], None] = lambda _: None,
+    world: World = ALONE,
 ) -> Result:
     """Train the run's configuration to its end, from its last checkpoint where it has one.
 
@@ -74,6 +80,8 @@ def train(
         checkpoint_minutes: longest time inside an epoch between two checkpoints, > 0; each epoch's end saves anyway.
         notify: called with one sentence for each thing the user should know: the last checkpoint is damaged and the one
             before is taken, memory is short, the run was begun elsewhere.
+        world: processes that train the run together, each with its share of every batch; all see the run's folder, and the
+            first writes to it. A batch is the one of a single process, its masks are drawn process by process.
     Returns: the results, also in the run's manifest; ranks of both splits in `per_user.parquet`.
     Raises:
         NonFiniteLossError: A loss is NaN or infinite; the state of the last epoch is kept.
@@ -83,8 +91,9 @@ def train(
     """
     require(checkpoint_minutes > 0, "--checkpoint-minutes", "must be positive", checkpoint_minutes)
     try:
-        with run.locked():
-            return _Training(run, prepared, listener, should_stop, checkpoint_minutes, notify).to_the_end()
+        with run.locked() if world.is_first else nullcontext():
+            training = _Training(run, prepared, listener, should_stop, checkpoint_minutes, notify, world)
+            return training.to_the_end()
     except CheckpointError:
         if run.path.is_dir():
             raise
@@ -109,17 +118,20 @@ class _Training:
         should_stop: Callable[[], bool],
         checkpoint_minutes: float,
         notify: Callable[[str], None],
+        world: World,
     ) -> None:
         self.run, self.prepared, self.listener = run, prepared, listener
-        self.should_stop, self.notify = should_stop, notify
+        self.asked_to_stop, self.notify, self.world = should_stop, notify, world
         self.config = run.config()
         self.assembly = assemble(self.config, prepared)
         self.optimizer = make_optimizer(self.assembly.network, lr=self.config.training.lr)
         here = surroundings(self.assembly)
-        self.progress, self.records = restore(run, self.assembly, self.optimizer, notify)
+        self.progress, self.records = restore(run, self.assembly, self.optimizer, notify, may_write=world.is_first)
+        self.assembly = self.assembly.spread(world)
         if run.last.exists() and (change := changed_surroundings(run.manifest(), here)):
             notify(change)
-        run.update_manifest(status=RUNNING, process=os.getpid(), **here)
+        if world.is_first:
+            run.update_manifest(status=RUNNING, process=os.getpid(), **here)
         self.clock = _Clock(checkpoint_minutes, self.save_last)
 
     def to_the_end(self) -> Result:
@@ -129,15 +141,20 @@ class _Training:
                 self.save_last()
                 return self.stopped()
             is_best = self.finish_epoch()
-            if is_best:
+            if is_best and self.world.is_first:
                 save_checkpoint(self.run.best, self.assembly.network, self.progress.state())
-            self.run.write_metrics(self.records)
+            if self.world.is_first:
+                self.run.write_metrics(self.records)
             self.save_last()
             self.listener.epoch_ends(self.records[-1], is_best=is_best)
             if self.should_stop():
                 return self.stopped()
         results = self.finish()
         return self.stopped() if results is None else Result(True, results)
+
+    def should_stop(self) -> bool:
+        """One of the processes was asked to stop."""
+        return self.world.any(self.asked_to_stop())
 
     def is_over(self) -> bool:
         """No epoch is to come."""
@@ -146,13 +163,16 @@ class _Training:
 
     def save_last(self) -> None:
         """The checkpoint to go on from."""
+        if not self.world.is_first:
+            return
         save_checkpoint(
             self.run.last, self.assembly.network, self.progress.state(), self.optimizer, keep=self.run.previous
         )
 
     def stopped(self) -> Result:
         """Asked to stop, with the state saved."""
-        self.run.update_manifest(status=INTERRUPTED)
+        if self.world.is_first:
+            self.run.update_manifest(status=INTERRUPTED)
         return Result(False, {})
 
     def train_epoch(self) -> bool:
@@ -168,15 +188,18 @@ class _Training:
         self.clock.begin()
         began = time.perf_counter() - progress.seconds
         for chosen in batches[progress.step :]:
+            is_own, shares = self.world.divide(rows.num_supervised[chosen])
 
-            def packed(targets: int | None, chosen: Any = chosen) -> PackedBatch | None:
+            def packed(targets: int | None, chosen: Any = chosen, is_own: Any = is_own) -> PackedBatch | None:
                 if targets is not None:
-                    chosen = chosen[rows.num_supervised[chosen].cumsum() <= targets]
+                    few = rows.num_supervised[chosen].cumsum() <= targets
+                    chosen, is_own = chosen[few], is_own[few]
                 if len(chosen) == 0:
                     return None
-                return pack(self.prepared, rows, chosen, max_length=L).to(self.assembly.device)
+                batch = pack_share(self.prepared, rows, chosen, max_length=L, is_own=is_own)
+                return batch.to(self.assembly.device)
 
-            for name, value in self.step(packed).items():
+            for name, value in self.step(packed, shares).items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
             progress.step += 1
             if progress.step % RELEASE_STEPS == 0:
@@ -190,9 +213,17 @@ class _Training:
                 self.clock.tick()
         return True
 
-    def step(self, packed: Callable[[int | None], PackedBatch | None]) -> dict[str, torch.Tensor]:
-        """One update, with as much thrift as it takes; where it cannot be done the state is saved."""
+    def step(self, packed: Callable[[int | None], PackedBatch | None], shares: Shares) -> dict[str, torch.Tensor]:
+        """One update, with as much thrift as it takes; where it cannot be done the state is saved.
+
+        Several processes take the step as it is: one alone cannot take it again.
+        """
         progress = self.progress
+        if shares.num_processes > 1:
+            batch = packed(None)
+            assert batch is not None
+            epoch, step = progress.epoch, progress.step
+            return train_step(self.assembly, self.optimizer, batch, self.config, epoch=epoch, step=step, shares=shares)
         try:
             terms, progress.thrift = step_within_memory(
                 self.assembly,
@@ -213,7 +244,7 @@ class _Training:
     def finish_epoch(self) -> bool:
         """Validate, add the epoch's record, move progress on; True when it is the best so far."""
         began, progress, settings = time.perf_counter(), self.progress, self.config.evaluation
-        ranks = rank_users(self.assembly.network, self.prepared, split="validation", exclude_seen=settings.exclude_seen)
+        ranks = self.ranks("validation")
         selection = mean_metrics(ranks, (20,))[SELECTION_METRIC]
         is_best = selection > progress.best_value
         self.records.append(
@@ -231,10 +262,17 @@ class _Training:
             progress.best_epoch, progress.best_value = progress.epoch, selection
         return is_best
 
+    def ranks(self, split: str) -> Float64[np.ndarray, " U"]:
+        """Of the held-out items, by the weights as they are."""
+        exclude_seen = self.config.evaluation.exclude_seen
+        network, world = self.assembly.network, self.world
+        return rank_users(network, self.prepared, split=split, exclude_seen=exclude_seen, world=world)
+
     def finish(self) -> dict[str, Any] | None:
         """Rank both splits with the best weights and write the results; None when asked to stop before."""
         import polars as pl  # noqa: PLC0415 - only here
 
+        self.world.wait()  # until the first has written the best
         load_weights(self.run.best, self.assembly.network)
         settings = self.config.evaluation
         results: dict[str, Any] = {
@@ -246,7 +284,7 @@ class _Training:
         for split in ("validation", "test"):
             if self.should_stop():
                 return None
-            ranks = rank_users(self.assembly.network, self.prepared, split=split, exclude_seen=settings.exclude_seen)
+            ranks = self.ranks(split)
             results[split] = mean_metrics(ranks, settings.ks)
             try:
                 frames.append(per_user_frame(self.prepared, ranks, split=split))
@@ -254,8 +292,9 @@ class _Training:
                 remedy = f"Put it back, then: athwe train --resume {self.run.name}"
                 rule = f"must be there to the end ({reason(error)})"
                 raise DataError(f"prepared data set {self.prepared.path}", rule, remedy=remedy) from None
-        self.run.write_ranks(pl.concat(frames))
-        self.run.update_manifest(status=FINISHED, results=results)
+        if self.world.is_first:
+            self.run.write_ranks(pl.concat(frames))
+            self.run.update_manifest(status=FINISHED, results=results)
         return results
 
 

@@ -40,11 +40,16 @@ class Progress:
 
 
 def restore(
-    run: RunFolder, assembly: Assembly, optimizer: torch.optim.Optimizer, notify: Callable[[str], None]
+    run: RunFolder,
+    assembly: Assembly,
+    optimizer: torch.optim.Optimizer,
+    notify: Callable[[str], None],
+    *,
+    may_write: bool = True,
 ) -> tuple[Progress, list[dict[str, Any]]]:
     """Progress and epoch records of the last checkpoint, of the one before where that is damaged, or of a fresh start.
 
-    `metrics.jsonl` is cut back to them.
+    `metrics.jsonl` is cut back to them by the process that may write.
     """
     kept = [folder for folder in (run.last, run.previous) if folder.exists()]
     progress = Progress()
@@ -64,7 +69,7 @@ def restore(
     if len(records) < progress.epoch:
         rule = f"must have a record for each of the {progress.epoch} finished epochs"
         raise CheckpointError(str(run.path / METRICS), rule, len(records), "Restore it from a copy, or train again")
-    if len(records) > progress.epoch:
+    if len(records) > progress.epoch and may_write:
         run.write_metrics(records[: progress.epoch])
     return progress, records[: progress.epoch]
 

@@ -2,7 +2,7 @@
 
     python spread_harness.py FOLDER SIZE KIND...
 
-For each KIND (overrides with `,` between them, or `none`), for all rows and for one, prints one JSON line: the largest difference
+For each KIND (overrides with `,` between, or `none`), for all rows and for one, prints one JSON line: the largest difference
 of a loss term and of a gradient, relative to the largest of its kind, over all processes. Weights are not compared: Adam's
 first step is the sign of a gradient, and where that is rounding, so is the step.
 """

@@ -170,9 +170,9 @@ def test_same_seed_same_run_other_seed_another(make_run: Callable[..., RunFolder
 def test_a_non_finite_loss_stops_before_the_update_and_keeps_the_last_good_checkpoint(
     make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from athwe_core.training import step
+    from athwe_core import objective
 
-    real = step.loss_terms
+    real = objective.loss_terms
     calls = []
 
     def broken(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -184,7 +184,7 @@ def test_a_non_finite_loss_stops_before_the_update_and_keeps_the_last_good_check
     listener = Silence()
     train(make_run("count", "training.epochs=1"), prepared, listener=listener)
     steps = len(listener.steps)
-    monkeypatch.setattr(step, "loss_terms", broken)
+    monkeypatch.setattr(objective, "loss_terms", broken)
     with pytest.raises(NonFiniteLossError, match=r"loss term idcl at epoch 2, step 2 must be finite, got nan"):
         train(run, prepared, listener=Silence())
     state = json.loads((run.last / "state.json").read_text())

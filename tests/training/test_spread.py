@@ -68,6 +68,8 @@ def test_alone_everything_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> No
     assert all_here(3).gather(value) is value
     assert all_here(3).total(value) is value
     assert ALONE.total(value) is value
-    assert ALONE.text_of_first("a run", value.device) == "a run"
-    with joined(value.device) as world:
+    assert ALONE.text_of_first("a run") == "a run"
+    assert ALONE.any(True)
+    assert not ALONE.any(False)
+    with joined() as world:
         assert world == ALONE
