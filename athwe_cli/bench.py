@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -10,6 +11,9 @@ from rich.table import Table
 from athwe_cli import options as opt
 from athwe_cli.errors import one_line_errors
 from athwe_cli.render import Output
+
+if TYPE_CHECKING:
+    from athwe_core.config import Config
 
 
 @one_line_errors
@@ -27,6 +31,14 @@ def bench(
     device: opt.Device = None,
     overrides: opt.Set = None,
     steps: Annotated[int, typer.Option(help="Timed steps, after 5 to warm up.", min=1)] = 20,
+    growth: Annotated[
+        bool,
+        typer.Option("--growth", help="How time and memory grow with items, users, targets and processes."),
+    ] = False,
+    largest: Annotated[int, typer.Option(help="Of --growth: most generated items and users.", min=1000)] = 100_000,
+    to: Annotated[
+        Path | None, typer.Option(help="Of --growth: folder for growth.json, .svg and .png.", show_default=False)
+    ] = None,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,
     as_json: opt.Json = False,
 ) -> None:
@@ -35,6 +47,8 @@ def bench(
     The defaults are a Beauty-sized catalogue with all losses of the preset.
 
     Example: athwe bench --preset hm4sr --precision auto --json
+
+    Example: athwe bench --growth --largest 1000000 --to growth
     """
     from athwe_core.analysis.bench import bench_generated, bench_prepared, generate_bench_data
     from athwe_core.config import build_config, nested, parse_override
@@ -45,6 +59,9 @@ def bench(
     flags = {"training.batching": batching, "training.precision": precision, "training.device": device}
     changes = [nested(key, value) for key, value in flags.items() if value is not None]
     config = build_config(preset, [*changes, *map(parse_override, overrides or [])])
+    if growth:
+        _growth(config, preset, largest, feature_width, steps, to, output)
+        return
     if dataset is not None:
         data = open_prepared(dataset, prepared_dir=prepared)
         result = bench_prepared(data, fit_config(config, data)[0], steps=steps)
@@ -53,6 +70,50 @@ def bench(
         result = bench_generated(generated, config, num_items=items, feature_width=feature_width, steps=steps)
     result["settings"]["preset"] = preset
     output.table(_table(result))
+    output.json(result)
+
+
+def _growth(
+    config: Config, preset: str, largest: int, feature_width: int, steps: int, to: Path | None, output: Output
+) -> None:
+    import json
+
+    from athwe_core.analysis.figure_growth import growth_figure
+    from athwe_core.analysis.figure_output import save_figure
+    from athwe_core.analysis.growth import growth_laws, growth_points, measure_growth
+    from athwe_core.device import resolve_device
+    from athwe_core.durable import replace_text
+
+    points = growth_points(largest=largest)
+    found = list(measure_growth(config, points, feature_width=feature_width, steps=steps, notify=output.note))
+    device = str(resolve_device(config.training.device))
+    result = {"preset": preset, "device": device, "feature_width": feature_width, "steps": steps}
+    result |= {"points": found, "laws": growth_laws(found)}
+    table = Table(title=f"growth of {preset} on {device}", title_justify="left")
+    for column in (
+        "what grows",
+        "items",
+        "users",
+        "targets",
+        "processes",
+        "loss",
+        "s a step",
+        "GB",
+        "s per 1,000 ranked",
+    ):
+        table.add_column(column, justify="left" if column in ("what grows", "loss") else "right")
+    for point in found:
+        sizes = [f"{point[name]:,}" for name in ("items", "users", "targets", "processes")]
+        measured = [f"{point['step_seconds']['median']:.3f}", f"{point['peak_memory_bytes'] / 1e9:.2f}"]
+        table.add_row(point["axis"], *sizes, point["loss"], *measured, f"{point['ranking_seconds']:.2f}")
+    output.table(table)
+    for law in result["laws"]:
+        output.note(f"{law['quantity']} ({law['loss']}) grows with {law['axis']} as size^{law['exponent']:.2f}")
+    if to is not None:
+        to.mkdir(parents=True, exist_ok=True)
+        replace_text(to / "growth.json", json.dumps(result, indent=2) + "\n")
+        save_figure(growth_figure(found, preset=preset, device=device), to / "growth")
+        output.note(f"written to {to}")
     output.json(result)
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count, islice
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -16,10 +17,11 @@ import torch
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config
-from athwe_core.data.packing import epoch_batches, pack, training_rows
+from athwe_core.data.packing import SplitInteractions, epoch_batches, pack_share, training_rows
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.data.split import Split, leave_one_out
 from athwe_core.device import resolve_device, resolve_precision
+from athwe_core.processes import ALONE, Shares, World
 from athwe_core.training.assemble import Assembly, assemble, build
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.randomness import keyed_rng
@@ -28,6 +30,7 @@ from athwe_core.training.step import train_step
 WARM_UP_STEPS = 5
 NUM_CATEGORIES = 300
 NUM_CLUSTERS = 100
+_ROWS_AT_ONCE = 2**16
 
 
 @dataclass(frozen=True)
@@ -68,33 +71,40 @@ def bench_generated(
     data: BenchData, config: Config, *, num_items: int, feature_width: int, steps: int
 ) -> dict[str, Any]:
     """Bench on generated interactions with random features, categories and clusters."""
-    device = resolve_device(config.training.device)
-    generator = torch.Generator().manual_seed(0)
-    V, used = num_items + 1, config.model.modalities[1:]
-    catalogue = Catalogue(
-        num_rows=V,
-        features={m: torch.randn(V, feature_width, generator=generator) for m in used},
-        categories=(torch.rand(V, NUM_CATEGORIES, generator=generator) < 0.01).byte(),
-        clusters={m: torch.randint(0, NUM_CLUSTERS, (V,), generator=generator) for m in used},
-    )
-    span = TimeRange(int(data.timestamps.min()), int(data.timestamps.max()), 1000 * 86_400)
-    assembly = build(config, catalogue, span, device, resolve_precision(config.training.precision, device))
+    assembly = assemble_generated(data, config, num_items=num_items, feature_width=feature_width)
     return _bench(data, assembly, config, steps=steps)
 
 
-def _bench(data: Interactions, assembly: Assembly, config: Config, *, steps: int) -> dict[str, Any]:
-    optimizer = make_optimizer(assembly.network, lr=config.training.lr)
-    seconds, tokens, targets = [], 0, 0
-    batches = _batches(data, config)
-    for step in range(WARM_UP_STEPS + steps):
-        began = time.perf_counter()
-        batch = next(batches).to(assembly.device)
-        train_step(assembly, optimizer, batch, config, epoch=0, step=step)
-        _synchronize(assembly.device)
-        if step >= WARM_UP_STEPS:
-            seconds.append(time.perf_counter() - began)
-            tokens += batch.num_tokens
-            targets += batch.num_targets
+def assemble_generated(
+    data: BenchData, config: Config, *, num_items: int, feature_width: int, folder: Path | None = None
+) -> Assembly:
+    """A network for generated interactions; with a folder, features lie there in half precision, mapped into memory."""
+    device = resolve_device(config.training.device)
+    generator = torch.Generator().manual_seed(0)
+    V, used = num_items + 1, config.model.modalities[1:]
+
+    def features(name: str) -> torch.Tensor:
+        if folder is None:
+            return torch.randn(V, feature_width, generator=generator)
+        found = np.memmap(folder / name, np.float16, "w+", shape=(V, feature_width))
+        for first in range(0, V, _ROWS_AT_ONCE):
+            block = found[first : first + _ROWS_AT_ONCE]
+            block[:] = torch.randn(*block.shape, generator=generator).half().numpy()
+        return torch.from_numpy(found)
+
+    catalogue = Catalogue(
+        num_rows=V,
+        features={m: features(m) for m in used},
+        categories=(torch.rand(V, NUM_CATEGORIES, generator=generator) < 0.01).byte(),
+        clusters={m: torch.randint(0, NUM_CLUSTERS, (V,), generator=generator) for m in used},
+        target_counts=torch.from_numpy(np.bincount(data.item_ids, minlength=V)),
+    )
+    span = TimeRange(int(data.timestamps.min()), int(data.timestamps.max()), 1000 * 86_400)
+    return build(config, catalogue, span, device, resolve_precision(config.training.precision, device))
+
+
+def _bench(data: BenchData | PreparedDataset, assembly: Assembly, config: Config, *, steps: int) -> dict[str, Any]:
+    timed = time_steps(data, assembly, config, steps=steps)
     peak = peak_memory_bytes(assembly.device)
     N, K = config.training.batch_targets, assembly.network.hidden_size * len(config.model.modalities)
     floor = {
@@ -102,13 +112,10 @@ def _bench(data: Interactions, assembly: Assembly, config: Config, *, steps: int
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
     features = assembly.network.tables.feature_widths
-    return {
-        "step_seconds": {"median": median(seconds), "min": min(seconds), "max": max(seconds)},
-        "targets_per_second": targets / sum(seconds),
-        "tokens_per_second": tokens / sum(seconds),
+    return timed | {
         "peak_memory_bytes": peak,
         "floor_seconds": floor,
-        "ratio": median(seconds) / floor["fp32"],
+        "ratio": timed["step_seconds"]["median"] / floor["fp32"],
         "settings": {
             "rows": assembly.catalogue.num_rows,
             "feature_width": max(features.values(), default=0),
@@ -124,14 +131,44 @@ def _bench(data: Interactions, assembly: Assembly, config: Config, *, steps: int
     }
 
 
-def _batches(data: BenchData | PreparedDataset, config: Config) -> Iterator[PackedBatch]:
-    """Full batches, epoch after epoch."""
+def time_steps(
+    data: SplitInteractions, assembly: Assembly, config: Config, *, steps: int, world: World = ALONE
+) -> dict[str, Any]:
+    """Times of full training steps after `WARM_UP_STEPS`, the packing of their batches included.
+
+    Args:
+        world: processes that take the steps together.
+    """
+    assembly = assembly.spread(world)
+    optimizer = make_optimizer(assembly.network, lr=config.training.lr)
+    seconds, tokens, targets = [], 0, 0
+    batches = _batches(data, config, world)
+    for step in range(WARM_UP_STEPS + steps):
+        began = time.perf_counter()
+        packed, shares = next(batches)
+        batch = packed.to(assembly.device)
+        train_step(assembly, optimizer, batch, config, epoch=0, step=step, shares=shares)
+        _synchronize(assembly.device)
+        if step >= WARM_UP_STEPS:
+            seconds.append(time.perf_counter() - began)
+            tokens += batch.num_tokens
+            targets += batch.num_targets
+    return {
+        "step_seconds": {"median": median(seconds), "min": min(seconds), "max": max(seconds)},
+        "targets_per_second": targets / sum(seconds),
+        "tokens_per_second": tokens / sum(seconds),
+    }
+
+
+def _batches(data: SplitInteractions, config: Config, world: World) -> Iterator[tuple[PackedBatch, Shares]]:
+    """This process's share of full batches, epoch after epoch."""
     L, budget = config.model.max_length, config.training.batch_targets
     rows = training_rows(data.split, batching=config.training.batching, max_length=L)
     for epoch in count():
         for chosen in epoch_batches(rows, batch_targets=budget, rng=keyed_rng(config.training.seed, "shuffle", epoch)):
             if rows.num_supervised[chosen].sum() > 0.9 * min(budget, rows.num_targets):
-                yield pack(data, rows, chosen, max_length=L)
+                is_own, shares = world.divide(rows.num_supervised[chosen])
+                yield pack_share(data, rows, chosen, max_length=L, is_own=is_own), shares
 
 
 def catalogue_floor_seconds(N: int, V: int, K: int, dtype: torch.dtype, device: torch.device) -> float:

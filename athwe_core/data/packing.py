@@ -34,6 +34,13 @@ class Interactions(Protocol):
     def timestamps(self) -> NDArray[np.int64]: ...
 
 
+class SplitInteractions(Interactions, Protocol):
+    """Interactions of which some are held out."""
+
+    @property
+    def split(self) -> Split: ...
+
+
 @dataclass(frozen=True)
 class Rows:
     """Rows as index ranges: tokens start..stop-1 are input, the last `num_supervised` of them are asked for their next."""

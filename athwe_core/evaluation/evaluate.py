@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from athwe_core.data.packing import Rows, held_out_rows, items_before, pack
-from athwe_core.data.store import PreparedDataset
+from athwe_core.data.packing import Rows, SplitInteractions, held_out_rows, items_before, pack
 from athwe_core.evaluation.ranking import target_ranks
 from athwe_core.network import Network
 from athwe_core.processes import ALONE, World
@@ -23,7 +22,7 @@ BLOCK_SCORES = 2**26
 
 
 def rank_users(
-    network: Network, data: PreparedDataset, *, split: str, exclude_seen: bool = False, world: World = ALONE
+    network: Network, data: SplitInteractions, *, split: str, exclude_seen: bool = False, world: World = ALONE
 ) -> Float64[np.ndarray, " U"]:
     """Expected rank of each asked user's next item, 1 = best, ties shared.
 
@@ -71,7 +70,7 @@ def _blocks(rows: Rows, users_at_once: int) -> Iterator[NDArray[np.int64]]:
 
 
 def _seen(
-    data: PreparedDataset, users: NDArray[np.int64], stop: NDArray[np.int64], device: torch.device
+    data: SplitInteractions, users: NDArray[np.int64], stop: NDArray[np.int64], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(row of the block, item) of every item before the held-out one, the whole history and not only the window."""
     row, item = items_before(data, users, stop)
