@@ -87,27 +87,19 @@ def _growth(
     points = growth_points(largest=largest)
     found = list(measure_growth(config, points, feature_width=feature_width, steps=steps, notify=output.note))
     device = str(resolve_device(config.training.device))
-    result = {"preset": preset, "device": device, "feature_width": feature_width, "steps": steps}
-    result |= {"points": found, "laws": growth_laws(found)}
+    laws = growth_laws(found)
+    settings = {"preset": preset, "device": device, "feature_width": feature_width, "steps": steps}
+    result = settings | {"points": found, "laws": laws}
     table = Table(title=f"growth of {preset} on {device}", title_justify="left")
-    for column in (
-        "what grows",
-        "items",
-        "users",
-        "targets",
-        "processes",
-        "loss",
-        "s a step",
-        "GB",
-        "s per 1,000 ranked",
-    ):
+    sizes_shown = ("items", "users", "targets", "processes")
+    for column in ("what grows", *sizes_shown, "loss", "s a step", "GB", "s per 1,000 ranked"):
         table.add_column(column, justify="left" if column in ("what grows", "loss") else "right")
     for point in found:
-        sizes = [f"{point[name]:,}" for name in ("items", "users", "targets", "processes")]
+        sizes = [f"{point[name]:,}" for name in sizes_shown]
         measured = [f"{point['step_seconds']['median']:.3f}", f"{point['peak_memory_bytes'] / 1e9:.2f}"]
         table.add_row(point["axis"], *sizes, point["loss"], *measured, f"{point['ranking_seconds']:.2f}")
     output.table(table)
-    for law in result["laws"]:
+    for law in laws:
         output.note(f"{law['quantity']} ({law['loss']}) grows with {law['axis']} as size^{law['exponent']:.2f}")
     if to is not None:
         to.mkdir(parents=True, exist_ok=True)

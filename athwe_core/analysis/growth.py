@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 
 from athwe_core.analysis.bench import BenchData, assemble_generated, generate_bench_data, peak_memory_bytes, time_steps
 from athwe_core.config import Config, replace_in
@@ -90,12 +90,14 @@ def measure(config: Config, point: Point, *, feature_width: int, steps: int) -> 
     kind, targets = f"losses.catalogue.kind={point.loss}", f"training.batch_targets={point.targets}"
     config = replace_in(config, [kind, targets])
     context = multiprocessing.get_context("spawn")
-    port = str(_free_port())
+    # As torchrun does: the processes meet at a store of the parent's, on a port that the system chooses.
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     threads = max(torch.get_num_threads() // point.processes, 1)
     ours = []
     for rank in range(point.processes):
         environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(point.processes)}
-        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        environment |= {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port)}
+        environment["TORCHELASTIC_USE_AGENT_STORE"] = "True"
         mine, theirs = context.Pipe(duplex=False)
         arguments = (theirs, environment, threads, config, point, feature_width, steps)
         process = context.Process(target=_measure, args=arguments, daemon=True)
@@ -118,12 +120,6 @@ def _received(connection: Connection, point: Point) -> dict[str, Any]:
     if isinstance(found, str):
         raise AthweError(f"bench of {point}", f"must come to its end ({found})", remedy="Lower --largest")
     return dict(found)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _measure(

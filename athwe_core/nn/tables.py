@@ -41,8 +41,8 @@ class ItemTables(nn.Module):
         super().__init__()
         self.sparse = sparse
         self.compute_dtype = compute_dtype
-        # Parameters.
-        self.id = nn.Embedding.from_pretrained(torch.empty(num_rows, hidden_size), freeze=False, sparse=sparse)
+        # Parameters. The id table is filled with the others' (see Network), not here.
+        self.id = nn.utils.skip_init(nn.Embedding, num_rows, hidden_size, sparse=sparse)
         self.projections = nn.ModuleDict({m: nn.Linear(f.shape[1], hidden_size) for m, f in features.items()})
         self.feature_widths = {m: f.shape[1] for m, f in features.items()}
         self.mapped: dict[str, Tensor] = {}

@@ -5,8 +5,9 @@
     process     interpreter and libraries (CPU), or context and libraries on the device (CUDA)
     data        CPU: interactions mapped from disk and touched (the system takes them back), split and rows of an epoch
     features    text and image vectors as read and in the precision of training, categories, clusters
-    state       16 bytes a weight: weight, gradient, Adam's two moments
-    step        activations of a step + item table and its gradients + two chunks of catalogue scores
+    state       16 bytes a weight: weight, gradient, Adam's two moments (12 of the id table's with a sampled catalogue loss)
+    step        activations of a step + item table and its gradients + two chunks of catalogue scores; with a sampled
+                catalogue loss the table is its rows for inputs, targets and negatives
     evaluation  item table + a block of users' activations + their scores
     saving      Adam's moments once more, as bytes
 
@@ -27,9 +28,10 @@ from athwe_core.config_sections import ModelConfig
 from athwe_core.data.packing import Rows, batch_boundaries, pack, training_rows
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.device import available_memory, resolve_device, resolve_precision
-from athwe_core.evaluation.evaluate import BLOCK_TOKENS, BLOCK_USERS
+from athwe_core.evaluation.evaluate import BLOCK_SCORES, BLOCK_TOKENS, BLOCK_USERS
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
 from athwe_core.network import Network
+from athwe_core.nn.tables import ItemTables
 from athwe_core.training.assemble import training_time_range
 from athwe_core.training.randomness import keyed_rng
 
@@ -85,13 +87,14 @@ def estimate_memory(prepared: PreparedDataset, config: Config) -> MemoryEstimate
     sizes = _largest_batch(prepared, rows, config)
     network, catalogue = _on_paper(prepared, config)
     weights = sum(parameter.numel() for parameter in network.parameters())
+    without_gradient = network.tables.id.weight.numel() if network.tables.sparse else 0
     on_cpu = device.type == "cpu"
     return MemoryEstimate(
         device=str(device),
         process=int(PROCESS_BYTES["cpu" if on_cpu else "cuda"]),
         data=_data_bytes(prepared, rows) if on_cpu else 0,
-        features=_feature_bytes(catalogue, compute_bytes, on_cpu=on_cpu),
-        state=16 * weights,
+        features=_feature_bytes(network.tables, catalogue, compute_bytes, on_cpu=on_cpu),
+        state=16 * weights - 4 * without_gradient,
         step=int(SLACK * step_bytes(config, network, sizes, compute_bytes)),
         evaluation=int(SLACK * _evaluation_bytes(config, prepared.num_rows)),
         saving=8 * weights,
@@ -120,7 +123,9 @@ def step_bytes(config: Config, network: Network, sizes: BatchSizes, compute_byte
     Either while the catalogue's scores are there, or at the end of the forward pass and on the way back.
     """
     model, losses = config.model, config.losses
-    T, N, M, V = sizes.tokens, sizes.targets, len(model.modalities), network.tables.id.shape[0]
+    T, N, M, V = sizes.tokens, sizes.targets, len(model.modalities), network.tables.id.weight.shape[0]
+    if losses.catalogue.kind == "sampled":
+        V = min(V, T + N + losses.catalogue.num_negatives)
     table = 4 * V * M * model.hidden_size
     activations = _mixture_bytes(model, sizes) + _encoder_bytes(model, sizes, M)
     chunk = compute_bytes * min(N * V, max(CHUNK_ELEMENTS, V))
@@ -168,7 +173,8 @@ def _evaluation_bytes(config: Config, num_rows: int) -> float:
     M, S = len(model.modalities), max(64, model.max_length)
     sizes = BatchSizes(BLOCK_TOKENS, BLOCK_USERS, -(-BLOCK_TOKENS // S), S)
     activations = _mixture_bytes(model, sizes) / 2 + _encoder_bytes(model, sizes, M) / model.num_layers / 2
-    return 2 * 4 * num_rows * M * model.hidden_size + 6 * BLOCK_USERS * num_rows + activations
+    scores = min(BLOCK_USERS * num_rows, max(BLOCK_SCORES, num_rows))
+    return 2 * 4 * num_rows * M * model.hidden_size + 6 * scores + activations
 
 
 def _largest_batch(prepared: PreparedDataset, rows: Rows, config: Config) -> BatchSizes:
@@ -193,13 +199,14 @@ def _data_bytes(prepared: PreparedDataset, rows: Rows) -> int:
     return mapped + 4 * 8 * prepared.num_users + 8 * 8 * len(rows)
 
 
-def _feature_bytes(catalogue: Catalogue, compute_bytes: int, *, on_cpu: bool) -> int:
+def _feature_bytes(tables: ItemTables, catalogue: Catalogue, compute_bytes: int, *, on_cpu: bool) -> int:
     """Vectors in float32 and in the precision of training; on a CPU the files they were read from stay mapped."""
-    elements = sum(values.numel() for values in catalogue.features.values())
     labels = [*catalogue.clusters.values(), *([] if catalogue.categories is None else [catalogue.categories])]
     small = sum(values.numel() * values.itemsize for values in labels)
-    held = elements * (4 + (compute_bytes if compute_bytes < 4 else 0)) + small
-    return held + (4 * elements + small if on_cpu else 0)
+    copied = sum(values.numel() for name, values in catalogue.features.items() if name not in tables.mapped)
+    copies = 4 + (compute_bytes if compute_bytes < 4 and not tables.sparse else 0)
+    mapped = sum(values.numel() * values.itemsize for values in catalogue.features.values())
+    return copied * copies + small + (mapped + small if on_cpu else 0)
 
 
 def _on_paper(prepared: PreparedDataset, config: Config) -> tuple[Network, Catalogue]:

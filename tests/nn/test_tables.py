@@ -9,7 +9,7 @@ def tables(compute_dtype: torch.dtype = torch.float32) -> tuple[ItemTables, dict
     torch.manual_seed(2)
     features = {"text": torch.randn(V, 7), "image": torch.randn(V, 3)}
     layer = ItemTables(features, hidden_size=D, num_rows=V, compute_dtype=compute_dtype)
-    torch.nn.init.normal_(layer.id)
+    torch.nn.init.normal_(layer.id.weight)
     return layer, features
 
 
@@ -17,7 +17,7 @@ def test_the_table_is_ids_then_projected_features_in_the_order_of_the_modalities
     layer, features = tables()
     found = layer()
     assert found.shape == (V, 3 * D)
-    torch.testing.assert_close(found[:, :D], layer.id)
+    torch.testing.assert_close(found[:, :D], layer.id.weight)
     for block, name in ((1, "text"), (2, "image")):
         expected = layer.projections[name](features[name])
         torch.testing.assert_close(found[:, block * D : (block + 1) * D], expected)
@@ -25,8 +25,8 @@ def test_the_table_is_ids_then_projected_features_in_the_order_of_the_modalities
 
 def test_without_features_the_table_is_the_id_embedding() -> None:
     layer = ItemTables({}, hidden_size=D, num_rows=V)
-    torch.nn.init.normal_(layer.id)
-    assert torch.equal(layer(), layer.id)
+    torch.nn.init.normal_(layer.id.weight)
+    assert torch.equal(layer(), layer.id.weight)
 
 
 def test_features_are_neither_trained_nor_saved() -> None:

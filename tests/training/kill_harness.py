@@ -27,8 +27,8 @@ from athwe_core.config import build_config, replace_in
 from athwe_core.data.store import PreparedDataset, open_prepared
 from athwe_core.training import loop, run_files
 from athwe_core.training.assemble import assemble, fit_config
+from athwe_core.training.optim import make_optimizer
 from athwe_core.training.run_folder import RunFolder, create_run
-from athwe_core.training.step import make_optimizer
 
 PREPARE = """
 import sys
