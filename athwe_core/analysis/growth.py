@@ -91,7 +91,7 @@ def measure(config: Config, point: Point, *, feature_width: int, steps: int) -> 
     config = replace_in(config, [kind, targets])
     context = multiprocessing.get_context("spawn")
     # As torchrun does: the processes meet at a store of the parent's, on a port that the system chooses.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
     threads = max(torch.get_num_threads() // point.processes, 1)
     ours = []
     for rank in range(point.processes):
