@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable
 from typing import Annotated
 
@@ -39,6 +40,7 @@ def _show_version(value: bool) -> None:
 
 @app.callback()
 def main(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for a user's mistake too.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Print the version and stop.", callback=_show_version, is_eager=True)
@@ -46,6 +48,9 @@ def main(
 ) -> None:
     """Options that stand before the command."""
     errors.debug["on"] = debug
+    if os.environ.get("WORLD_SIZE", "1") != "1" and context.invoked_subcommand != "train":
+        typer.echo(f"error: athwe {context.invoked_subcommand} runs alone: only train goes under torchrun", err=True)
+        raise typer.Exit(2)
 
 
 COMMANDS = (prepare, audit, train, evaluate, ablate, sweep, tune, compare, case_study, report, bench)

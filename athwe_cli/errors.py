@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -27,13 +28,21 @@ def one_line_errors(command: _Command) -> _Command:
         except AthweError as error:
             if debug["on"]:
                 raise
-            typer.echo(f"error: {printable(error)}", err=True)
+            typer.echo(f"{_speaker()}error: {printable(error)}", err=True)
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
             if debug["on"]:
                 raise
             where = f" {error.filename}" if error.filename else ""
-            typer.echo(f"error: {printable(f'the system refused{where}: {error.strerror or error}')}", err=True)
+            typer.echo(
+                f"{_speaker()}error: {printable(f'the system refused{where}: {error.strerror or error}')}", err=True
+            )
             raise typer.Exit(1) from None
 
     return wrapped  # type: ignore[return-value]
+
+
+def _speaker() -> str:
+    """Which of several processes speaks; nothing where there is one."""
+    is_several = os.environ.get("WORLD_SIZE", "1") != "1"
+    return f"[process {os.environ.get('RANK', '?')}] " if is_several else ""

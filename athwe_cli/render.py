@@ -43,12 +43,15 @@ class SafeConsole(Console):
 
 
 class Output:
-    """Results go to stdout, notes to stderr; with `--json` stdout is one JSON object and tables go to stderr."""
+    """Results go to stdout, notes to stderr; with `--json` stdout is one JSON object and tables go to stderr.
 
-    def __init__(self, *, as_json: bool) -> None:
-        self.as_json = as_json
-        self.err = SafeConsole(stderr=True, highlight=False, emoji=False)
-        self.out = self.err if as_json else SafeConsole(highlight=False, emoji=False)
+    A silent one shows nothing: of several processes that work as one, only the first speaks.
+    """
+
+    def __init__(self, *, as_json: bool, is_silent: bool = False) -> None:
+        self.as_json = as_json and not is_silent
+        self.err = SafeConsole(stderr=True, highlight=False, emoji=False, quiet=is_silent)
+        self.out = self.err if as_json else SafeConsole(highlight=False, emoji=False, quiet=is_silent)
 
     def note(self, text: str) -> None:
         """One line about what happens."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import signal
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,7 +19,9 @@ from athwe_cli.settings import configure, open_or_prepare
 from athwe_cli.signals import noted_signals
 
 if TYPE_CHECKING:
+    from athwe_core.config import Config
     from athwe_core.data.prepared import PreparedDataset
+    from athwe_core.processes import World
     from athwe_core.training.run_folder import RunFolder
 
 
@@ -46,18 +52,21 @@ def train(
     checkpoint_minutes: Annotated[
         float, typer.Option(help="Longest time between two checkpoints inside an epoch; each epoch's end saves anyway.")
     ] = 10.0,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the complete configuration and stop.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the complete configuration and the memory it takes, and stop.")
+    ] = False,
     as_json: opt.Json = False,
 ) -> None:
     """Train, stop early on validation NDCG@20, and rank the whole catalogue for every user.
 
     A data set that is not prepared is prepared with defaults first. Ctrl-C saves; --resume goes on exactly there.
 
+    Several devices: torchrun --nproc-per-node N -m athwe_cli train ...
+
     Example: athwe train --dataset demo
 
     Example: athwe train --dataset Toys_and_Games --preset hm4sr --seed 1 --set model.dropout=0.3
     """
-    output = Output(as_json=as_json)
     flags = {
         "training.batching": batching,
         "model.modalities": None if modalities is None else [part.strip() for part in modalities.split(",")],
@@ -69,37 +78,94 @@ def train(
         "training.precision": precision,
     }
     if resume is not None:
-        from athwe_core.errors import ConfigError
-        from athwe_core.training.run_folder import find_run
-
         others = (*flags.values(), preset, overrides, config, name, version)
         if dry_run or any(value is not None for value in others):
+            from athwe_core.errors import ConfigError
+
             rule = "goes on with the run's own configuration and takes no other setting"
             raise ConfigError("--resume", rule, remedy="Leave the others out, or start a new run with --config")
-        run = find_run(runs, resume, dataset=dataset, unfinished=True)
-        found = run.open_data(prepared)
-        output.note(f"going on with run {run.name}")
-    else:
-        chosen, why = opt.choose_dataset(dataset, runs)
-        output.note(f"data set {chosen} ({why})")
-        found = open_or_prepare(chosen, version, data, prepared, output)
-        preset = preset or "athwe"
-        settings = configure(preset, chosen, config, flags, overrides or [], found, output)
-        if dry_run:
-            import yaml
 
-            from athwe_core.config import config_tree
+    from athwe_core.processes import joined
 
-            typer.echo(yaml.safe_dump(config_tree(settings), sort_keys=False))
+    with joined() as world:
+        output = Output(as_json=as_json, is_silent=not world.is_first)
+
+        def first_run() -> RunFolder | None:
+            """The run to train, for all processes; none where a dry run is all that is asked for."""
+            again = resume or _restarted(name)
+            if again is not None:
+                from athwe_core.training.run_folder import find_run
+
+                run = find_run(runs, again, dataset=dataset, unfinished=True)
+                output.note(f"going on with run {run.name}")
+                return run
+            chosen, why = opt.choose_dataset(dataset, runs)
+            output.note(f"data set {chosen} ({why})")
+            found = open_or_prepare(chosen, version, data, prepared, output)
+            settings = configure(preset or "athwe", chosen, config, flags, overrides or [], found, output)
+            if dry_run:
+                _show_plan(settings, found, output)
+                return None
+            from athwe_core.training.run_folder import create_run
+
+            command = shlex.join(["athwe", *sys.argv[1:]])
+            return create_run(runs, settings, found, preset=preset or "athwe", name=name, command=command)
+
+        run = _same_run(world, first_run)
+        if run is None:
             return
-        from athwe_core.training.run_folder import create_run
-
-        run = create_run(runs, settings, found, preset=preset, name=name, command=shlex.join(["athwe", *sys.argv[1:]]))
-    output.note(f"prepared version {found.version}, {found.rules}; run {run.name}")
-    _train_and_show(run, found, checkpoint_minutes, output)
+        found = run.open_data(prepared)
+        output.note(f"prepared version {found.version}, {found.rules}; run {run.name}")
+        _train_and_show(run, found, checkpoint_minutes, output, world)
 
 
-def _train_and_show(run: RunFolder, found: PreparedDataset, checkpoint_minutes: float, output: Output) -> None:
+def _restarted(name: str | None) -> str | None:
+    """The run to go on with where torchrun started this process again after a failure (--max-restarts)."""
+    if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
+        return None
+    if name is None:
+        from athwe_core.errors import ConfigError
+
+        rule = "must be given under torchrun --max-restarts, to find the run again"
+        raise ConfigError("--name", rule, remedy="Add --name, or --resume RUN")
+    return name if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" else None
+
+
+def _same_run(world: World, first_run: Callable[[], RunFolder | None]) -> RunFolder | None:
+    """The run that the first process finds or makes, on every process."""
+    from athwe_core.training.run_folder import RunFolder
+
+    run = first_run() if world.is_first else None
+    path = world.text_of_first("" if run is None else str(run.path.resolve()))
+    return RunFolder(Path(path)) if path else None
+
+
+def _show_plan(settings: Config, found: PreparedDataset, output: Output) -> None:
+    """Configuration and memory estimate, nothing else."""
+    import yaml
+
+    from athwe_core.config import config_tree
+    from athwe_core.training.memory_estimate import estimate_memory
+
+    tree, memory = config_tree(settings), estimate_memory(found, settings)
+    if not output.as_json:
+        typer.echo(yaml.safe_dump(tree, sort_keys=False))
+    parts = {"features": memory.features, "weights": memory.state, "a step": memory.step, "ranking": memory.evaluation}
+    shown = ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
+    output.note(f"memory on {memory.device}: about {_size(memory.peak)} at its peak ({shown})")
+    if memory.available is not None:
+        verdict = "it fits" if memory.fits else "it does not fit: lower training.batch_targets or model.hidden_size"
+        output.note(f"{_size(memory.available)} are free: {verdict}")
+    output.json({"config": tree, "memory": memory.facts()})
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+
+
+def _train_and_show(
+    run: RunFolder, found: PreparedDataset, checkpoint_minutes: float, output: Output, world: World
+) -> None:
     from athwe_core.analysis.evaluate_run import baseline_metrics
     from athwe_core.training.loop import train as run_training
 
@@ -113,12 +179,17 @@ def _train_and_show(run: RunFolder, found: PreparedDataset, checkpoint_minutes: 
                 should_stop=lambda: bool(received),
                 checkpoint_minutes=checkpoint_minutes,
                 notify=output.note,
+                world=world,
             )
         finally:
             display.close()
     if not result.finished:
         output.note(f"stopped and saved. Go on with: athwe train --resume {run.name}")
-        raise typer.Exit(128 + received[0])
+        raise typer.Exit(
+            128 + (received or [signal.SIGTERM])[0]
+        )  # another process of the job may have been the one asked
+    if not world.is_first:
+        return
     config, results = run.config(), result.results
     exclude_seen = config.evaluation.exclude_seen
     baselines = baseline_metrics(found, split="test", exclude_seen=exclude_seen, ks=config.evaluation.ks)

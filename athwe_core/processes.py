@@ -18,10 +18,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from athwe_core.errors import ConfigError
+from athwe_core.errors import AthweError, ConfigError
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 _TEXT_BYTES = 4096
+
+
+class LostProcessError(AthweError):
+    """Another process of the job ended (exit code 1)."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,9 @@ def local_rank() -> int:
 def joined() -> Iterator[World]:
     """The world of this process: what torchrun set up in the environment, or a world of one.
 
-    Raises: ConfigError when the environment is incomplete or the processes do not find each other.
+    Raises:
+        ConfigError: The environment is incomplete or the processes do not find each other.
+        LostProcessError: Another process ended while this one worked.
     """
     if not are_several():
         yield ALONE
@@ -160,14 +166,25 @@ def joined() -> Iterator[World]:
     remedy = "Start with: torchrun --nproc-per-node N -m athwe_cli train ..."
     try:
         rank, size, _ = (int(os.environ[name]) for name in _VARIABLES)
+        store, _, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
+        # torchrun may start a failed job again over the same store: the addresses of the first attempt are still in it.
+        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]
         has_cuda = torch.cuda.is_available()
         if has_cuda:
             torch.cuda.set_device(local_rank())
-        dist.init_process_group("cpu:gloo,cuda:nccl" if has_cuda else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if has_cuda else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     except (KeyError, ValueError, RuntimeError) as error:
         rule = f"must be set up by torchrun ({str(error).splitlines()[0]})"
         raise ConfigError("the environment of several processes", rule, remedy=remedy) from None
     try:
         yield World(rank, size)
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        remedy = "See its own error; what is saved is kept: start the same with --resume RUN"
+        raise LostProcessError(
+            "another process of the job", "must not end before the work does", remedy=remedy
+        ) from None
     finally:
         dist.destroy_process_group()

@@ -1,0 +1,113 @@
+"""Several processes under torchrun: one run, one voice, the same result; a killed one ends the job, and the run goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runner import SMALL, call
+
+TRAIN = (
+    "train",
+    "--dataset",
+    "demo",
+    "--epochs",
+    "1",
+    *SMALL,
+    "--set",
+    "model.dropout=0",
+    "--set",
+    "losses.pcl.weight=0",
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Where a small demo data set is prepared."""
+    prepared = call(tmp_path, "prepare", "--dataset", "demo", "--users", "300", "--items", "120")
+    assert prepared.exit_code == 0, prepared.output
+    return tmp_path
+
+
+def start(folder: Path, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
+    """Two processes on the CPU."""
+    places = {f"ATHWE_{name}": str(folder / name.lower()) for name in ("DATA", "PREPARED", "RUNS")}
+    environment = os.environ | places | {"OMP_NUM_THREADS": "1"}
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    command = [*launcher, "--max-restarts", str(restarts), "-m", "athwe_cli", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
+
+
+def result_of(text: str) -> dict[str, Any]:
+    lines = text.splitlines()
+    assert len(lines) == 1, "only the first process speaks"
+    return {key: value for key, value in json.loads(lines[0]).items() if key not in ("run", "seconds_per_epoch")}
+
+
+def kill_second(launcher: subprocess.Popen[str], ready: Path) -> None:
+    """Kill the process of rank 1 as soon as `ready` is there."""
+    until = time.monotonic() + 120
+    while not ready.exists():
+        assert time.monotonic() < until, "nothing was saved"
+        assert launcher.poll() is None, launcher.communicate()
+        time.sleep(0.02)
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    (second,) = (pid for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
+    os.kill(int(second), signal.SIGKILL)
+
+
+def test_two_processes_train_one_run_to_what_one_process_comes_to(folder: Path) -> None:
+    alone = call(folder, *TRAIN, "--name", "alone", "--json")
+    assert alone.exit_code == 0, alone.output
+    together = start(folder, *TRAIN, "--name", "together", "--json")
+    out, err = together.communicate(timeout=300)
+    assert together.returncode == 0, err
+    assert err.count("epoch   1") == 1
+    expected, found = result_of(alone.stdout), result_of(out)
+    for split in ("validation", "test"):
+        assert found[split] == pytest.approx(expected[split], abs=0.02)  # 300 users: a rank that moved is 0.003
+    assert (folder / "runs/demo/athwe/together/per_user.parquet").is_file()
+
+
+def test_a_killed_process_ends_the_job_and_the_run_goes_on(folder: Path) -> None:
+    run = folder / "runs/demo/athwe/killed"
+    saving = ("--checkpoint-minutes", "1e-9", "--set", "training.epochs=3")
+    job = start(folder, *TRAIN, *saving, "--name", "killed", "--set", "training.batch_targets=64")
+    kill_second(job, run / "checkpoints" / "last")
+    _, err = job.communicate(timeout=120)
+    assert job.returncode != 0
+    assert "[process 0] error: another process of the job must not end before the work does" in err
+    assert not (run / ".lock").exists()
+    resumed = call(folder, "train", "--resume", "killed", "--json")
+    assert resumed.exit_code == 0, resumed.output
+    assert result_of(resumed.stdout)["epochs"] == 3
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_failed_job_again_by_itself(folder: Path) -> None:
+    run = folder / "runs/demo/athwe/again"
+    saving = ("--checkpoint-minutes", "1e-9", "--set", "training.epochs=2")
+    job = start(folder, *TRAIN, *saving, "--name", "again", "--set", "training.batch_targets=64", restarts=1)
+    kill_second(job, run / "checkpoints" / "last")
+    _, err = job.communicate(timeout=240)
+    assert job.returncode == 0, err
+    assert "going on with run demo/athwe/again" in err
+    assert json.loads((run / "manifest.json").read_text())["status"] == "finished"
+
+
+def test_mistakes_under_torchrun(folder: Path) -> None:
+    refused = call(folder, "report", "--dataset", "demo", WORLD_SIZE="2")
+    assert refused.exit_code == 2
+    assert "athwe report runs alone: only train goes under torchrun" in refused.output
+    unset = call(folder, *TRAIN, WORLD_SIZE="2")
+    assert unset.exit_code == 2
+    assert "[process ?] error: the environment of several processes must be set up by torchrun" in unset.output
+    nameless = call(folder, *TRAIN, TORCHELASTIC_MAX_RESTARTS="3")
+    assert nameless.exit_code == 2
+    assert "--name must be given under torchrun --max-restarts" in nameless.output
