@@ -76,6 +76,9 @@ def prepare(
     clusters: Annotated[
         int, typer.Option(help="k of the cluster labels made from the vectors, for the cluster term; 0 makes none.")
     ] = 0,
+    half_features: Annotated[
+        bool, typer.Option("--half-features", help="Keep vectors in half precision: half the disk and memory.")
+    ] = False,
     refresh: Annotated[
         str | None,
         typer.Option(help="Make one kind of features again for the current version: text, image or clusters."),
@@ -167,6 +170,7 @@ def prepare(
         image_encoder=image_encoder,
         image_column=image_column,
         clusters=clusters,
+        half_features=half_features,
         source=source,  # type: ignore[arg-type]  # checked there
         user_column=user_column,
         item_column=item_column,

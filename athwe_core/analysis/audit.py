@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32
+from jaxtyping import Float, Int32
 from numpy.typing import NDArray
 
 from athwe_core.analysis.evaluate_run import baseline_metrics
@@ -197,11 +197,11 @@ def _shuffle(data: PreparedDataset, ordered: float, seed: int, shuffles: int) ->
     return {"ordered": ordered, "shuffled": float(np.mean(values)), "values": values}
 
 
-def _feature_facts(table: Float32[np.ndarray, "V F"] | None, seed: int) -> dict[str, Any] | None:
+def _feature_facts(table: Float[np.ndarray, "V F"] | None, seed: int) -> dict[str, Any] | None:
     """Coverage, duplicates, scale and anisotropy of the vectors of one modality."""
     if table is None:
         return None
-    vectors = np.asarray(table[1:])
+    vectors = np.asarray(table[1:], np.float32)
     norms = np.linalg.norm(vectors, axis=1)
     present = vectors[norms > 0]
     lengths = norms[norms > 0]

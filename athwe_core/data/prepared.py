@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
 
 import athwe_core
@@ -46,7 +45,7 @@ from athwe_core.data.store import (
     open_prepared,
     prepared_folder,
 )
-from athwe_core.data.stored import FORMAT, MANIFEST
+from athwe_core.data.stored import FORMAT, MANIFEST, save_arrays
 from athwe_core.durable import reason
 from athwe_core.errors import DataError
 
@@ -168,8 +167,7 @@ def _write(path: Path, source: Source, hashes: dict[Path, str], work: FeatureWor
     items, interactions, options = loaded.items, loaded.interactions, work.options
     features = loaded.features_of(interactions.item_tokens, work)
     arrays = {**interactions.arrays(), **features.arrays()}
-    for stem, array in arrays.items():
-        np.save(path / f"{stem}.npy", np.ascontiguousarray(array), allow_pickle=False)
+    save_arrays(path, arrays, half_features=options.half_features)
     _write_table(interactions.user_tokens.to_frame("user_id"), path / "users.parquet")
     _write_table(_item_frame(items, interactions.item_tokens), path / "items.parquet")
     features.write_problems(path)

@@ -29,7 +29,7 @@ from athwe_core.data.store import (
     open_prepared,
     prepared_folder,
 )
-from athwe_core.data.stored import FORMAT, MANIFEST, damaged
+from athwe_core.data.stored import FORMAT, MANIFEST, damaged, save_arrays
 from athwe_core.errors import ConfigError, DataError
 
 DEFAULT_CLUSTERS = 100
@@ -212,8 +212,7 @@ def _write(
     for file in base.path.iterdir():
         if file.name not in left_out:
             _link(file, path / file.name)
-    for stem, array in changed.items():
-        np.save(path / f"{stem}.npy", np.ascontiguousarray(array), allow_pickle=False)
+    save_arrays(path, changed, half_features=base.manifest["options"].get("half_features", False))
     if kind == "image":
         new.write_problems(path)
     manifest = base.manifest

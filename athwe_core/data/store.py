@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64, UInt8
+from jaxtyping import Float, Int32, Int64, UInt8
 
 from athwe_core.data.shown import clipped, reason
 from athwe_core.data.split import LEAVE_ONE_OUT, Split, leave_one_out
@@ -50,7 +50,7 @@ class PreparedDataset:
         offsets: (U + 1,) int64; interactions `offsets[u]:offsets[u + 1]` are user u's, in time order.
         item_ids: (I,) int32, 1..num_items; 0 is padding and never occurs.
         timestamps: (I,) int64 seconds since 1970 UTC.
-        text_features, image_features: (V, F) float32, zero rows for padding and missing; None = modality off.
+        text_features, image_features: (V, F) float32 or float16, zero rows for padding and missing; None = modality off.
         categories: (V, C) uint8 multi-hot; None = no categories.
         text_clusters, image_clusters: (V,) int32 labels, -1 = none; None = no labels.
         training_ends, validation_rows, test_rows: (U,) int64, see `Split`; None = leave-one-out.
@@ -64,8 +64,8 @@ class PreparedDataset:
     offsets: Int64[np.ndarray, "U_plus_1"]
     item_ids: Int32[np.ndarray, "I"]
     timestamps: Int64[np.ndarray, "I"]
-    text_features: Float32[np.ndarray, "V F_text"] | None = None
-    image_features: Float32[np.ndarray, "V F_image"] | None = None
+    text_features: Float[np.ndarray, "V F_text"] | None = None
+    image_features: Float[np.ndarray, "V F_image"] | None = None
     categories: UInt8[np.ndarray, "V C"] | None = None
     text_clusters: Int32[np.ndarray, "V"] | None = None
     image_clusters: Int32[np.ndarray, "V"] | None = None

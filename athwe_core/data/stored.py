@@ -27,6 +27,9 @@ ITEM_ARRAYS = {
 OPTIONAL_ARRAYS = {**ITEM_ARRAYS, **SPLIT_ARRAYS}
 SIDE_ARRAYS = {"file_rows": np.int64}
 """Read by the audit only: no part of the content that runs depend on."""
+VECTORS = ("text_features", "image_features")
+"""Half precision where `prepare` was told so."""
+MAX_HALF = float(np.finfo(np.float16).max)
 TABLES = ("text_features", "image_features", "categories")
 _KINDS = {**REQUIRED_ARRAYS, **OPTIONAL_ARRAYS, **SIDE_ARRAYS}
 _STATISTICS = {"users": int, "items": int, "interactions": int, "tie_order": str, "features": dict, "notes": list}
@@ -90,7 +93,8 @@ def _check_shapes(path: Path, manifest: dict[str, Any], arrays: dict[str, Any]) 
         length = num_rows if stem in ITEM_ARRAYS else len(arrays["offsets"]) - 1 if stem in SPLIT_ARRAYS else len(array)
         shape = list(array.shape)
         ndim = 2 if stem in TABLES else 1
-        if array.dtype != _KINDS[stem] or shape != manifest["arrays"][stem] or len(shape) != ndim or shape[0] != length:
+        kinds = (np.float32, np.float16) if stem in VECTORS else (_KINDS[stem],)
+        if array.dtype not in kinds or shape != manifest["arrays"][stem] or len(shape) != ndim or shape[0] != length:
             raise ValueError(f"{stem}.npy is {array.dtype} {array.shape}")
 
 
@@ -108,6 +112,21 @@ def _check_rows(manifest: dict[str, Any], arrays: dict[str, Any]) -> None:
         least = offsets[:-1] if stem == "training_ends" else -1
         if stem in arrays and not ((least <= arrays[stem]) & (arrays[stem] <= offsets[1:])).all():
             raise ValueError(f"{stem}.npy does not fit to offsets.npy")
+
+
+def save_arrays(folder: Path, arrays: dict[str, Any], *, half_features: bool) -> None:
+    """Write arrays as `folder/NAME.npy`. Raises DataError for a vector that half precision cannot hold."""
+    for stem, array in arrays.items():
+        kept = _half(stem, array) if half_features and stem in VECTORS else array
+        np.save(folder / f"{stem}.npy", np.ascontiguousarray(kept), allow_pickle=False)
+
+
+def _half(stem: str, vectors: Any) -> Any:
+    largest = float(np.abs(vectors).max(initial=0))
+    if largest > MAX_HALF:
+        rule = f"must be at most {MAX_HALF:g} in size for half precision"
+        raise DataError(stem, rule, largest, "Scale them, or leave --half-features out")
+    return vectors.astype(np.float16)
 
 
 def damaged(path: Path, name: str, why: str) -> DataError:

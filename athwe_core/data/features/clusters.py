@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64
+from jaxtyping import Float, Float32, Float64, Int32, Int64
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,7 +38,7 @@ class Medoids:
 
 
 def cluster_labels(
-    vectors: Float32[np.ndarray, "V F"], *, k: int, seed: int, progress: Callable[[int, float], None] | None = None
+    vectors: Float[np.ndarray, "V F"], *, k: int, seed: int, progress: Callable[[int, float], None] | None = None
 ) -> Int32[np.ndarray, "V"]:
     """Label each item by the k-medoids cluster of its whitened vector.
 
@@ -55,7 +55,7 @@ def cluster_labels(
     rows = rows[rows > 0]
     if not len(rows):
         return labels
-    found = np.ascontiguousarray(vectors[rows])
+    found = np.ascontiguousarray(vectors[rows], np.float32)
     as_bytes = found.view(np.dtype((np.void, found.dtype.itemsize * found.shape[1]))).ravel()
     _, first, inverse, counts = np.unique(as_bytes, return_index=True, return_inverse=True, return_counts=True)
     order = np.argsort(first)  # points in the order of their first item, not of their bytes
