@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -64,4 +65,6 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = (str(error).splitlines() or [type(error).__name__])[0]
+    if number := re.search(r"\(os error (\d{1,4})\)", text):  # the words of Rust libraries
+        return os.strerror(int(number[1]))
     return f"the disk took a part only: {text}" if "requested and" in text else text  # numpy's words

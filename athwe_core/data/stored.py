@@ -31,6 +31,7 @@ VECTORS = ("text_features", "image_features")
 """Half precision where `prepare` was told so."""
 MAX_HALF = float(np.finfo(np.float16).max)
 TABLES = ("text_features", "image_features", "categories")
+_MAGIC = b"\x93NUMPY"
 _KINDS = {**REQUIRED_ARRAYS, **OPTIONAL_ARRAYS, **SIDE_ARRAYS}
 _STATISTICS = {"users": int, "items": int, "interactions": int, "tie_order": str, "features": dict, "notes": list}
 _FACTS = {"version": str, "content_hash": str, "options": dict, "arrays": dict, "notes": list, "category_names": list}
@@ -108,9 +109,12 @@ def _check_rows(manifest: dict[str, Any], arrays: dict[str, Any]) -> None:
         raise ValueError(f"item_ids.npy holds {items.min()} to {items.max()}, and there are {num_items} items")
     if times.min() < 0:
         raise ValueError(f"timestamps.npy holds {times.min()}")
-    for stem in SPLIT_ARRAYS:
-        least = offsets[:-1] if stem == "training_ends" else -1
-        if stem in arrays and not ((least <= arrays[stem]) & (arrays[stem] <= offsets[1:])).all():
+    start, end = offsets[:-1], offsets[1:]
+    for stem in SPLIT_ARRAYS.keys() & arrays.keys():
+        rows = arrays[stem]
+        is_end = stem == "training_ends"  # else rows that are asked for, which have one before them, or -1
+        fits = (start <= rows) & (rows <= end) if is_end else (rows == -1) | ((start < rows) & (rows < end))
+        if not fits.all():
             raise ValueError(f"{stem}.npy does not fit to offsets.npy")
 
 
@@ -136,10 +140,10 @@ def damaged(path: Path, name: str, why: str) -> DataError:
 
 
 def _map(path: Path, stem: str) -> Any:
+    file = path / f"{stem}.npy"
+    with file.open("rb") as opened:  # np.load takes archives for arrays, and leaves a damaged one open
+        if opened.read(len(_MAGIC)) != _MAGIC:
+            raise ValueError(f"{stem}.npy is no array")
     with warnings.catch_warnings():  # of Python 2's headers
         warnings.simplefilter("ignore")
-        array = np.load(path / f"{stem}.npy", mmap_mode="r", allow_pickle=False)
-    if not isinstance(array, np.ndarray):
-        array.close()
-        raise ValueError(f"{stem}.npy is an archive")
-    return array
+        return np.load(file, mmap_mode="r", allow_pickle=False)

@@ -288,10 +288,12 @@ class _Training:
             results[split] = mean_metrics(ranks, settings.ks)
             try:
                 frames.append(per_user_frame(self.prepared, ranks, split=split))
-            except (OSError, pl.exceptions.PolarsError) as error:  # the tokens are read only now
+            except DataError:  # the tokens are read only now
+                if self.prepared.path.is_dir():
+                    raise
                 remedy = f"Put it back, then: athwe train --resume {self.run.name}"
-                rule = f"must be there to the end ({reason(error)})"
-                raise DataError(f"prepared data set {self.prepared.path}", rule, remedy=remedy) from None
+                name = f"prepared data set {self.prepared.path}"
+                raise DataError(name, "must be there to the end, and is gone", remedy=remedy) from None
         if self.world.is_first:
             self.run.write_ranks(pl.concat(frames))
             self.run.update_manifest(status=FINISHED, results=results)

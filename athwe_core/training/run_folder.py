@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import glob
 import platform
 import shutil
 import subprocess
@@ -136,8 +135,8 @@ def git_commit() -> str | None:
 
 def list_runs(runs_dir: Path, *, dataset: str | None = None) -> list[RunFolder]:
     """Runs, oldest start first."""
-    pattern = glob.escape(dataset) if dataset else "*"
-    found = [RunFolder(path.parent) for path in Path(runs_dir).glob(f"{pattern}/*/*/{MANIFEST}")]
+    found = [RunFolder(path.parent) for path in Path(runs_dir).glob(f"*/*/*/{MANIFEST}")]
+    found = [run for run in found if dataset in (None, run.path.parts[-3])]
     return sorted(found, key=lambda run: (run.manifest().get("started", ""), run.name))
 
 

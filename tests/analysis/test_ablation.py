@@ -13,7 +13,8 @@ from athwe_core.data.packing import epoch_batches, pack, training_rows
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.errors import ConfigError
 from athwe_core.training.assemble import assemble, fit_config
-from athwe_core.training.step import make_optimizer, train_step
+from athwe_core.training.optim import make_optimizer
+from athwe_core.training.step import train_step
 
 MakeConfig = Callable[..., Config]
 HM4SR = ["IMoE", "TMoE", "CP", "IDCL", "PCL", "Text", "Image"]

@@ -174,6 +174,7 @@ VECTORS_NPY = {
         refused("cannot be read as a .npy file"),
     ),
     "an archive of arrays named npy": (archive(), refused("must be one array, and is an archive")),
+    "a damaged archive of arrays named npy": (archive()[:-30], refused("must be one array, and is an archive")),
     "a pickle named npy": (pickle.dumps(Touches()), refused("cannot be read without unpickling objects")),
     "a csv named npy": (b"1,2\n3,4\n", refused("cannot be read")),
 }

@@ -312,6 +312,14 @@ def test_a_checkpoint_of_another_configuration_is_refused(override: str, differe
         load_weights(saved.run.last, network)
 
 
+def test_a_checkpoint_of_another_preset_is_refused(saved: Saved) -> None:
+    saved.replace()
+    config, _ = fit_config(replace_in(build_config("hm4sr"), TINY), saved.prepared)
+    with pytest.raises(CheckpointError, match=r"weights\.safetensors must .*it (lacks|has) \w+"):
+        load_weights(saved.run.last, assemble(config, saved.prepared).network)
+    assert saved.load() == saved.progress  # the run's own preset goes on
+
+
 def test_a_checkpoint_of_another_data_set_is_refused(saved: Saved, tmp_path: Path) -> None:
     saved.replace()
     other = prepare(

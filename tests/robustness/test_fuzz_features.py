@@ -63,7 +63,8 @@ def read_one(folder: Path, stem: str, suffix: str, content: bytes, order: bytes 
 
 def of_each(contents: Callable[[str], st.SearchStrategy[bytes]]) -> st.SearchStrategy[tuple[str, bytes]]:
     """A stem with a content for it."""
-    return STEMS.flatmap(lambda stem: st.tuples(st.just(stem), contents(stem)))
+    made = {stem: st.tuples(st.just(stem), contents(stem)) for stem in ARRAYS}
+    return STEMS.flatmap(made.__getitem__)
 
 
 def npy(array: NDArray[Any], **options: Any) -> bytes:

@@ -1,8 +1,10 @@
 """Whatever has become of a prepared data set: it opens and can be used, or one error names its folder and the remedy."""
 
+import gc
 import io
 import json
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from fuzz_cases import few_and_many, fuzz, mutated
 from fuzz_inputs import GOOD_ITEM, INTER_HEADER, ROWS, START, assert_both, outcome, table
 from hypothesis import strategies as st
 
+from athwe_core.data.features.arrays import read_array
 from athwe_core.data.packing import pack, packed_rows
 from athwe_core.data.prepared import PrepareOptions, open_prepared, prepare
+from athwe_core.errors import DataError
 
 NAMES = (
     *(
@@ -146,12 +150,41 @@ def test_prepared_data_sets(tmp_path: Path, cases: int, good: Path) -> None:
         path.unlink()
         if content is not None:
             path.write_bytes(content)
-        found = use(place)
-        path.unlink(missing_ok=True)
-        path.write_bytes(path_of(name, good).read_bytes())
-        return found
+        try:
+            return use(place)
+        finally:
+            path.unlink(missing_ok=True)
+            path.write_bytes(path_of(name, good).read_bytes())
 
-    case = st.sampled_from(names).flatmap(
-        lambda name: st.tuples(st.just(name), changed(name, path_of(name, good).read_bytes()))
-    )
-    assert_both(fuzz(run, case, cases=cases))
+    made = {name: st.tuples(st.just(name), changed(name, path_of(name, good).read_bytes())) for name in names}
+    assert_both(fuzz(run, st.sampled_from(names).flatmap(made.__getitem__), cases=cases))
+
+
+@pytest.mark.parametrize("stem", ["validation_rows", "test_rows"])
+@pytest.mark.parametrize("wrong", ["first", "of the next user", "behind the end", "-2"])
+def test_a_row_to_ask_for_has_one_before_it_and_is_its_users(tmp_path: Path, good: Path, stem: str, wrong: str) -> None:
+    path = next(shutil.copytree(good, tmp_path / "prepared").glob(f"toy/*/{stem}.npy"), None)
+    if path is None:  # leave-one-out needs no list
+        assert use(good) == "accepted"
+        return
+    rows, offsets = np.load(path), np.load(path.with_name("offsets.npy"))
+    user = -1 if wrong == "behind the end" else 0
+    rows[user] = -2 if wrong == "-2" else offsets[0] if wrong == "first" else offsets[1:][user]
+    np.save(path, rows)
+    with pytest.raises(DataError, match=rf"{stem}\.npy does not fit to offsets\.npy"):
+        open_prepared("toy", prepared_dir=tmp_path / "prepared")
+
+
+@pytest.mark.parametrize("content", [b"PK\x03\x04" + bytes(90), b"PK\x05\x06", b"PK\x03\x04"])
+def test_a_damaged_archive_in_place_of_an_array_is_closed(tmp_path: Path, good: Path, content: bytes) -> None:
+    (path,) = shutil.copytree(good, tmp_path / "prepared").glob("toy/*/timestamps.npy")
+    path.write_bytes(content)
+    (tmp_path / "vectors.npy").write_bytes(content)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        with pytest.raises(DataError, match=r"timestamps\.npy is no array"):
+            open_prepared("toy", prepared_dir=tmp_path / "prepared")
+        with pytest.raises(DataError, match="is an archive"):
+            read_array(tmp_path / "vectors.npy", "vectors")
+        gc.collect()
+    assert [str(each.message) for each in said] == []

@@ -151,6 +151,7 @@ def main(folder: Path, kills: int, batching: str, precision: str, seed: int) -> 
         counts["lost"] += board.steps - before - steps
         counts["different"] += outcome(run) != expected
         counts["left"] += len(names(run) - names(straight))
+        print(json.dumps(counts), file=sys.stderr, flush=True)  # so far: 200 kills take minutes
     return counts
 
 

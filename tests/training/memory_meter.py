@@ -1,6 +1,7 @@
 """Counts the bytes of all tensors that are alive, and refuses more than a limit: a device's memory without the device."""
 
 import weakref
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class MemoryMeter(TorchDispatchMode):
-    """Inside, every tensor that an operation makes counts until it is gone.
+    """Inside, every tensor that an operation makes counts until it is gone; those of the meta device hold nothing.
 
     Args:
         limit: most bytes alive at once; one more raises torch.OutOfMemoryError, as a CUDA device does. None = no limit.
@@ -25,10 +26,10 @@ class MemoryMeter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = function(*args, **(kwargs or {}))
-        before = {t.untyped_storage() for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
-        for tensor in tree_leaves(found):
-            if isinstance(tensor, torch.Tensor) and tensor.untyped_storage() not in before:
-                self._count(tensor.untyped_storage())
+        before = set(_storages((args, kwargs)))
+        for storage in _storages(found):
+            if storage not in before:
+                self._count(storage)
         return found
 
     def _count(self, storage: torch.UntypedStorage) -> None:
@@ -45,3 +46,10 @@ class MemoryMeter(TorchDispatchMode):
 
     def _gone(self, size: int) -> None:
         self.alive -= size
+
+
+def _storages(tree: Any) -> Iterator[torch.UntypedStorage]:
+    for tensor in tree_leaves(tree):
+        if isinstance(tensor, torch.Tensor) and not tensor.is_meta:
+            parts = (tensor._indices(), tensor._values()) if tensor.is_sparse else (tensor,)
+            yield from (part.untyped_storage() for part in parts)

@@ -1,12 +1,16 @@
 import hashlib
 import json
+import os
 import resource
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
+from athwe_core.durable import reason, replace_text
 from athwe_core.errors import CheckpointError
 from athwe_core.training.checkpoint import load_optimizer, load_state, load_weights, save_checkpoint
 
@@ -131,3 +135,62 @@ def test_a_disk_that_refuses_leaves_the_old_checkpoint_and_nothing_else(tmp_path
 def test_state_is_plain_json(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "last", stepped(0)[0], {"progress": {"sums": {"ce": 0.1}}})
     assert json.loads((tmp_path / "last" / "state.json").read_text())["progress"]["sums"]["ce"] == 0.1
+
+
+class TestOrder:
+    """What the system is asked to do, one after the other: what a power cut leaves depends on it."""
+
+    @pytest.fixture
+    def orders(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+        found: list[tuple[str, ...]] = []
+        real = {name: getattr(os, name) for name in ("fsync", "rename", "replace")}
+
+        def fsync(descriptor: int) -> None:
+            found.append(("sync", Path(os.readlink(f"/proc/self/fd/{descriptor}")).name))
+            real["fsync"](descriptor)
+
+        def move(name: str) -> Callable[[Path, Path], None]:
+            def moved(source: Path, target: Path) -> None:
+                found.append(("move", Path(source).name, Path(target).name))
+                real[name](source, target)
+
+            return moved
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        for name in ("rename", "replace"):
+            monkeypatch.setattr(os, name, move(name))
+        return found
+
+    def test_of_a_checkpoint(self, tmp_path: Path, orders: list[tuple[str, ...]]) -> None:
+        """Every file and their folder are on the disk before the name changes, and then the name is."""
+        layer, optimizer = stepped(0)
+        for n in (1, 2):
+            orders.clear()
+            save_checkpoint(tmp_path / "last", layer, {"n": n}, optimizer, keep=tmp_path / "previous")
+        files = {"weights.safetensors", "optimizer.safetensors", "state.json"}
+        assert set(orders[:3]) == {("sync", name) for name in files}
+        assert orders[3:] == [
+            ("sync", "last.new"),
+            ("move", "last", "previous"),
+            ("move", "last.new", "last"),
+            ("sync", tmp_path.name),
+        ]
+
+    def test_of_a_file(self, tmp_path: Path, orders: list[tuple[str, ...]]) -> None:
+        replace_text(tmp_path / "manifest.json", "{}")
+        temporary = f".manifest.json.unfinished-{os.getpid()}"
+        assert orders == [("sync", temporary), ("move", temporary, "manifest.json"), ("sync", tmp_path.name)]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),
+        (SafetensorError("Error while serializing: I/O error: No space left (os error 28)"), "No space left on device"),
+        (OSError("6144 requested and 6112 written"), "the disk took a part only: 6144 requested and 6112 written"),
+        (ValueError("first\nsecond"), "first"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_why_a_disk_refused_in_a_few_words(error: Exception, text: str) -> None:
+    assert reason(error) == text

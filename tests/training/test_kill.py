@@ -13,7 +13,7 @@ EVERY_KIND = [("packed", "fp32"), ("packed", "bf16"), ("prefix", "fp32"), ("pref
 
 def trials(folder: Path, *, count: int, batching: str, precision: str, seed: int) -> dict[str, int]:
     command = [sys.executable, str(HARNESS), str(folder), str(count), batching, precision, str(seed)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=7200)
     assert done.returncode == 0, done.stderr
     return dict(json.loads(done.stdout))
 

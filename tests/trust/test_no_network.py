@@ -12,15 +12,16 @@ BLOCK = Path(__file__).parent / "no_network"
 SMALL = [
     *("--set", "model.hidden_size=8", "--set", "model.inner_size=8", "--set", "model.num_layers=1"),
     *("--set", "model.max_length=8", "--set", "training.precision=fp32", "--set", "training.device=cpu"),
+    *("--set", "training.batch_targets=512"),
 ]
 MAIN_JOB = [
     ["prepare", "--dataset", "demo", "--users", "200", "--items", "150", "--clusters", "4"],
     ["audit", "--dataset", "demo", "--shuffles", "1"],
-    ["train", "--dataset", "demo", "--epochs", "1", "--batch-targets", "512", "--name", "first", *SMALL],
+    ["train", "--dataset", "demo", "--epochs", "1", "--name", "first", *SMALL],
     ["evaluate", "--run", "first"],
     ["compare", "first"],
     ["case-study", "--random", "1", "--run", "first"],
-    ["ablate", "--dataset", "demo", "--remove", "PCL", "--seeds", "1", "--epochs", "1", "--dry-run", *SMALL],
+    ["ablate", "--dataset", "demo", "--remove", "PCL", "--seeds", "1", "--epochs", "1", "--name", "without", *SMALL],
     ["tune", "--dataset", "demo", "--trials", "1", "--epochs", "1", "--name", "one", *SMALL],
     ["prepare", "--dataset", "demo", "--export", "csv", "--to", "exported"],
     ["report", "--dataset", "demo"],
@@ -99,6 +100,9 @@ def test_the_main_job_never_reaches_out(job: tuple[Path, list[str]]) -> None:
     assert {"audit.html", "report.html"} < pages
     assert len(pages) == 3
     assert (folder / "exported" / "demo" / "demo.csv").exists()
+    assert (folder / "runs" / "demo" / "experiments" / "ablation-without" / "result.json").exists()
+    removed = list((folder / "runs" / "demo" / "athwe").glob("PCL-removed-*"))
+    assert len(removed) == 1  # beside `first`, which is taken as the full model
     assert json.loads((folder / "runs/demo/athwe/first/manifest.json").read_text())["status"] == "finished"
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _AS_ARRAY = "Save it again as a plain numeric array: numpy.save or torch.save(torch.as_tensor(x), path)"
+_ARCHIVES = (b"PK\x03\x04", b"PK\x05\x06")
 _AS_TENSOR = "Save it with torch.save(tensor, path)"
 
 
@@ -52,16 +53,17 @@ def read_array(path: Path, stem: str) -> Any:
 
 
 def _read_npy(path: Path) -> Any:
+    with path.open("rb") as file:  # np.load would leave a damaged one open
+        is_archive = file.read(4) in _ARCHIVES
+    if is_archive:
+        raise DataError(str(path), "must be one array, and is an archive", remedy=_AS_ARRAY)
     try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)  # compares shape and size before it takes memory
+        np.load(path, mmap_mode="r", allow_pickle=False)  # compares shape and size before it takes memory
     except ValueError as error:
         if "mmap length" not in str(error):
             raise
         rule = "is shorter than its header says"
         raise DataError(str(path), rule, f"{path.stat().st_size:,} bytes", "Copy or save it again") from None
-    if not isinstance(mapped, np.ndarray):
-        mapped.close()
-        raise DataError(str(path), "must be one array, and is an archive", remedy=_AS_ARRAY)
     return np.load(path, allow_pickle=False)
 
 

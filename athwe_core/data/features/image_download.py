@@ -15,6 +15,8 @@ from athwe_core.data.images import SUFFIXES, ImageSource, picture_suffix
 
 FAILURES = "failures.tsv"
 _UNSAFE = re.compile(r"[^A-Za-z0-9 !#$&'()+,;=@\[\]^_`{}~.-]")
+_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])( *\..*)?", re.IGNORECASE)
+"""Names that are devices on Windows, whatever their suffix and folder."""
 _LONGEST_STEM = 150
 
 
@@ -86,11 +88,12 @@ def _whole_pictures(folder: Path, item_of_stem: Mapping[str, str]) -> dict[str, 
 
 def _stem(item_id: str) -> str:
     """A file name without suffix: the id itself where that can be one, else an escaped and shortened form of it."""
-    is_name = 0 < len(item_id) <= _LONGEST_STEM and item_id.strip(" .") == item_id and not _UNSAFE.search(item_id)
-    if is_name:
+    is_short = 0 < len(item_id) <= _LONGEST_STEM
+    is_odd = item_id.strip(" .") != item_id or _UNSAFE.search(item_id) or _DEVICE.fullmatch(item_id)
+    if is_short and not is_odd:
         return item_id
     digest = hashlib.sha256(item_id.encode()).hexdigest()[:12]
-    return f"{_UNSAFE.sub('_', item_id).strip(' .')[:100]}-{digest}"
+    return f"{_UNSAFE.sub('_', item_id).strip(' .').replace('.', '_')[:100]}-{digest}"
 
 
 def _list_failures(path: Path, failures: Mapping[str, str], urls: Mapping[str, str]) -> None:

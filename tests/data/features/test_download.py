@@ -3,8 +3,11 @@
 import importlib.util
 import io
 import ipaddress
+import re
 import socket
+import struct
 import threading
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,6 +33,16 @@ def picture(kind: str = "JPEG", colour: object = (200, 10, 10)) -> bytes:
     buffer = io.BytesIO()
     Image.new("RGB", (40, 30), colour).save(buffer, kind)
     return buffer.getvalue()
+
+
+def bomb() -> bytes:
+    """A PNG of few bytes that says it has 3.6 thousand million pixels."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(5_000_000))) + chunk(b"IEND", b"")
 
 
 class Server:
@@ -96,6 +109,8 @@ class Server:
             handler.send(200, b"<html>no picture</html>", Content_Type="image/jpeg")
         elif name == "torn":
             handler.send(200, picture()[:-200], Content_Type="image/jpeg")
+        elif name == "bomb":
+            handler.send(200, bomb())
         elif name == "cut":
             handler.send_response(200)
             handler.send_header("Content-Length", str(len(picture())))
@@ -323,6 +338,7 @@ def test_pictures_land_under_their_item_with_the_suffix_of_their_content(server:
 
 def test_failures_are_listed_beside_the_pictures_and_tried_again_later(server: Server, tmp_path: Path) -> None:
     wrong = {"gone": "404", "lies": "lie", "torn": "torn", "loop": "forever", "slow": "stall", "huge": "large"}
+    wrong |= {"bomb": "bomb"}
     urls = {item: f"{server.url}/{path}" for item, path in {"good": "picture", **wrong}.items()}
     found = download_images(urls, tmp_path, limits=QUICK)
     assert (found.kept, found.fetched) == (0, 1)
@@ -333,11 +349,12 @@ def test_failures_are_listed_beside_the_pictures_and_tried_again_later(server: S
     assert listed["gone"][1] == "status 404"
     assert listed["lies"][1] == "is no JPEG, PNG or WebP but begins with b'<html>no pic'"
     assert listed["torn"][1].startswith("is a broken picture (")
+    assert re.fullmatch(r"is a broken picture \(.*pixels.*\)", listed["bomb"][1])
     assert {path.name for path in tmp_path.iterdir()} == {"good.jpg", FAILURES}
     before = server.requests.copy()
     again = download_images({**urls, **dict.fromkeys(wrong, f"{server.url}/picture")}, tmp_path, limits=QUICK)
-    assert (again.kept, again.fetched, again.failures) == (1, 6, {})
-    assert server.requests["/picture"] - before["/picture"] == 6
+    assert (again.kept, again.fetched, again.failures) == (1, 7, {})
+    assert server.requests["/picture"] - before["/picture"] == 7
     assert not (tmp_path / FAILURES).exists()
 
 
@@ -353,7 +370,25 @@ def test_what_a_kill_left_unfinished_or_broken_is_fetched_again(server: Server, 
     assert {path.name for path in tmp_path.iterdir()} == {"a.jpg", "b.jpg", "c.png", "other.txt"}
 
 
-@pytest.mark.parametrize("item", ["../up", "a/b", "a\\b", "", "..", ".hidden", "nul\0", "x" * 300, "tab\tend", "é"])
+ODD_IDS = [
+    "../up",
+    "a/b",
+    "a\\b",
+    "",
+    "..",
+    ".hidden",
+    "nul\0",
+    "x" * 300,
+    "tab\tend",
+    "é",
+    "/etc/x",
+    "C:\\x",
+    "//host/x",
+]
+DEVICES = ["CON", "nul", "Aux.x", "com1", "LPT9.tar", "prn .x", "CONIN$"]
+
+
+@pytest.mark.parametrize("item", [*ODD_IDS, *DEVICES])
 def test_an_id_never_leaves_the_folder(server: Server, tmp_path: Path, item: str) -> None:
     folder = tmp_path / "deep" / "pictures"
     for _ in range(2):
@@ -362,7 +397,14 @@ def test_an_id_never_leaves_the_folder(server: Server, tmp_path: Path, item: str
     assert found.kept == 1
     (path,) = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert path.parent == folder
+    assert path.name.split(".")[0].rstrip() not in {name.split(".")[0].rstrip() for name in DEVICES}
     assert found.source.picture(item) is not None
+
+
+@pytest.mark.parametrize("item", ["console", "B00NUL", "com10", "a.con", "x.y.z"])
+def test_an_id_that_is_a_file_name_is_the_name(server: Server, tmp_path: Path, item: str) -> None:
+    download_images({item: f"{server.url}/picture"}, tmp_path, limits=QUICK)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{item}.jpg"]
 
 
 def test_without_the_library_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,183 @@
+"""The estimate before the start against the tensors that a step really holds, and against what the machine has."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from memory_meter import MemoryMeter
+
+from athwe_core import device
+from athwe_core.config import Config, build_config, replace_in
+from athwe_core.data.packing import epoch_batches, pack, training_rows
+from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.training import memory_estimate
+from athwe_core.training.assemble import assemble, fit_config
+from athwe_core.training.memory_estimate import estimate_memory
+from athwe_core.training.optim import make_optimizer
+from athwe_core.training.randomness import keyed_rng
+from athwe_core.training.step import train_step
+
+TINY = ("model.hidden_size=8", "model.inner_size=12", "model.max_length=6", "training.batch_targets=200")
+MIDDLE = ("training.batch_targets=512",)
+KINDS = {"full": (), "sampled": ("losses.catalogue.kind=sampled", "losses.catalogue.num_negatives=50")}
+LOWEST, HIGHEST = 0.95, 1.5
+"""Estimate / counted: it holds the allocator's slack of 15 %, and was 1.17 to 1.25 when this was written."""
+
+
+@pytest.fixture(scope="module")
+def larger(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """A demo data set of 600 users."""
+    folder = tmp_path_factory.mktemp("larger")
+    options = PrepareOptions(demo_users=600, demo_items=500)
+    return prepare("demo", data_dir=folder, prepared_dir=folder, options=options)
+
+
+def configuration(data: PreparedDataset, preset: str, *overrides: str) -> Config:
+    return fit_config(replace_in(build_config(preset), ["training.device=cpu", *overrides]), data)[0]
+
+
+def counted(data: PreparedDataset, config: Config, *, steps: int = 2) -> int:
+    """Most bytes of weights, moments, gradients and a step's tensors, over the first steps of training."""
+    length = config.model.max_length
+    rows = training_rows(data.split, batching=config.training.batching, max_length=length)
+    batches = epoch_batches(
+        rows, batch_targets=config.training.batch_targets, rng=keyed_rng(config.training.seed, "shuffle", 0)
+    )
+    with MemoryMeter() as meter:
+        assembly = assemble(config, data)
+        weights = sum(parameter.nbytes for parameter in assembly.network.parameters())
+        features = meter.alive - weights
+        optimizer = make_optimizer(assembly.network, lr=config.training.lr)
+        for step, chosen in enumerate(batches[:steps]):
+            train_step(assembly, optimizer, pack(data, rows, chosen, max_length=length), config, epoch=0, step=step)
+    return meter.peak - features
+
+
+@pytest.mark.parametrize(
+    ("preset", "batching", "kind"),
+    [
+        ("hm4sr", "packed", "full"),
+        ("hm4sr", "prefix", "sampled"),
+        ("athwe", "packed", "sampled"),
+        ("athwe", "prefix", "full"),
+    ],
+)
+def test_state_and_step_are_those_that_training_takes(
+    preset: str, batching: str, kind: str, prepared: PreparedDataset
+) -> None:
+    config = configuration(prepared, preset, *TINY, *KINDS[kind], f"training.batching={batching}")
+    estimate = estimate_memory(prepared, config)
+    assert LOWEST < (estimate.state + estimate.step) / counted(prepared, config) < HIGHEST
+
+
+@pytest.mark.parametrize(("preset", "kind", "precision"), [("hm4sr", "full", "fp32"), ("athwe", "sampled", "bf16")])
+def test_of_a_network_of_usual_size_too(preset: str, kind: str, precision: str, larger: PreparedDataset) -> None:
+    config = configuration(larger, preset, *MIDDLE, *KINDS[kind], f"training.precision={precision}")
+    estimate = estimate_memory(larger, config)
+    assert LOWEST < (estimate.state + estimate.step) / counted(larger, config) < HIGHEST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("preset", "batching", "kind", "precision"),
+    list(itertools.product(("hm4sr", "athwe"), ("packed", "prefix"), KINDS, ("fp32", "bf16"))),
+)
+def test_every_network_of_usual_size(
+    preset: str, batching: str, kind: str, precision: str, larger: PreparedDataset
+) -> None:
+    settings = (f"training.batching={batching}", f"training.precision={precision}")
+    config = configuration(larger, preset, *MIDDLE, *KINDS[kind], *settings)
+    estimate = estimate_memory(larger, config)
+    ratio = (estimate.state + estimate.step) / counted(larger, config)
+    print(preset, batching, kind, precision, f"{ratio:.2f}")
+    assert LOWEST < ratio < HIGHEST
+
+
+def test_it_is_the_state_that_stays(prepared: PreparedDataset) -> None:
+    """Weights and two moments, to the byte: 16 bytes a weight less the gradient, which goes with the step."""
+    config = configuration(prepared, "athwe", *TINY)
+    assembly = assemble(config, prepared)
+    assert estimate_memory(prepared, config).state == 16 * sum(p.numel() for p in assembly.network.parameters())
+
+
+def test_it_builds_nothing(prepared: PreparedDataset) -> None:
+    config = configuration(prepared, "athwe", *TINY, "model.hidden_size=64")
+    with MemoryMeter() as meter:
+        estimate = estimate_memory(prepared, config)
+    assert meter.peak < 0.1 * estimate.state
+
+
+@pytest.mark.parametrize(("available", "fits"), [(0, False), (10**13, True), (None, True)])
+def test_it_fits_only_into_what_is_there(
+    available: int | None, fits: bool, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_estimate, "available_memory", lambda _: available)
+    estimate = estimate_memory(prepared, configuration(prepared, "athwe", *TINY))
+    assert (estimate.fits, estimate.available) == (fits, available)
+    assert estimate.facts()["fits"] is fits
+
+
+def test_the_limit_is_what_has_still_to_be_taken(prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = configuration(prepared, "athwe", *TINY)
+    needed = estimate_memory(prepared, config).needed
+    for available, fits in ((needed, True), (needed - 1, False)):
+        monkeypatch.setattr(memory_estimate, "available_memory", lambda _, a=available: a)
+        assert estimate_memory(prepared, config).fits is fits
+
+
+def test_the_peak_is_the_sum_of_its_parts(prepared: PreparedDataset) -> None:
+    facts = estimate_memory(prepared, configuration(prepared, "hm4sr", *TINY)).facts()
+    always = sum(int(facts[name] or 0) for name in ("process", "data", "features", "state"))
+    assert facts["peak"] == always + max(int(facts[name] or 0) for name in ("step", "evaluation", "saving"))
+    assert facts["needed"] == int(facts["peak"] or 0) - int(facts["process"] or 0) - int(facts["data"] or 0)
+
+
+class TestControlGroups:
+    """What a container may still take, from files as Linux writes them."""
+
+    @pytest.fixture
+    def write(self, tmp_path: Path) -> Callable[..., Path]:
+        def write(**files: str) -> Path:
+            for name, text in files.items():
+                path = tmp_path / name.replace("__", "/").replace("_of_", ".")
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(text)
+            return tmp_path
+
+        return write
+
+    def test_of_version_2(self, write: Callable[..., Path]) -> None:
+        root = write(memory_of_max="1000\n", memory_of_current="700\n")
+        assert device._left_of_groups(root) == [300]
+
+    def test_file_pages_count_as_free(self, write: Callable[..., Path]) -> None:
+        stat = "anon 600\ninactive_file 80\nactive_file 20\n"
+        root = write(memory_of_max="1000\n", memory_of_current="700\n", memory_of_stat=stat)
+        assert device._left_of_groups(root) == [380]
+
+    def test_without_a_limit_there_is_none(self, write: Callable[..., Path]) -> None:
+        assert device._left_of_groups(write(memory_of_max="max\n", memory_of_current="700\n")) == []
+
+    def test_over_the_limit_nothing_is_left(self, write: Callable[..., Path]) -> None:
+        assert device._left_of_groups(write(memory_of_max="1000", memory_of_current="1200")) == [0]
+
+    def test_of_version_1(self, write: Callable[..., Path]) -> None:
+        root = write(
+            memory__memory_of_limit_in_bytes="5000", memory__memory_of_usage_in_bytes="1000", memory__memory_of_stat=""
+        )
+        assert device._left_of_groups(root) == [4000]
+
+    @pytest.mark.parametrize("text", ["", "no number", "1 2"])
+    def test_what_cannot_be_read_is_left_out(self, text: str, write: Callable[..., Path]) -> None:
+        assert device._left_of_groups(write(memory_of_max=text, memory_of_current=text)) == []
+
+    def test_the_least_of_machine_and_groups_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import torch
+
+        monkeypatch.setattr(device, "_left_of_machine", lambda: 500)
+        monkeypatch.setattr(device, "_left_of_groups", lambda _: [300, 900])
+        assert device.available_memory(torch.device("cpu")) == 300
+        monkeypatch.setattr(device, "_left_of_machine", lambda: None)
+        monkeypatch.setattr(device, "_left_of_groups", lambda _: [])
+        assert device.available_memory(torch.device("cpu")) is None
