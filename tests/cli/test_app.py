@@ -24,6 +24,7 @@ COMMANDS = {
         "--held-out-share",
         "--min-interactions",
         "--category-column",
+        "--half-features",
         "--text-columns",
         "--seed",
         "--json",
@@ -53,7 +54,7 @@ COMMANDS = {
     "ablate": {"--remove", "--all", *EXPERIMENT},
     "sweep": {"--vary", *EXPERIMENT},
     "bench": {"--dataset", "--users", "--items", "--mean-length", "--feature-width", "--preset", "--batching", "--set"}
-    | {"--precision", "--device", "--steps", "--prepared", "--json"},
+    | {"--precision", "--device", "--steps", "--growth", "--largest", "--to", "--prepared", "--json"},
     "case-study": {"--user", "--random", "--pick", "--history", "--run", "--against", "--dataset", "--split", "--k"}
     | {"--seed", "--images", "--html", "--no-html", "--json", *FOLDERS},
     "compare": {"run", "--dataset", "--split", "--metric", "--groups", "--no-groups", "--force", "--runs", "--json"},
