@@ -177,6 +177,7 @@ def _write(path: Path, source: Source, hashes: dict[Path, str], work: FeatureWor
         "source": source.kind,
         "sources": [{"file": file.name, "bytes": file.stat().st_size, "sha256": hashes[file]} for file in hashes],
         "arrays": {stem: list(array.shape) for stem, array in arrays.items()},
+        "tables": {stem: file_hash(path / f"{stem}.parquet") for stem in ("users", "items")},
         "item_columns": items.types if items else {},
         "statistics": {**_statistics(interactions, features), "tie_order": options.tie_order, "split": options.split},
         "category_names": features.categories.names if features.categories else [],

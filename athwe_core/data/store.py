@@ -135,8 +135,12 @@ class PreparedDataset:
     def _table(self, stem: str, column: str, num_rows: int) -> pl.DataFrame:
         import polars as pl  # noqa: PLC0415  (training opens data sets without it)
 
+        path = self.path / f"{stem}.parquet"
         try:
-            found = pl.read_parquet(self.path / f"{stem}.parquet", glob=False)
+            written = self.manifest.get("tables", {}).get(stem)  # older versions have none
+            if written is not None and file_hash(path) != written:  # polars may end the process over a damaged file
+                raise damaged(self.path, self.name, f"{stem}.parquet is not what was written")
+            found = pl.read_parquet(path, glob=False)
         except (OSError, MemoryError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
             raise damaged(self.path, self.name, f"{stem}.parquet: {reason(error)}") from None
         if len(found) != num_rows or found.schema.get(column) != pl.String or found[column].has_nulls():

@@ -36,7 +36,14 @@ _KINDS = {**REQUIRED_ARRAYS, **OPTIONAL_ARRAYS, **SIDE_ARRAYS}
 _STATISTICS = {"users": int, "items": int, "interactions": int, "tie_order": str, "features": dict, "notes": list}
 _FACTS = {"version": str, "content_hash": str, "options": dict, "arrays": dict, "notes": list, "category_names": list}
 """What a manifest always has, with its kind."""
-_LATER = {"item_rows": list, "item_columns": dict, "vector_notes": dict, "clusters_made": dict, "refreshed": list}
+_LATER = {
+    "tables": dict,
+    "item_rows": list,
+    "item_columns": dict,
+    "vector_notes": dict,
+    "clusters_made": dict,
+    "refreshed": list,
+}
 """What older manifests may lack."""
 
 

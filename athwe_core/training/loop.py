@@ -199,8 +199,9 @@ class _Training:
                 batch = pack_share(self.prepared, rows, chosen, max_length=L, is_own=is_own)
                 return batch.to(self.assembly.device)
 
-            for name, value in self.step(packed, shares).items():
-                progress.sums[name] = progress.sums.get(name, 0.0) + value.item()
+            terms = self.step(packed, shares)
+            for name, value in zip(terms, torch.stack(list(terms.values())).tolist(), strict=True):  # one read a step
+                progress.sums[name] = progress.sums.get(name, 0.0) + value
             progress.step += 1
             if progress.step % RELEASE_STEPS == 0:
                 release_free_memory()
