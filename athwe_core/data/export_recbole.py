@@ -204,6 +204,7 @@ def _refuse_ids(ids: pl.Series, what: str, *, blanks: bool) -> None:
 
 def _configuration() -> str:
     return f"""# The data part of a RecBole configuration: run_recbole(model=..., dataset=..., config_file_list=[this file])
+# Models with loss_type CE, SASRec for one, want train_neg_sample_args: null beside it.
 USER_ID_FIELD: user_id
 ITEM_ID_FIELD: item_id
 TIME_FIELD: timestamp
