@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from athwe_core.analysis.figure_style import COLUMN_INCHES, INK, MARKERS, SERIES, SMALL_POINTS, new_figure, style_axes
 from athwe_core.analysis.growth import QUANTITIES, SIZE
@@ -54,6 +54,7 @@ def growth_figure(points: Sequence[dict[str, Any]], *, preset: str, device: str)
             panel.set_xticks(sorted({point[SIZE[axis]] for point in own}))
             panel.xaxis.set_major_formatter(FuncFormatter(_short))
             panel.xaxis.set_minor_locator(NullLocator())
+            panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             panel.yaxis.set_major_formatter(FuncFormatter(_short))
             panel.yaxis.set_minor_formatter(NullFormatter())
             if row == 1:

@@ -152,10 +152,11 @@ def without_permission(folder: Path) -> Iterator[None]:
         folder.chmod(0o755)
 
 
-def test_missing_permission_is_said_in_one_line(world: Path) -> None:
-    shared = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users
+def test_missing_permission_is_said_in_one_line(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shared = Path(tempfile.mkdtemp())  # pytest's own folders are closed to other users, the current one may be
     try:
         shared.chmod(0o755)
+        monkeypatch.chdir(shared)
         shutil.copytree(world / "prepared", shared / "prepared")
         places = {name: shared / name for name in ("prepared", "runs")}
         places["runs"].mkdir()
