@@ -20,7 +20,7 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-from athwe_core.config_sections import Config, LossesConfig, ModelConfig, require, shortened
+from athwe_core.config_sections import Config, LossesConfig, ModelConfig, require
 from athwe_core.errors import ConfigError
 
 __all__ = [
@@ -249,7 +249,7 @@ def parse_override(text: str) -> dict[str, Any]:
     try:
         parsed = parse_yaml(value, name)
     except ConfigError as error:
-        raise ConfigError(name, error.rule, shortened(value), error.remedy) from None
+        raise ConfigError(name, error.rule, value, error.remedy) from None
     return nested(key.strip(), parsed)
 
 

@@ -17,23 +17,10 @@ MAX_BUCKETS_PER_LOG2 = 1e6
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,2})?")
 
 
-class _Cut(str):
-    """The beginning of a long representation."""
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def shortened(value: object) -> object:
-    """`value`, or the first 300 characters of how it is shown."""
-    text = repr(value)
-    return value if len(text) <= 300 else _Cut(f"{text[:300]}...")
-
-
 def require(condition: bool, name: str, rule: str, value: object, remedy: str = "") -> None:
-    """Raise `ConfigError(name, rule, value, remedy)` unless `condition`; a long value is cut."""
+    """Raise `ConfigError(name, rule, value, remedy)` unless `condition`."""
     if not condition:
-        raise ConfigError(name, rule, shortened(value), remedy)
+        raise ConfigError(name, rule, value, remedy)
 
 
 def _require_positive(prefix: str, section: object, *names: str) -> None:

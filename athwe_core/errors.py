@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 _NOTHING = object()
+MAX_VALUE = 300
+"""Characters of a value that are shown."""
 
 
 class AthweError(Exception):
@@ -13,7 +15,7 @@ class AthweError(Exception):
     Args:
         name: What is wrong and where: a configuration key, or a file with its row, e.g. `"Toys.inter line 7: timestamp"`.
         rule: What was expected, as a phrase that continues `name`, e.g. `"must be in 1..8"`.
-        value: What was found; left out of the text when not given.
+        value: What was found, its beginning where it is long; left out of the text when not given.
         remedy: What to do about it, as a sentence without its full stop; left out when empty.
     """
 
@@ -26,7 +28,8 @@ class AthweError(Exception):
         self.remedy = remedy
         text = f"{name} {rule}"
         if value is not _NOTHING:
-            text += f", got {value!r}"
+            shown = repr(value)
+            text += f", got {shown if len(shown) <= MAX_VALUE else shown[:MAX_VALUE] + '...'}"
         if remedy:
             text += f". {remedy}"
         super().__init__(" ".join(text.split()))

@@ -17,7 +17,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from athwe_core.config_sections import shortened
 from athwe_core.durable import reason, sync
 from athwe_core.errors import CheckpointError
 from athwe_core.training.json_file import read_object
@@ -129,7 +128,7 @@ def load_state(folder: Path) -> dict[str, Any]:
     folder = _present(folder)
     state = read_object(folder / STATE, remedy=RESTORE)
     if state.get("format") != FORMAT:
-        found, remedy = shortened(state.get("format")), "Train again with this version"
+        found, remedy = state.get("format"), "Train again with this version"
         raise CheckpointError(str(folder / STATE), f"must have format {FORMAT}", found, remedy)
     files = state.get("files")
     if not isinstance(files, dict) or not {WEIGHTS} <= files.keys() <= {WEIGHTS, OPTIMIZER, STATE}:
