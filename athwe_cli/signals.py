@@ -9,8 +9,13 @@ from types import FrameType
 
 
 @contextmanager
-def noted_signals() -> Iterator[list[int]]:
-    """Signals received: the first SIGINT or SIGTERM is noted, a second one ends the process at once."""
+def noted_signals(*, has_last_words: bool = False) -> Iterator[list[int]]:
+    """Signals received: the first SIGINT or SIGTERM is noted, a second one ends the process at once.
+
+    Args:
+        has_last_words: after an error they stay noted, so that a launcher that ends the job does not end this process
+            before it has said why.
+    """
     received: list[int] = []
 
     def note(number: int, _frame: FrameType | None) -> None:
@@ -19,8 +24,11 @@ def noted_signals() -> Iterator[list[int]]:
             signal.signal(each, signal.SIG_DFL)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    is_failing = True
     try:
         yield received
+        is_failing = False
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if not (is_failing and has_last_words):
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -170,7 +170,7 @@ def _train_and_show(
     from athwe_core.training.loop import train as run_training
 
     display = TrainingDisplay(output)
-    with noted_signals() as received:
+    with noted_signals(has_last_words=world.size > 1) as received:
         try:
             result = run_training(
                 run,
