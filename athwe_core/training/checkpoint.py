@@ -189,7 +189,8 @@ def _read(folder: Path, name: str) -> dict[str, Tensor]:
     try:
         return load(path.read_bytes())
     except (SafetensorError, ValueError) as error:
-        raise CheckpointError(str(path), f"must be a readable safetensors file ({error})", remedy=RESTORE) from None
+        why = str(error).encode("unicode_escape").decode()  # it may quote what it read
+        raise CheckpointError(str(path), f"must be a readable safetensors file ({why})", remedy=RESTORE) from None
 
 
 def _damaged(path: Path) -> CheckpointError:
