@@ -29,6 +29,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    # without a value here typer loads pydantic, for 0.1 s, only to find that a missing --help is None
+    context_settings={"default_map": {"help": False}},
 )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -123,6 +122,8 @@ def page_name(stem: str | None, case: dict[str, Any]) -> str:
     raw = stem if stem is not None else str(case["user"])
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", raw)[:100].lstrip(".")
     if safe != raw:
+        import hashlib
+
         safe += "-" + hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{safe}.html"
 

@@ -5,8 +5,9 @@ Both know the training split only, for validation and for test alike, as a netwo
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-import scipy.sparse
 from jaxtyping import Float64, Int64
 
 from athwe_core.data.packing import batch_boundaries, items_before
@@ -28,7 +29,8 @@ def popularity_ranks(data: PreparedDataset, *, split: str, exclude_seen: bool) -
     Raises:
         ConfigError: An unknown split.
     """
-    nothing = scipy.sparse.csr_array((data.num_rows, data.num_rows), dtype=np.int64)
+    none = np.zeros(0, np.int64)
+    nothing = _Transitions(np.zeros(data.num_rows + 1, np.int64), none, none)
     return _rank_users(data, nothing, split=split, exclude_seen=exclude_seen)
 
 
@@ -52,17 +54,37 @@ def training_popularity(data: PreparedDataset) -> Int64[np.ndarray, "V"]:
     return np.bincount(data.item_ids[is_training], minlength=data.num_rows).astype(np.int64)
 
 
-def _training_transitions(data: PreparedDataset) -> scipy.sparse.csr_array:
-    """(V, V) counts of row item directly followed by column item, both training items of one user."""
+@dataclass(frozen=True)
+class _Transitions:
+    """What followed each item in training, and how often: followers `offsets[l]:offsets[l + 1]` are item l's."""
+
+    offsets: Int64[np.ndarray, "V_plus_1"]
+    items: Int64[np.ndarray, "F"]
+    counts: Int64[np.ndarray, "F"]
+
+    def after(
+        self, last: Int64[np.ndarray, "B"]
+    ) -> tuple[Int64[np.ndarray, "P"], Int64[np.ndarray, "P"], Int64[np.ndarray, "P"]]:
+        """(index into `last`, item, count) of every follower of each of these items."""
+        begin = self.offsets[last]
+        count = self.offsets[last + 1] - begin
+        row = np.repeat(np.arange(len(last)), count)
+        source = np.arange(len(row)) + np.repeat(begin - np.cumsum(count) + count, count)
+        return row, self.items[source], self.counts[source]
+
+
+def _training_transitions(data: PreparedDataset) -> _Transitions:
+    """Pairs of items that directly follow each other, both training items of one user."""
     follows = data.split.is_training(len(data.item_ids))
     follows[data.offsets[:-1]] = False  # the first item of a user follows nothing
     after = np.flatnonzero(follows)
-    pairs = np.asarray(data.item_ids[after - 1]), np.asarray(data.item_ids[after])
-    return scipy.sparse.coo_array((np.ones(len(after), np.int64), pairs), shape=(data.num_rows, data.num_rows)).tocsr()
+    V = data.num_rows
+    pairs, counts = np.unique(data.item_ids[after - 1].astype(np.int64) * V + data.item_ids[after], return_counts=True)
+    return _Transitions(np.searchsorted(pairs, np.arange(V + 1) * V), pairs % V, counts)
 
 
 def _rank_users(
-    data: PreparedDataset, transitions: scipy.sparse.csr_array, *, split: str, exclude_seen: bool
+    data: PreparedDataset, transitions: _Transitions, *, split: str, exclude_seen: bool
 ) -> Float64[np.ndarray, "U"]:
     """Ranks by transitions first and popularity second, ties shared.
 
@@ -74,13 +96,12 @@ def _rank_users(
     asked = data.split.users(split)
     stop = data.split.held_out(split)[asked]
     last = data.item_ids[stop - 1]
-    pairs = np.diff(transitions.indptr)[last] + (stop - data.offsets[asked] if exclude_seen else 0)
+    pairs = np.diff(transitions.offsets)[last] + (stop - data.offsets[asked] if exclude_seen else 0)
     ranks = np.empty(len(asked))
     for first, end in batch_boundaries(pairs, batch_targets=BLOCK_PAIRS):
         part = slice(first, end)
-        followers = transitions[last[part]].tocoo()
-        row, item = followers.coords
-        score = popularity[item] + scale * followers.data
+        row, item, count = transitions.after(last[part])
+        score = popularity[item] + scale * count
         target = np.asarray(data.item_ids[stop[part]], np.int64)
         is_target = item == target[row]
         own = popularity[target]
@@ -92,7 +113,7 @@ def _rank_users(
             seen_row, seen_item = items_before(data, asked[part], stop[part])
             others = seen_item != target[seen_row]
             seen = np.unique(seen_row[others] * data.num_rows + seen_item[others])
-            keys = row.astype(np.int64) * data.num_rows + item
+            keys = row * data.num_rows + item
             seen_score = popularity[seen % data.num_rows]
             _, here, there = np.intersect1d(seen, keys, assume_unique=True, return_indices=True)
             seen_score[here] = score[there]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 from torch import Tensor
 
 from athwe_core.errors import AthweError
+
+BLOCK_DIFFERENCES = 2**21
+"""Scores compared at a time: 8 MiB of differences, which a processor's cache holds."""
 
 
 def target_ranks(
@@ -31,23 +34,36 @@ def target_ranks(
     """
     assert scores.dtype in (torch.float32, torch.float64), f"scores must be float32 or float64, got {scores.dtype}"
     assert bool((targets > 0).all()), "targets must be items, got the padding"
-    items = scores[:, 1:]
-    _refuse_nan(items)
     target_scores = scores.gather(1, targets[:, None])
-    # summed as int32: the default int64 sum of booleans is 20 times slower on a CPU
-    above = (items > target_scores).sum(dim=1, dtype=torch.int32)
-    equal = (items == target_scores).sum(dim=1, dtype=torch.int32) - 1  # without the target itself
+    lead, has_nan = _leads(scores[:, 1:], target_scores)
+    _refuse_nan(has_nan)
+    num_ranked = torch.full_like(lead, scores.shape[1] - 1)
     if excluded is not None:
         rows, columns = _distinct_others(*excluded, targets=targets, num_columns=scores.shape[1])
-        excluded_scores, own_target = scores[rows, columns], target_scores[rows, 0]
-        above.index_add_(0, rows, (excluded_scores > own_target).int(), alpha=-1)
-        equal.index_add_(0, rows, (excluded_scores == own_target).int(), alpha=-1)
-    return 1 + above + equal / 2
+        lead.index_add_(0, rows, (scores[rows, columns] - target_scores[rows, 0]).sign(), alpha=-1)
+        num_ranked.index_add_(0, rows, torch.ones_like(rows, dtype=lead.dtype), alpha=-1)
+    return ((num_ranked + lead + 1) / 2).float()
 
 
-def _refuse_nan(items: Float[Tensor, "B items"]) -> None:
-    """Raise AthweError that names the rows with a NaN; the maximum carries it, at the price of one pass."""
-    rows = items.amax(dim=1).isnan().nonzero()[:, 0].tolist()
+def _leads(
+    items: Float[Tensor, "B items"], target_scores: Float[Tensor, "B 1"]
+) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
+    """Of each row #(score > target's) - #(score < target's), whole numbers, and whether it has a NaN.
+
+    The sum of the signs of the differences: rank = (#items + this + 1) / 2 counts ties by half. On a CPU that is
+    4 times faster than two comparisons and their sums. Between equal infinities the difference is NaN, whose sign is 0.
+    """
+    parts = max(BLOCK_DIFFERENCES // items.shape[1], 1)
+    leads, maxima = [], []
+    for part, own in zip(items.split(parts), target_scores.split(parts), strict=True):
+        leads.append((part - own).sign_().sum(dim=1))
+        maxima.append(part.amax(dim=1))  # carries a NaN
+    return torch.cat(leads), torch.cat(maxima).isnan()
+
+
+def _refuse_nan(has_nan: Bool[Tensor, " B"]) -> None:
+    """Raise AthweError that names the rows with a NaN."""
+    rows = has_nan.nonzero()[:, 0].tolist()
     if rows:
         named = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
         remedy = "The network has diverged: take an earlier checkpoint or lower training.lr"

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from athwe_core.errors import AthweError
+from athwe_core.evaluation import ranking
 from athwe_core.evaluation.ranking import target_ranks
 
 NAN, INF = float("nan"), float("inf")
@@ -64,6 +65,34 @@ def test_excluded_items_leave_the_ranking_once_however_often_they_are_named() ->
 def test_the_target_and_the_padding_are_never_excluded() -> None:
     scores = torch.tensor([[9.0, 5.0, 4.0, 4.0]])
     assert target_ranks(scores, torch.tensor([2]), excluded=as_pairs([(0, 2), (0, 0)])).tolist() == [2 + 1 / 2]
+
+
+@pytest.mark.parametrize("infinite", [INF, -INF])
+def test_infinite_scores_tie_whether_they_are_excluded_or_not(infinite: float) -> None:
+    scores = torch.tensor([[0.0, infinite, infinite, infinite, 0.0]])
+    above = float(infinite < 0)
+    assert target_ranks(scores, torch.tensor([1])).tolist() == [1 + above + 2 / 2]
+    assert target_ranks(scores, torch.tensor([1]), excluded=as_pairs([(0, 2)])).tolist() == [1 + above + 1 / 2]
+    assert target_ranks(scores, torch.tensor([1]), excluded=as_pairs([(0, 2), (0, 4)])).tolist() == [1 + 1 / 2]
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 3, 7, 20])
+def test_ranks_and_nan_rows_do_not_depend_on_how_many_rows_are_compared_at_once(
+    rows_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = torch.randn(20, 9, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(20) % 8 + 1
+    monkeypatch.setattr(ranking, "BLOCK_DIFFERENCES", 8 * rows_at_once)
+    assert target_ranks(scores, targets).tolist() == naive_ranks(scores, targets, [])
+    scores[13, 4] = NAN
+    with pytest.raises(AthweError, match="scores of row 13 must not be NaN"):
+        target_ranks(scores, targets)
+
+
+def test_neighbouring_small_numbers_differ() -> None:
+    tiny = torch.finfo(torch.float32).tiny
+    scores = torch.tensor([[0.0, tiny, tiny * (1 + 2**-20), tiny]])
+    assert target_ranks(scores, torch.tensor([1])).tolist() == [2 + 1 / 2]
 
 
 def test_no_excluded_pairs_change_nothing() -> None:

@@ -19,7 +19,6 @@ from athwe_core.data.features.encoders import ModelFiles, find_model
 from athwe_core.data.features.given import ItemVectors
 from athwe_core.data.features.image_download import FAILURES, download_images
 from athwe_core.data.features.shards import Progress, Shards, say_nothing
-from athwe_core.data.features.text import item_texts, text_features
 from athwe_core.data.images import ImageSource, find_images
 from athwe_core.data.options import BUILTIN, PrepareOptions
 from athwe_core.data.records import ItemTable
@@ -129,6 +128,8 @@ class FeatureWork:
 
     def text(self, items: ItemTable | None, item_tokens: list[str]) -> ItemVectors | None:
         """Vectors of the item texts by the encoder or, without one, built-in; None when there is no text."""
+        from athwe_core.data.features.text import item_texts, text_features  # noqa: PLC0415 - scipy, for this only
+
         columns = self.options.text_columns
         if self.text_model is None:
             return text_features(
