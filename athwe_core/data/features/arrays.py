@@ -37,9 +37,7 @@ def read_array(path: Path, stem: str) -> Any:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # of other pickle protocols, before the refusal that follows; of old headers
+            warnings.simplefilter("ignore")  # of other pickle protocols, which are refused next; of old headers
             array = _read_npy(path) if path.suffix == ".npy" else _read_tensor(path, stem)
     except DataError:
         raise
