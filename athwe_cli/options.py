@@ -30,6 +30,9 @@ Batching = Annotated[
     str | None, typer.Option("--batching", help="packed: every position supervised; prefix: one row per target.")
 ]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
+Compile = Annotated[
+    str | None, typer.Option("--compile", help="auto (on CUDA), on or off: steps through torch's compiler.")
+]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Set = Annotated[
     list[str] | None, typer.Option("--set", help="Any configuration key: a.b=value. Repeatable.", metavar="KEY=VALUE")

@@ -41,6 +41,7 @@ def train(
     seed: Annotated[int | None, typer.Option(help="Of weights, shuffles, dropout and masks.")] = None,
     device: opt.Device = None,
     precision: opt.Precision = None,
+    compiler: opt.Compile = None,
     overrides: opt.Set = None,
     config: opt.ConfigFile = None,
     name: Annotated[str | None, typer.Option(help="Name of the run. Default: the time.", show_default=False)] = None,
@@ -76,6 +77,7 @@ def train(
         "training.seed": seed,
         "training.device": device,
         "training.precision": precision,
+        "training.compiler": compiler,
     }
     if resume is not None:
         others = (*flags.values(), preset, overrides, config, name, version)

@@ -8,6 +8,7 @@ G x S attention grid (bins x slots), B1 = B + 1, Vr rows of V that a step needs,
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float32, Int64, Integer
@@ -24,10 +25,13 @@ class PackedBatch:
     A row is the window of one user's history; its tokens are in time order. Every token in `target_index` is asked for the
     item that follows it: all new tokens of a window in packed batching, the last token of a row in prefix batching and in
     evaluation.
+
+    Where shapes shall repeat, filler makes the axes multiples: tokens of item 0 in a row of their own at the end, of weight 0
+    and in no slot of the grid, empty rows, targets -1, empty bins. Nothing reads their states.
     """
 
     item_ids: Int64[Tensor, " T"]
-    """Internal ids, 1..V-1."""
+    """Internal ids, 1..V-1; 0 = filler."""
     timestamps: Int64[Tensor, " T"]
     """Unix seconds, UTC."""
     intervals: Int64[Tensor, " T"]
@@ -39,18 +43,22 @@ class PackedBatch:
     rows: Int64[Tensor, " T"]
     """Row of each token."""
     user_index: Int64[Tensor, " B"]
-    """User of each row."""
+    """User of each row; -1 = filler."""
     target_index: Int64[Tensor, " N"]
     """Token that is asked, increasing."""
     target_ids: Int64[Tensor, " N"]
-    """Item that follows it."""
+    """Item that follows it; -1 = filler."""
     prefix_weight: Float32[Tensor, " T"]
     """Prefix rows the token stands for: 1 in a prefix row; in a packed window the number of prefix rows that contain it,
     counted once over all windows."""
     grid_tokens: Int64[Tensor, "G S"]
     """Token in each slot of the attention grid, -1 = empty. A row lies in one bin, in order; a bin holds many rows."""
     token_slots: Int64[Tensor, " T"]
-    """Flat slot of each token: the inverse of grid_tokens."""
+    """Flat slot of each token: the inverse of grid_tokens; 0 for filler."""
+    asks_all: bool
+    """Target_index is every token in order, known without a look."""
+    num_targets: int
+    """Targets without filler."""
 
     @property
     def num_tokens(self) -> int:
@@ -60,13 +68,11 @@ class PackedBatch:
     def num_rows(self) -> int:
         return int(self.user_index.shape[0])
 
-    @property
-    def num_targets(self) -> int:
-        return int(self.target_ids.shape[0])
-
     def to(self, device: torch.device | str) -> PackedBatch:
         """The batch on `device` (itself when it is there already)."""
-        return PackedBatch(*(getattr(self, f.name).to(device, non_blocking=True) for f in fields(self)))
+        values: list[Any] = [getattr(self, f.name) for f in fields(self)]
+        moved: list[Any] = [v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for v in values]
+        return PackedBatch(*moved)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ def _convert(key: str, annotation: Any, value: object) -> Any:
         annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
     if typing.get_origin(annotation) is Literal:
         choices = typing.get_args(annotation)
+        if isinstance(value, bool) and {"on", "off"} <= set(choices):  # what YAML 1.1 makes of these words
+            value = "on" if value else "off"
         require(value in choices, key, f"must be one of {', '.join(map(str, choices))}", value)
         return value
     if typing.get_origin(annotation) is tuple:

@@ -256,6 +256,8 @@ class TrainingConfig:
     """Epochs without a better validation NDCG@20 before stopping."""
     seed: int
     precision: Literal["auto", "fp32", "bf16"]
+    compiler: Literal["auto", "on", "off"]
+    """Steps through torch's compiler; auto = on CUDA."""
     device: str
     """auto, cpu, cuda, cuda:N or mps."""
 

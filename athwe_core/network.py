@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
@@ -16,9 +17,9 @@ from athwe_core.batch import MODALITIES, Catalogue, PackedBatch, TimeRange
 from athwe_core.config import LossesConfig, ModelConfig
 from athwe_core.nn.dropout import dropout
 from athwe_core.nn.moe import DenseTemporalMoE, InteractiveMoE, SparseTemporalMoE
-from athwe_core.nn.tables import ItemTables
+from athwe_core.nn.tables import ItemTables, linear, table_and_rows
 from athwe_core.nn.time_encoding import TimeEncoding, buckets_needed
-from athwe_core.nn.transformer import AttentionGrid, StackedLayerNorm, StackedTransformer
+from athwe_core.nn.transformer import AttentionGrid, Encoders, StackedLayerNorm, StackedTransformer
 from athwe_core.nn.wavelet import WaveletAlignment
 
 INIT_STD = 0.02
@@ -49,6 +50,10 @@ class Outputs:
     """Which tokens attend to which."""
     states: Float[Tensor, "M N D"]
     """After the Transformers, at the supervised tokens."""
+    augmented: Float[Tensor, "m N D"] | None
+    """The same of text and image when some tokens hold the time placeholder (eq. 24)."""
+    next_items: Float[Tensor, "N K"]
+    """The table rows of the items that follow."""
 
     def of_items(self, item_ids: Int64[Tensor, " n"]) -> Float[Tensor, "n K"]:
         """Table rows of items."""
@@ -63,7 +68,8 @@ class Network(nn.Module):
         losses: which auxiliary heads are needed.
         catalogue: item features, categories and clusters; features of the configured modalities must be there.
         time_range: of the training split.
-        compute_dtype: dtype of the item projections while training.
+        compute_dtype: dtype of products, and of what the encoders hold, while training; weights, and sums inside kernels, are
+            in float32. Evaluation is in float32.
         generator: draws the initial weights.
     """
 
@@ -81,6 +87,7 @@ class Network(nn.Module):
         D, M = model.hidden_size, len(model.modalities)
         self.modalities = model.modalities
         self.hidden_size = D
+        self.compute_dtype = compute_dtype
         self.dropout_rate = model.dropout
         features = {m: catalogue.features[m] for m in model.modalities if m != "id"}
         self.tables = ItemTables(
@@ -148,30 +155,36 @@ class Network(nn.Module):
         table: Float[Tensor, "Vr K"] | None = None,
         *,
         rows: Int64[Tensor, " Vr"] | None = None,
+        replaced: Bool[Tensor, " T"] | None = None,
     ) -> Outputs:
         """All named outputs of a batch.
 
         Args:
             table: `self.tables()` where many batches share it.
             rows: increasing ids of the items whose rows are needed, those of the batch among them; None = all.
+            replaced: tokens that hold the time placeholder in a second pass of text and image; None = no second pass.
         """
         M, D = len(self.modalities), self.hidden_size
+        is_low = self.training and self.compute_dtype != torch.float32
+        dtype = self.compute_dtype if is_low else self.position.dtype
         if table is None:
             table = self.tables(rows)
-        items = table.index_select(0, batch.item_ids if rows is None else torch.searchsorted(rows, batch.item_ids))
-        tokens = items.view(-1, M, D) + self.position[batch.positions][:, None]
+        wanted = torch.cat([batch.item_ids, batch.target_ids.clamp(min=0)])  # filler is the padding
+        table, found = table_and_rows(table, wanted if rows is None else torch.searchsorted(rows, wanted))
+        items, next_items = found.split([len(batch.item_ids), len(batch.target_ids)])
+        tokens = items.view(-1, M, D) + F.embedding(batch.positions, self.position)[:, None]
         interactive_gates = temporal_gates = time = None
         if self.interactive_moe is not None:
-            tokens, interactive_gates = self.interactive_moe(tokens)
+            tokens, interactive_gates = self.interactive_moe(tokens, dtype)
         wavelet_input = tokens
         if self.wavelet is not None:
-            tokens = self.wavelet(tokens, batch.positions, batch.offsets)
+            tokens = self.wavelet(tokens, batch.positions, batch.offsets, dtype)
         temporal_input = tokens
         if self.time_encoding is not None and self.temporal_moe is not None:
             time = self.time_encoding(batch.timestamps, batch.intervals)
             tokens, temporal_gates = self.temporal_moe(tokens, time)
         grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
-        states = self._encode(tokens.transpose(0, 1), grid, slice(0, M), batch.target_index)
+        states = self._encode(tokens, time, replaced, grid, None if batch.asks_all else batch.target_index, dtype)
         return Outputs(
             table=table,
             rows=rows,
@@ -183,24 +196,32 @@ class Network(nn.Module):
             time=time,
             mixed=tokens,
             grid=grid,
-            states=states,
+            states=states[:M],
+            augmented=None if replaced is None else states[M:],
+            next_items=next_items,
         )
 
-    def placeholder_states(
-        self, outputs: Outputs, batch: PackedBatch, replaced: Bool[Tensor, " T"]
-    ) -> Float[Tensor, "m N D"]:
-        """States of text and image at the supervised tokens when `replaced` tokens hold the time placeholder (eq. 24)."""
-        assert self.placeholders is not None, "the network has no placeholders: losses.pcl.weight is 0"
-        M, D = len(self.modalities), self.hidden_size
-        placeholder = self.placeholders(outputs.time).view(-1, M - 1, D)
-        tokens = torch.where(replaced[:, None, None], placeholder, outputs.mixed[:, 1:])
-        return self._encode(tokens.transpose(0, 1), outputs.grid, slice(1, M), batch.target_index)
-
     def _encode(
-        self, tokens: Float[Tensor, "m T D"], grid: AttentionGrid, chosen: slice, wanted: Int64[Tensor, " N"]
+        self,
+        tokens: Float[Tensor, "T M D"],
+        time: Float[Tensor, "T R"] | None,
+        replaced: Bool[Tensor, " T"] | None,
+        grid: AttentionGrid,
+        wanted: Int64[Tensor, " N"] | None,
+        dtype: torch.dtype,
     ) -> Float[Tensor, "m N D"]:
-        normal = dropout(self.input_norm(tokens, chosen), self.dropout_rate, training=self.training)
-        return self.transformer(normal, grid, chosen, wanted)
+        """States of every modality, and behind them those of text and image with placeholders: one pass for both."""
+        M, D = len(self.modalities), self.hidden_size
+        encoders: Encoders = (slice(0, M),)
+        if replaced is not None:
+            assert self.placeholders is not None, "the network has no placeholders: losses.pcl.weight is 0"
+            assert time is not None
+            placeholder = linear(self.placeholders, time, dtype).view(-1, M - 1, D)
+            augmented = torch.where(replaced[:, None, None], placeholder, tokens[:, 1:])
+            tokens, encoders = torch.cat([tokens, augmented], dim=1), (slice(0, M), slice(1, M))
+        normal = self.input_norm(tokens.transpose(0, 1).to(dtype), encoders)
+        normal = dropout(normal, self.dropout_rate, training=self.training)
+        return self.transformer(normal, grid, encoders, wanted).to(tokens.dtype)
 
     def user_vectors(self, states: Float[Tensor, "M N D"]) -> Float[Tensor, "N K"]:
         """The vectors whose product with the item table is the score (eq. 19)."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypedDict, cast
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -10,13 +11,14 @@ from torch import Tensor, nn
 
 from athwe_core.batch import Catalogue, PackedBatch
 from athwe_core.config import LossesConfig
-from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
-from athwe_core.losses.contrastive import contrastive_loss, exclusion_bias, false_negatives
+from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS, catalogue_cross_entropy
+from athwe_core.losses.contrastive import contrastive_loss, excluded_pairs, exclusion_bias
 from athwe_core.losses.items import category_loss, cluster_loss, expert_diversity
 from athwe_core.losses.sampled_ce import LogUniformSampler, sampled_cross_entropy
 from athwe_core.network import Network, Outputs
 from athwe_core.nn.moe import SparseTemporalMoE
-from athwe_core.processes import Shares, all_here
+from athwe_core.nn.tables import linear
+from athwe_core.processes import Shares
 
 
 def placeholder_mask(
@@ -58,10 +60,19 @@ def sample_candidates(
     sampler: LogUniformSampler, target_ids: Int64[Tensor, " N_all"], generator: torch.Generator
 ) -> Candidates:
     """Candidates of a batch, from the targets of all its processes and the sampler's draws."""
+    target_ids = target_ids[target_ids >= 0]
     found = torch.cat([target_ids, sampler.draw(generator)])
     items, times = found.unique(return_counts=True)
     expected = sampler.expected_count(items, num_targets=len(target_ids))
     return Candidates(items, times.log() - expected.log())
+
+
+class _Means(TypedDict):
+    """How each cross-entropy is taken."""
+
+    num_rows: int | Tensor
+    compute_dtype: torch.dtype
+    chunk_elements: int
 
 
 def loss_terms(
@@ -71,57 +82,75 @@ def loss_terms(
     catalogue: Catalogue,
     losses: LossesConfig,
     *,
-    replaced: Bool[Tensor, " T"] | None = None,
     candidates: Candidates | None = None,
     shares: Shares | None = None,
     compute_dtype: torch.dtype = torch.float32,
+    chunk_elements: int = CHUNK_ELEMENTS,
 ) -> dict[str, Float[Tensor, ""]]:
     """The terms in use, unweighted: ce, and cp, idcl, pcl, cluster, diversity where their weight is not 0.
 
     Args:
-        replaced: tokens that hold the placeholder, for pcl.
         candidates: for a sampled catalogue loss; `outputs` hold their table rows.
-        shares: where the batch is spread over processes; each term is then this process's part of it.
-        compute_dtype: dtype of the catalogue's products.
+        shares: where the batch is spread over several processes; each term is then this process's part of it.
+        compute_dtype: dtype of the products.
+        chunk_elements: most scores held at a time.
+    The term pcl is there where the outputs have an augmented pass.
     """
-    shares = shares or all_here(batch.num_targets)
-    states = outputs.states
-    terms = {"ce": _catalogue_loss(network.user_vectors(states), outputs, batch, candidates, shares, compute_dtype)}
+    states, is_asked = outputs.states, batch.target_ids >= 0
+    # a tensor, not `batch.num_targets`: compiled code is for one value of a number, and for every value of a tensor
+    means: _Means = {
+        "num_rows": is_asked.sum() if shares is None else shares.num_targets,
+        "compute_dtype": compute_dtype,
+        "chunk_elements": chunk_elements,
+    }
+    terms = {"ce": _catalogue_loss(network.user_vectors(states), outputs, batch, candidates, means)}
     if losses.cp.weight > 0 and network.category_head is not None:
         assert catalogue.categories is not None
-        logits = network.category_head(outputs.items)
+        logits = linear(network.category_head, outputs.items, compute_dtype).float()
         terms["cp"] = category_loss(logits, catalogue.categories[batch.item_ids], batch.prefix_weight, shares)
     bias = None
     if losses.idcl.weight > 0 or losses.pcl.weight > 0:
         user = batch.user_index[batch.rows[batch.target_index]]
-        bias = exclusion_bias(false_negatives(batch.target_ids, user, shares))
+        bias = exclusion_bias(excluded_pairs(batch.target_ids, user, shares), compute_dtype)
     if losses.idcl.weight > 0:
         assert bias is not None
-        next_items = outputs.of_items(batch.target_ids)[:, : network.hidden_size]
+        next_items = outputs.next_items[:, : network.hidden_size]
         terms["idcl"] = contrastive_loss(
-            states[0], next_items, bias, temperature=losses.idcl.temperature, shares=shares
+            states[0],
+            next_items,
+            bias,
+            temperature=losses.idcl.temperature,
+            is_asked=is_asked,
+            shares=shares,
+            **means,
         )
-    if losses.pcl.weight > 0 and network.placeholders is not None:
+    if losses.pcl.weight > 0 and outputs.augmented is not None:
         assert bias is not None
-        assert replaced is not None, "pcl needs the mask of replaced tokens"
-        augmented = network.placeholder_states(outputs, batch, replaced)
         found = [
-            contrastive_loss(own, other, bias, temperature=losses.pcl.temperature, shares=shares)
-            for own, other in zip(states[1:], augmented, strict=True)
+            contrastive_loss(
+                own,
+                other,
+                bias,
+                temperature=losses.pcl.temperature,
+                is_asked=is_asked,
+                shares=shares,
+                **means,
+            )
+            for own, other in zip(states[1:], outputs.augmented, strict=True)
         ]
         terms["pcl"] = torch.stack(found).mean()  # eq. 26
     if losses.cluster.weight > 0 and len(network.cluster_heads) > 0:
         D = network.hidden_size
         found = [
             cluster_loss(
-                head(outputs.items[:, D * m : D * (m + 1)]),
+                linear(head, outputs.items[:, D * m : D * (m + 1)], compute_dtype).float(),
                 catalogue.clusters[name][batch.item_ids],
                 batch.prefix_weight,
                 shares,
             )
             for m, name in enumerate(network.modalities)
             if m > 0 and name in network.cluster_heads
-            for head in [network.cluster_heads[name]]
+            for head in [cast(nn.Linear, network.cluster_heads[name])]
         ]
         terms["cluster"] = torch.stack(found).mean()
     if losses.diversity.weight > 0 and isinstance(network.temporal_moe, SparseTemporalMoE):
@@ -136,20 +165,23 @@ def _catalogue_loss(
     outputs: Outputs,
     batch: PackedBatch,
     candidates: Candidates | None,
-    shares: Shares,
-    compute_dtype: torch.dtype,
+    means: _Means,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the next item against the catalogue, or against the items that stand for it."""
     if candidates is None:
-        table, own = outputs.table[1:], batch.target_ids - 1
-        return catalogue_cross_entropy(vectors, table, own, compute_dtype=compute_dtype, num_rows=shares.num_targets)
+        return catalogue_cross_entropy(
+            vectors,
+            outputs.table,
+            batch.target_ids,
+            first_row=1,  # row 0 is the padding
+            **means,
+        )
     return sampled_cross_entropy(
         vectors,
         outputs.of_items(candidates.items),
-        torch.searchsorted(candidates.items, batch.target_ids),
+        torch.where(batch.target_ids < 0, -1, torch.searchsorted(candidates.items, batch.target_ids)),
         candidates.log_weight,
-        compute_dtype=compute_dtype,
-        num_rows=shares.num_targets,
+        **means,
     )
 
 
@@ -170,19 +202,21 @@ class Objective(nn.Module):
         replaced: Bool[Tensor, " T"] | None = None,
         candidates: Candidates | None = None,
         shares: Shares | None = None,
+        chunk_elements: int = CHUNK_ELEMENTS,
     ) -> dict[str, Float[Tensor, ""]]:
         """The terms of `loss_terms`."""
-        outputs = self.network(batch, rows=None if candidates is None else candidates.rows(batch.item_ids))
+        rows = None if candidates is None else candidates.rows(batch.item_ids)
+        outputs = self.network(batch, rows=rows, replaced=replaced)
         return loss_terms(
             self.network,
             outputs,
             batch,
             self.catalogue,
             self.losses,
-            replaced=replaced,
             candidates=candidates,
             shares=shares,
             compute_dtype=self.compute_dtype,
+            chunk_elements=chunk_elements,
         )
 
 

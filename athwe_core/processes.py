@@ -40,8 +40,10 @@ class World:
         """The process that writes to the run folder and to the terminal."""
         return self.rank == 0
 
-    def divide(self, num_supervised: NDArray[np.int64]) -> tuple[NDArray[np.bool_], Shares]:
+    def divide(self, num_supervised: NDArray[np.int64], *, multiple: int = 1) -> tuple[NDArray[np.bool_], Shares]:
         """Which rows of a batch are this process's, and how many targets each process holds.
+
+        `multiple` is the one the rows are packed with.
 
         The rows stay in order and are cut where the targets are nearest to equal parts. A batch of fewer rows than processes
         leaves some without any.
@@ -49,7 +51,7 @@ class World:
         middle = np.cumsum(num_supervised) - num_supervised / 2
         owner = np.minimum((middle * self.size / num_supervised.sum()).astype(np.int64), self.size - 1)
         counts = np.bincount(owner, weights=num_supervised, minlength=self.size).astype(np.int64)
-        return owner == self.rank, Shares(tuple(counts.tolist()), self.rank)
+        return owner == self.rank, Shares(tuple(counts.tolist()), self.rank, multiple)
 
     def total(self, value: Tensor) -> Tensor:
         """Sum over the processes, on each."""
@@ -90,6 +92,8 @@ class Shares:
 
     counts: tuple[int, ...]
     rank: int = 0
+    multiple: int = 1
+    """Each process's targets are filled up to a multiple of this (see `pack`)."""
 
     @property
     def num_targets(self) -> int:
@@ -101,25 +105,23 @@ class Shares:
         return len(self.counts)
 
     @property
-    def own(self) -> slice:
-        """Where this process's rows are among those of `gather`."""
-        first = sum(self.counts[: self.rank])
-        return slice(first, first + self.counts[self.rank])
+    def start(self) -> int:
+        """Where this process's rows begin among those of `gather`."""
+        return sum(self._filled[: self.rank])
 
-    def own_index(self, device: torch.device) -> Tensor:
-        """`own` as int64 indices."""
-        return torch.arange(self.own.start, self.own.stop, device=device)
+    @property
+    def _filled(self) -> list[int]:
+        return [count + -count % self.multiple for count in self.counts]
 
     def total(self, value: Tensor) -> Tensor:
         """Sum over the processes, the same on each; its gradient is summed over them too."""
         return value if self.num_processes == 1 else _Total.apply(value)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """One row for each supervised token of this process to the rows of all, with their gradients."""
+        """One row for each supervised token of this process, filler included, to those of all, with their gradients."""
         if self.num_processes == 1:
             return rows
-        own = self.own
-        padding = [0, 0] * (rows.ndim - 1) + [own.start, self.num_targets - own.stop]
+        padding = [0, 0] * (rows.ndim - 1) + [self.start, sum(self._filled) - self.start - len(rows)]
         return self.total(F.pad(rows, padding))
 
 

@@ -196,8 +196,8 @@ def parameters_anywhere(root: object) -> set[int]:
 
 
 def training_loss(network: Network, config: Config, catalogue: Catalogue, batch: PackedBatch) -> Tensor:
-    replaced = torch.arange(batch.num_tokens) % 2 == 0
-    terms = loss_terms(network, network(batch), batch, catalogue, config.losses, replaced=replaced)
+    replaced = torch.arange(batch.num_tokens) % 2 == 0 if network.placeholders is not None else None
+    terms = loss_terms(network, network(batch, replaced=replaced), batch, catalogue, config.losses)
     return total_loss(terms, config.losses)
 
 

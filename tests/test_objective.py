@@ -10,9 +10,19 @@ from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch
 from athwe_core.config import Config
-from athwe_core.data.packing import pack, pack_histories, packed_rows
+from athwe_core.data.packing import (
+    FULL_FILL,
+    NO_FILL,
+    SOME_FILL,
+    Fill,
+    pack,
+    pack_histories,
+    packed_rows,
+    training_rows,
+)
+from athwe_core.losses.sampled_ce import LogUniformSampler
 from athwe_core.network import Network
-from athwe_core.objective import loss_terms, placeholder_mask, total_loss
+from athwe_core.objective import Objective, loss_terms, placeholder_mask, sample_candidates, total_loss
 
 ALL = ("losses.cluster.weight=1", "losses.diversity.weight=1", "model.temporal_moe.kind=sparse")
 
@@ -90,8 +100,8 @@ def test_the_mask_repeats_with_its_generator(batching: str) -> None:
 
 
 def terms_of(network: Network, batch: PackedBatch, catalogue: Catalogue, config: Config) -> dict[str, Tensor]:
-    replaced = torch.arange(batch.num_tokens) % 2 == 0
-    return loss_terms(network, network(batch), batch, catalogue, config.losses, replaced=replaced)
+    replaced = torch.arange(batch.num_tokens) % 2 == 0 if network.placeholders is not None else None
+    return loss_terms(network, network(batch, replaced=replaced), batch, catalogue, config.losses)
 
 
 @pytest.mark.parametrize("off", [None, "cp", "idcl", "pcl", "cluster", "diversity"])
@@ -146,7 +156,8 @@ def test_every_term_is_its_formula(
         terms["idcl"], contrast(outputs.states[0], network.tables.id.weight[batch.target_ids], 0.5)
     )
     replaced = torch.arange(batch.num_tokens) % 2 == 0
-    masked = network.placeholder_states(outputs, batch, replaced)
+    masked = network(batch, replaced=replaced).augmented
+    assert masked is not None
     pcl = (contrast(outputs.states[1], masked[0], 2.0) + contrast(outputs.states[2], masked[1], 2.0)) / 2
     torch.testing.assert_close(terms["pcl"], pcl)
 
@@ -165,9 +176,8 @@ def test_an_empty_mask_contrasts_a_state_with_itself(
     batch: PackedBatch, catalogue: Catalogue, make_config: Callable, make_network: Callable
 ) -> None:
     network = make_network(make_config("athwe"), spread=0.3).eval()
-    outputs = network(batch)
-    none = torch.zeros(batch.num_tokens, dtype=torch.bool)
-    torch.testing.assert_close(network.placeholder_states(outputs, batch, none), outputs.states[1:])
+    outputs = network(batch, replaced=torch.zeros(batch.num_tokens, dtype=torch.bool))
+    torch.testing.assert_close(outputs.augmented, outputs.states[1:])
 
 
 def test_replaced_tokens_hold_the_placeholder_of_their_time_and_no_item(
@@ -176,10 +186,54 @@ def test_replaced_tokens_hold_the_placeholder_of_their_time_and_no_item(
     network = make_network(make_config("athwe"), spread=0.3).eval()
     other_items = replace(batch, item_ids=batch.item_ids % 13 + 1)
     every = torch.ones(batch.num_tokens, dtype=torch.bool)
-    found = [network.placeholder_states(network(b), b, every) for b in (batch, other_items)]
+    found = [network(b, replaced=every).augmented for b in (batch, other_items)]
     torch.testing.assert_close(found[0], found[1])
     other_times = replace(batch, timestamps=batch.timestamps + 10**7)
-    assert not torch.allclose(found[0], network.placeholder_states(network(other_times), other_times, every), atol=1e-3)
+    assert not torch.allclose(found[0], network(other_times, replaced=every).augmented, atol=1e-3)
+
+
+FILLED = (
+    (),
+    ("model.wavelet.form=centred", "training.batching=prefix"),
+    ("training.batching=prefix",),
+    ("losses.catalogue.kind=sampled", "losses.catalogue.num_negatives=5"),
+)
+
+
+@pytest.mark.parametrize("fill", [Fill(2, 3), Fill(7, 1, 5), SOME_FILL, FULL_FILL])
+@pytest.mark.parametrize("overrides", FILLED)
+def test_filler_changes_no_term_and_no_gradient(
+    overrides: tuple[str, ...],
+    fill: Fill,
+    make_data: Callable,
+    catalogue: Catalogue,
+    make_config: Callable,
+    make_network: Callable,
+) -> None:
+    config = make_config("athwe", *ALL, *overrides)
+    data = make_data([9, 8, 6, 7])
+    rows = training_rows(data.split, batching=config.training.batching, max_length=6)
+    network = make_network(config, spread=0.3).eval()
+    found = []
+    for filler in (NO_FILL, fill):
+        batch = pack(data, rows, np.arange(len(rows)), max_length=6, fill=filler)
+        assert len(batch.item_ids) % filler.targets == len(batch.target_ids) % filler.targets == 0
+        assert batch.num_rows % filler.rows == len(batch.grid_tokens) % filler.bins == 0
+        replaced = (batch.positions + batch.user_index[batch.rows]) % 2 == 0
+        candidates = None
+        if config.losses.catalogue.kind == "sampled":
+            sampler = LogUniformSampler(torch.arange(catalogue.num_rows), num_negatives=5)
+            candidates = sample_candidates(sampler, batch.target_ids, torch.Generator().manual_seed(3))
+        objective = Objective(network, catalogue, config.losses, compute_dtype=torch.float32)
+        terms = objective(batch, replaced=replaced, candidates=candidates)
+        network.zero_grad()
+        total_loss(terms, config.losses).backward()
+        gradients = {n: p.grad.to_dense() for n, p in network.named_parameters() if p.grad is not None}
+        found.append((terms, gradients))
+    for plain, filled in zip(*found, strict=True):
+        assert plain.keys() == filled.keys()
+        for name, value in plain.items():
+            torch.testing.assert_close(filled[name], value, atol=2e-6, rtol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
 
 
 # ---------------------------------------------------------------- total

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from statistics import median
@@ -17,12 +17,23 @@ import torch
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config
-from athwe_core.data.packing import SplitInteractions, epoch_batches, pack_share, training_rows
+from athwe_core.data.packing import (
+    FULL_FILL,
+    NO_FILL,
+    SOME_FILL,
+    Fill,
+    SplitInteractions,
+    epoch_batches,
+    pack_share,
+    training_rows,
+)
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.data.split import Split, leave_one_out
 from athwe_core.device import resolve_device, resolve_precision
 from athwe_core.processes import ALONE, Shares, World
 from athwe_core.training.assemble import Assembly, assemble, build
+from athwe_core.training.compiled import compile_or_not, wants_compiler
+from athwe_core.training.memory import keep_freed_memory
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.step import train_step
@@ -104,7 +115,9 @@ def assemble_generated(
 
 
 def _bench(data: BenchData | PreparedDataset, assembly: Assembly, config: Config, *, steps: int) -> dict[str, Any]:
-    timed = time_steps(data, assembly, config, steps=steps)
+    notes: list[str] = []
+    timed = time_steps(data, assembly, config, steps=steps, notify=notes.append)
+    del timed["seconds"]
     peak = peak_memory_bytes(assembly.device)
     N, K = config.training.batch_targets, assembly.network.hidden_size * len(config.model.modalities)
     floor = {
@@ -116,6 +129,7 @@ def _bench(data: BenchData | PreparedDataset, assembly: Assembly, config: Config
         "peak_memory_bytes": peak,
         "floor_seconds": floor,
         "ratio": timed["step_seconds"]["median"] / floor["fp32"],
+        "notes": notes,
         "settings": {
             "rows": assembly.catalogue.num_rows,
             "feature_width": max(features.values(), default=0),
@@ -132,43 +146,101 @@ def _bench(data: BenchData | PreparedDataset, assembly: Assembly, config: Config
 
 
 def time_steps(
-    data: SplitInteractions, assembly: Assembly, config: Config, *, steps: int, world: World = ALONE
+    data: SplitInteractions,
+    assembly: Assembly,
+    config: Config,
+    *,
+    steps: int,
+    world: World = ALONE,
+    is_padded: bool = False,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Times of full training steps after `WARM_UP_STEPS`, the packing of their batches included.
 
     Args:
         world: processes that take the steps together.
+        is_padded: rows are padded to max_length, as the published code has them, to be compared with.
+        notify: called with a sentence when the steps cannot be compiled as the configuration wants.
+    Returns: `seconds` of each step, `step_seconds` median, min and max, `targets_per_second`, `tokens_per_second`.
     """
+    keep_freed_memory()
     assembly = assembly.spread(world)
     optimizer = make_optimizer(assembly.network, lr=config.training.lr)
+    is_compiled = wants_compiler(config, assembly.device, world)
+    fill = NO_FILL if is_padded else FULL_FILL if is_compiled else SOME_FILL
+    batches = training_batches(data, config, world, fill)
+    if is_compiled:
+        assembly = compile_or_not(assembly, next(batches)[0].to(assembly.device), config, notify=notify)
     seconds, tokens, targets = [], 0, 0
-    batches = _batches(data, config, world)
     for step in range(WARM_UP_STEPS + steps):
         began = time.perf_counter()
         packed, shares = next(batches)
+        if is_padded:
+            packed = padded_rows(packed, max_length=config.model.max_length)
         batch = packed.to(assembly.device)
         train_step(assembly, optimizer, batch, config, epoch=0, step=step, shares=shares)
         _synchronize(assembly.device)
         if step >= WARM_UP_STEPS:
             seconds.append(time.perf_counter() - began)
-            tokens += batch.num_tokens
+            tokens += int((packed.item_ids > 0).sum())
             targets += batch.num_targets
     return {
+        "seconds": seconds,
         "step_seconds": {"median": median(seconds), "min": min(seconds), "max": max(seconds)},
         "targets_per_second": targets / sum(seconds),
         "tokens_per_second": tokens / sum(seconds),
     }
 
 
-def _batches(data: SplitInteractions, config: Config, world: World) -> Iterator[tuple[PackedBatch, Shares]]:
+def padded_rows(batch: PackedBatch, *, max_length: int) -> PackedBatch:
+    """The batch with filler tokens for what padding to max_length would add, and an attention bin for each row."""
+    B, T = batch.num_rows, batch.num_tokens
+    add = B * max_length - T
+    slots = batch.rows * max_length + batch.positions
+    grid = torch.full((B * max_length,), -1)
+    grid[slots] = torch.arange(T)
+    more = torch.zeros(add, dtype=torch.int64)
+    return replace(
+        batch,
+        item_ids=torch.cat([batch.item_ids, more]),
+        intervals=torch.cat([batch.intervals, more]),
+        positions=torch.cat([batch.positions, more]),
+        timestamps=torch.cat([batch.timestamps, more + batch.timestamps[-1]]),
+        offsets=torch.cat([batch.offsets, torch.tensor([T + add])]),
+        rows=torch.cat([batch.rows, more + B]),
+        user_index=torch.cat([batch.user_index, torch.tensor([-1])]),
+        prefix_weight=torch.cat([batch.prefix_weight, torch.zeros(add)]),
+        grid_tokens=grid.view(B, max_length),
+        token_slots=torch.cat([slots, more]),
+        asks_all=False,
+    )
+
+
+def count_kernels(data: SplitInteractions, assembly: Assembly, config: Config) -> int:
+    """CUDA kernels of one step as it is, without a graph."""
+    from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 - only on CUDA
+
+    optimizer = make_optimizer(assembly.network, lr=config.training.lr)
+    batch, shares = next(training_batches(data, config))
+    batch = batch.to(assembly.device)
+    for step in range(2):
+        with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+            train_step(assembly, optimizer, batch, config, epoch=0, step=step, shares=shares)
+            _synchronize(assembly.device)
+    return sum(str(event.device_type).endswith("CUDA") for event in recorded.events() or [])
+
+
+def training_batches(
+    data: SplitInteractions, config: Config, world: World = ALONE, fill: Fill = SOME_FILL
+) -> Iterator[tuple[PackedBatch, Shares]]:
     """This process's share of full batches, epoch after epoch."""
     L, budget = config.model.max_length, config.training.batch_targets
     rows = training_rows(data.split, batching=config.training.batching, max_length=L)
     for epoch in count():
         for chosen in epoch_batches(rows, batch_targets=budget, rng=keyed_rng(config.training.seed, "shuffle", epoch)):
             if rows.num_supervised[chosen].sum() > 0.9 * min(budget, rows.num_targets):
-                is_own, shares = world.divide(rows.num_supervised[chosen])
-                yield pack_share(data, rows, chosen, max_length=L, is_own=is_own), shares
+                is_own, shares = world.divide(rows.num_supervised[chosen], multiple=fill.targets)
+                yield pack_share(data, rows, chosen, max_length=L, is_own=is_own, fill=fill), shares
 
 
 def catalogue_floor_seconds(N: int, V: int, K: int, dtype: torch.dtype, device: torch.device) -> float:

@@ -16,6 +16,7 @@ from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import group_metrics, per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.training.assemble import assemble_best
+from athwe_core.training.memory import keep_freed_memory
 from athwe_core.training.ranks_file import read_sealed, write_sealed
 from athwe_core.training.run_files import refusals
 from athwe_core.training.run_folder import RunFolder
@@ -52,6 +53,7 @@ def evaluate_run(
     config = run.config()
     rule = config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
     ks = config.evaluation.ks if ks is None else ks
+    keep_freed_memory()
     assembly = assemble_best(run, prepared)
     ranks = rank_users(assembly.network, prepared, split=split, exclude_seen=rule)
     frame = per_user_frame(prepared, ranks, split=split)

@@ -11,7 +11,7 @@ import torch
 
 from athwe_core.analysis.experiment import Plan, PlannedRun
 from athwe_core.config import Config
-from athwe_core.data.packing import epoch_batches, pack, training_rows
+from athwe_core.data.packing import SOME_FILL, epoch_batches, pack, training_rows
 from athwe_core.data.store import PreparedDataset
 from athwe_core.device import resolve_device
 from athwe_core.errors import AthweError
@@ -129,8 +129,8 @@ def _time_steps(prepared: PreparedDataset, config: Config) -> tuple[int, float]:
     batches = epoch_batches(rows, batch_targets=budget, rng=keyed_rng(config.training.seed, "shuffle", 0))
     began = time.perf_counter()
     for step in range(1 + TIMED_STEPS):
-        batch = pack(prepared, rows, batches[step % len(batches)], max_length=L).to(assembly.device)
-        train_step(assembly, optimizer, batch, config, epoch=0, step=step)["total"].item()
+        batch = pack(prepared, rows, batches[step % len(batches)], max_length=L, fill=SOME_FILL)
+        train_step(assembly, optimizer, batch.to(assembly.device), config, epoch=0, step=step)["total"].item()
         if step == 0:
             began = time.perf_counter()
     return len(batches), (time.perf_counter() - began) / TIMED_STEPS

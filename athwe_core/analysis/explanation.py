@@ -85,7 +85,7 @@ def _wavelet_energy(run: CaseRun, look: Look) -> dict[str, Any] | None:
 
 def _attention(run: CaseRun, look: Look) -> dict[str, list[list[float]]]:
     network, outputs = run.network, look.outputs
-    every = slice(0, len(network.modalities))
+    every = (slice(0, len(network.modalities)),)
     tokens = network.input_norm(outputs.mixed.transpose(0, 1), every)
     layers = [weights[:, :, -1].mean(1) for weights in network.transformer.attention(tokens, outputs.grid, every)]
     return {name: [layer[m].tolist() for layer in layers] for m, name in enumerate(network.modalities)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +19,10 @@ from athwe_core.data.split import Split
 
 IntArray = NDArray[np.int64]
 
-MIN_BIN_SLOTS = 64
+MIN_BIN_SLOTS = 32
 """Attention bins hold at least this many slots, so that many short rows share one product."""
+SLOT_MULTIPLE = 16
+"""Slots of a bin are a multiple of this."""
 
 
 class Interactions(Protocol):
@@ -39,6 +41,29 @@ class SplitInteractions(Interactions, Protocol):
 
     @property
     def split(self) -> Split: ...
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Multiples that the axes of a batch are filled up to, so that few shapes occur.
+
+    Libraries compile or choose a kernel for each new shape; compiled steps and captured CUDA graphs are for one alone.
+    """
+
+    targets: int = 1
+    """Tokens too."""
+    rows: int = 1
+    bins: int = 1
+    is_fixed: bool = False
+    """Nothing else of the batch decides a shape: bins are as wide as the longest row that may come, and targets are always
+    picked from the tokens."""
+
+
+NO_FILL = Fill()
+SOME_FILL = Fill(targets=64, rows=64, bins=4)
+"""A few dozen shapes an epoch, at little cost."""
+FULL_FILL = Fill(targets=128, rows=256, bins=16, is_fixed=True)
+"""Two or three shapes, for compiled steps."""
 
 
 @dataclass(frozen=True)
@@ -147,21 +172,27 @@ def _assign_bins(lengths: IntArray, bin_slots: int) -> tuple[IntArray, IntArray,
 
 
 def pack_share(
-    data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int, is_own: NDArray[np.bool_]
+    data: Interactions,
+    rows: Rows,
+    chosen: IntArray,
+    *,
+    max_length: int,
+    is_own: NDArray[np.bool_],
+    fill: Fill = NO_FILL,
 ) -> PackedBatch:
     """This process's rows of a batch that is spread over several.
 
     A process without rows gets one token that is not asked and weighs nothing, so that it can take the step with the others.
     """
     if is_own.any():
-        return pack(data, rows, chosen[is_own], max_length=max_length)
+        return pack(data, rows, chosen[is_own], max_length=max_length, fill=fill)
     start = rows.start[chosen[:1]]
     nothing = Rows(start, start + 1, np.zeros(1, np.int64), rows.user_index[chosen[:1]])
-    batch = pack(data, nothing, np.zeros(1, np.int64), max_length=max_length)
+    batch = pack(data, nothing, np.zeros(1, np.int64), max_length=max_length, fill=fill)
     return replace(batch, prefix_weight=torch.zeros_like(batch.prefix_weight))
 
 
-def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int) -> PackedBatch:
+def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int, fill: Fill = NO_FILL) -> PackedBatch:
     """The chosen rows as one token stream, sorted by length.
 
     Args:
@@ -169,6 +200,7 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int) -
         rows: all rows of the epoch or split.
         chosen: indices into `rows`, at least one.
         max_length: L, for the prefix weights.
+        fill: how far the axes are filled up.
     """
     chosen = chosen[np.argsort(rows.stop[chosen] - rows.start[chosen], kind="stable")]
     start, stop, user = rows.start[chosen], rows.stop[chosen], rows.user_index[chosen]
@@ -182,26 +214,39 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int) -
     intervals[offsets[:-1]] = 0
     supervised = position >= (lengths - rows.num_supervised[chosen])[row]
     target_index = np.flatnonzero(supervised)
-    bin_slots = max(MIN_BIN_SLOTS, int(lengths.max()))
+    longest = max_length if fill.is_fixed else int(lengths.max())
+    bin_slots = max(MIN_BIN_SLOTS, longest + -longest % SLOT_MULTIPLE)
     bins, begins, num_bins = _assign_bins(lengths, bin_slots)
+    num_bins += -num_bins % fill.bins
     token_slots = (bins * bin_slots + begins)[row] + position
     grid = np.full(num_bins * bin_slots, -1, np.int64)
     grid[token_slots] = np.arange(offsets[-1])
 
-    tensor = torch.from_numpy
+    T, N = len(position), len(target_index)
+    add_tokens, add_targets = -T % fill.targets, -N % fill.targets
+    add_rows = 1 + -(len(chosen) + 1) % fill.rows if fill != NO_FILL else 0  # one at least, for the filler tokens
+    asks_all = N == T and not fill.is_fixed
+    # a target of filler is a token of filler where all tokens are asked, so that they stay in order
+    more_targets = T + np.arange(add_targets) if asks_all else np.zeros(add_targets, np.int64)
+
+    def filled(values: NDArray[Any], count: int, value: int) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate([values, np.full(count, value, values.dtype)]) if count else values)
+
     return PackedBatch(
-        item_ids=tensor(np.asarray(data.item_ids[source], np.int64)),
-        timestamps=tensor(timestamps),
-        intervals=tensor(intervals),
-        positions=tensor(position),
-        offsets=tensor(offsets),
-        rows=tensor(row),
-        user_index=tensor(user),
-        target_index=tensor(target_index),
-        target_ids=tensor(np.asarray(data.item_ids[source[target_index] + 1], np.int64)),
-        prefix_weight=tensor(_prefix_weight(rows, chosen[row], source, supervised, max_length)),
-        grid_tokens=tensor(grid.reshape(num_bins, bin_slots)),
-        token_slots=tensor(token_slots),
+        item_ids=filled(np.asarray(data.item_ids[source], np.int64), add_tokens, 0),
+        timestamps=filled(timestamps, add_tokens, timestamps[-1]),
+        intervals=filled(intervals, add_tokens, 0),
+        positions=filled(position, add_tokens, 0),
+        offsets=filled(offsets, add_rows, T + add_tokens),
+        rows=filled(row, add_tokens, len(chosen)),
+        user_index=filled(user, add_rows, -1),
+        target_index=torch.from_numpy(np.concatenate([target_index, more_targets])),
+        target_ids=filled(np.asarray(data.item_ids[source[target_index] + 1], np.int64), add_targets, -1),
+        prefix_weight=filled(_prefix_weight(rows, chosen[row], source, supervised, max_length), add_tokens, 0),
+        grid_tokens=torch.from_numpy(grid.reshape(num_bins, bin_slots)),
+        token_slots=filled(token_slots, add_tokens, 0),
+        asks_all=asks_all,
+        num_targets=N,
     )
 
 

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from athwe_core.losses.residual_kernel import softmax_residual_
+
 CHUNK_ELEMENTS = 2**25
 """Scores held at a time: 64 MiB in bfloat16. Fewer, larger chunks are faster: each adds a (V, K) gradient."""
 
-_chunk_elements = ContextVar("chunk_elements", default=CHUNK_ELEMENTS)
-
-
-@contextmanager
-def chunks_of(elements: int) -> Iterator[None]:
-    """Most scores held at a time inside, where a call does not say otherwise; the results are the same to rounding."""
-    token = _chunk_elements.set(elements)
-    try:
-        yield
-    finally:
-        _chunk_elements.reset(token)
+ROW_MULTIPLE = 64
+"""Rows and columns of half-precision products are filled up to a multiple of this: oneDNN compiles a kernel for each shape it
+has not met (14 ms where the product takes 3), and tensor cores want their rows aligned."""
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
-    """Forward: for each chunk of rows, scores -> probabilities -> minus one at the target -> both gradients."""
+    """Forward: for each chunk of rows, scores -> probabilities -> minus one at the target -> both gradients.
+
+    Rows that are not asked have the state 0, so that what stands in their scores adds nothing to the table's gradient.
+    """
 
     @staticmethod
     def forward(
@@ -37,39 +31,61 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         table: Tensor,
         targets: Tensor,
         bias: Tensor | None,
+        first_row: int,
         compute_dtype: torch.dtype,
         chunk_elements: int,
-        num_rows: int,
+        num_rows: int | Tensor,
     ) -> Tensor:
         N, V = states.shape[0], table.shape[0]
-        h, w = states.to(compute_dtype), table.to(compute_dtype)
-        chunk = min(max(chunk_elements // V, 1), max(N, 1))
+        multiple = 1 if compute_dtype == torch.float32 else ROW_MULTIPLE
+        chunk = _chunk_rows(N, V, chunk_elements, multiple)
+        is_asked = targets >= 0
+        h = _padded(states * is_asked[:, None], compute_dtype, chunk)
+        w = _padded(table, compute_dtype, multiple)
         losses, state_grads = [states.new_zeros(0)], [h.new_zeros(0, h.shape[1])]
         table_grad = None
         for first in range(0, N, chunk):
-            rows = slice(first, min(first + chunk, N))
-            scores = h[rows] @ w.T if bias is None else torch.addmm(bias[rows].to(compute_dtype), h[rows], w.T)
-            residual = torch.softmax(scores, dim=-1)
-            del scores  # two chunks at most are held at a time
-            own = torch.arange(len(residual), device=residual.device), targets[rows]
-            probability = residual[own]
-            losses.append(-probability.float().clamp(min=torch.finfo(torch.float32).tiny).log())
-            residual[own] = probability - 1  # scatter_ and scatter_add_ would copy the whole of it
-            state_grads.append(residual @ w)
-            chunk_grad = (residual.T @ h[rows]).to(table.dtype)
+            rows, asked = slice(first, first + chunk), slice(first, min(first + chunk, N))
+            residual = h[rows] @ w.T  # the scores, until they are overwritten: one chunk is held at a time
+            own_bias = None if bias is None else bias[asked]
+            losses.append(
+                softmax_residual_(residual, targets[asked], bias=own_bias, first_row=first_row, num_columns=V)
+            )
+            state_grads.append((residual @ w)[: asked.stop - first])
+            chunk_grad = (residual.T @ h[rows])[:V].to(table.dtype)
             table_grad = chunk_grad if table_grad is None else table_grad.add_(chunk_grad)
             del residual, chunk_grad
         if table_grad is None:
             table_grad = torch.zeros_like(table)
-        ctx.save_for_backward(torch.cat(state_grads).to(states.dtype), table_grad)
+        state_grad = torch.cat(state_grads).to(states.dtype) * is_asked[:, None]
+        ctx.save_for_backward(state_grad, table_grad)
         ctx.num_rows = num_rows
-        return torch.cat(losses).sum() / num_rows
+        return (torch.cat(losses) * is_asked).sum() / num_rows
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         state_grad, table_grad = ctx.saved_tensors
         scale = grad / ctx.num_rows
-        return state_grad * scale, table_grad * scale, None, None, None, None, None
+        return state_grad * scale, table_grad * scale, None, None, None, None, None, None
+
+
+def _chunk_rows(N: int, V: int, chunk_elements: int, multiple: int) -> int:
+    """Rows of a chunk: as equal as they can be, a multiple where that many fit."""
+    most = max(chunk_elements // V, 1)
+    if most < multiple:
+        return most
+    number = max(-(-N // (most - most % multiple)), 1)
+    return -(-N // (number * multiple)) * multiple or multiple
+
+
+def _padded(x: Tensor, dtype: torch.dtype, multiple: int) -> Tensor:
+    """x in `dtype`, with zero rows up to a multiple."""
+    padding = -len(x) % multiple
+    if padding == 0:
+        return x.to(dtype)
+    filled = x.new_empty(len(x) + padding, *x.shape[1:], dtype=dtype)
+    filled[: len(x)], filled[len(x) :] = x, 0
+    return filled
 
 
 def catalogue_cross_entropy(
@@ -78,9 +94,10 @@ def catalogue_cross_entropy(
     targets: Int64[Tensor, " N"],
     *,
     bias: Float[Tensor, "N V"] | None = None,
+    first_row: int = 0,
     compute_dtype: torch.dtype = torch.float32,
-    chunk_elements: int | None = None,
-    num_rows: int | None = None,
+    chunk_elements: int = CHUNK_ELEMENTS,
+    num_rows: int | Tensor | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of the next item against every row of `table`.
 
@@ -88,16 +105,18 @@ def catalogue_cross_entropy(
 
     Args:
         states: user vectors [h_id; h_text; h_image].
-        table: item vectors, one row per item; leave the padding row out by `table[1:]` and `targets - 1`.
-        targets: row of the next item, in 0..V-1.
+        table: item vectors.
+        targets: row of the next item, in first_row..V-1; -1 = not asked: no loss and no gradient.
         bias: added to the scores, without a gradient of its own.
+        first_row: rows of the table before it are no items: 1 for a table whose row 0 is the padding.
         compute_dtype: dtype of the three products and of the probabilities; accumulation is in float32.
-        chunk_elements: most scores held at a time; None = as `chunks_of` says, else CHUNK_ELEMENTS.
+        chunk_elements: most scores held at a time; the result is the same to rounding.
         num_rows: rows that the mean is over, where these are a part of them; None = N.
     Returns: scalar, float32. A NaN in the inputs gives NaN. A row's loss is capped at 87.3, where its probability
         underflows; its gradient is not.
     Source: HM4SR eq. 19-20. No second-order gradient: the first-order one is made in the forward pass.
     """
-    chunk_elements = _chunk_elements.get() if chunk_elements is None else chunk_elements
     num_rows = len(states) if num_rows is None else num_rows
-    return _CatalogueCrossEntropy.apply(states, table, targets, bias, compute_dtype, chunk_elements, num_rows)
+    return _CatalogueCrossEntropy.apply(
+        states, table, targets, bias, first_row, compute_dtype, chunk_elements, num_rows
+    )

@@ -7,31 +7,32 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
-from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
+from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS, catalogue_cross_entropy
 from athwe_core.processes import Shares, all_here
 
 _EXCLUDED = -1e9
 
 
-def false_negatives(
+def excluded_pairs(
     target_ids: Int64[Tensor, " N"], user_index: Int64[Tensor, " N"], shares: Shares | None = None
 ) -> Bool[Tensor, "N N_all"]:
     """Pairs (i, j), i != j, that must not repel each other: the same next item, or two positions of the same user.
 
     Args:
+        target_ids: -1 = filler, which repels nothing.
         shares: where the batch is spread over processes: i is a token of this one, j of any.
     Differs: the published code leaves such a pair in the denominator as exp(0) = 1.
     """
     shares = shares or all_here(len(target_ids))
     all_ids, all_users = shares.gather(target_ids), shares.gather(user_index)
-    same = (target_ids[:, None] == all_ids[None, :]) | (user_index[:, None] == all_users[None, :])
-    same[:, shares.own].fill_diagonal_(False)
+    same = (target_ids[:, None] == all_ids) | (user_index[:, None] == all_users) | (all_ids < 0)
+    same.diagonal(shares.start).fill_(False)
     return same
 
 
-def exclusion_bias(excluded: Bool[Tensor, "N N_all"]) -> Float[Tensor, "N N_all"]:
+def exclusion_bias(excluded: Bool[Tensor, "N N_all"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "N N_all"]:
     """0 where a pair counts, a number whose exponential is 0 where not: made once for all contrastive terms of a step."""
-    return excluded.to(torch.float32).mul_(_EXCLUDED)
+    return excluded.to(dtype).mul_(_EXCLUDED)
 
 
 def contrastive_loss(
@@ -40,7 +41,11 @@ def contrastive_loss(
     bias: Float[Tensor, "N N_all"],
     *,
     temperature: float,
+    is_asked: Bool[Tensor, " N"] | None = None,
     shares: Shares | None = None,
+    num_rows: int | Tensor | None = None,
+    compute_dtype: torch.dtype = torch.float32,
+    chunk_elements: int = CHUNK_ELEMENTS,
 ) -> Float[Tensor, ""]:
     """Each anchor must find its own candidate among those of the batch.
 
@@ -51,13 +56,25 @@ def contrastive_loss(
         anchors, candidates: row i of one belongs to row i of the other.
         bias: from `exclusion_bias`; 0 on the diagonal.
         temperature: tau > 0.
+        is_asked: rows that are no filler; None = all.
         shares: where the batch is spread over processes: the candidates are those of all.
+        num_rows, compute_dtype, chunk_elements: as in `catalogue_cross_entropy`.
     Returns: scalar, this process's share of the mean; 0 when every other row is excluded.
     Source: HM4SR eq. 23 (anchors = id states, candidates = id embeddings of the next items) and eq. 25 (anchors = states,
         candidates = states of the same rows with time placeholders).
     """
     shares = shares or all_here(len(anchors))
-    own = shares.own_index(anchors.device)
+    own = shares.start + torch.arange(len(anchors), device=anchors.device)
+    if is_asked is not None:
+        own = torch.where(is_asked, own, -1)
     scaled = F.normalize(anchors, dim=-1) / temperature
     everyone = shares.gather(F.normalize(candidates, dim=-1))
-    return catalogue_cross_entropy(scaled, everyone, own, bias=bias, num_rows=shares.num_targets)
+    return catalogue_cross_entropy(
+        scaled,
+        everyone,
+        own,
+        bias=bias,
+        compute_dtype=compute_dtype,
+        chunk_elements=chunk_elements,
+        num_rows=num_rows,
+    )

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
+from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS, catalogue_cross_entropy
 
 
 class LogUniformSampler:
@@ -49,7 +49,8 @@ def sampled_cross_entropy(
     log_weight: Float[Tensor, " S"],
     *,
     compute_dtype: torch.dtype = torch.float32,
-    num_rows: int | None = None,
+    chunk_elements: int = CHUNK_ELEMENTS,
+    num_rows: int | Tensor | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of the next item, the sum over the catalogue estimated from a sample of it.
 
@@ -63,11 +64,19 @@ def sampled_cross_entropy(
         candidates: vectors of distinct items, each row's own among them.
         own: index of each row's next item among the candidates.
         log_weight: logarithm of each candidate's weight; a row's own item counts once whatever its weight.
-        compute_dtype, num_rows: as in `catalogue_cross_entropy`.
+        compute_dtype, chunk_elements, num_rows: as in `catalogue_cross_entropy`.
     Returns: scalar, float32.
     Source: Bengio and Senecal 2008; HM4SR trains on the whole catalogue.   Differs from the two-tower form of the
         correction, which weights the positive item too although it is always there.
     """
     bias = log_weight.repeat(len(states), 1)
     bias[torch.arange(len(own), device=own.device), own] = 0.0
-    return catalogue_cross_entropy(states, candidates, own, bias=bias, compute_dtype=compute_dtype, num_rows=num_rows)
+    return catalogue_cross_entropy(
+        states,
+        candidates,
+        own,
+        bias=bias,
+        compute_dtype=compute_dtype,
+        chunk_elements=chunk_elements,
+        num_rows=num_rows,
+    )

@@ -22,9 +22,9 @@ def random_bytes(count: int) -> Tensor:
 class _ByteDropout(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
-        # bytes >= threshold as 0.0 or 1.0 by arithmetic: comparing to bool and multiplying by it is ten times slower
-        keep = random_bytes(x.numel()).view(x.shape).to(x.dtype).sub_(threshold - 1).clamp_(0, 1)
-        scale = keep.mul_(256.0 / (256 - threshold))
+        # bytes >= threshold as 0 or 1 by arithmetic on bytes: comparing to bool and multiplying by it is ten times slower
+        keep = random_bytes(x.numel()).clamp_(threshold - 1, threshold).sub_(threshold - 1)
+        scale = keep.view(x.shape).to(x.dtype).mul_(256.0 / (256 - threshold))
         ctx.save_for_backward(scale)
         return x * scale
 
@@ -37,11 +37,11 @@ class _ByteDropout(torch.autograd.Function):
 def dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
     """Zero each element with probability `rate` and scale the others by 1 / (1 - rate); identity when not training.
 
-    On CPU the rate is rounded to 1/256 and the scale follows the rounded rate, so that the expectation stays exact.
+    On CPU, unless compiled, the rate is rounded to 1/256 and the scale follows it, so that the expectation stays exact.
     Randomness comes from torch's default generator, which the training loop seeds before each step.
     """
     if not training or rate == 0:
         return x
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, rate)
     return _ByteDropout.apply(x, min(round(rate * 256), 255))

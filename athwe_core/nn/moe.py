@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from athwe_core.nn.dropout import dropout
+from athwe_core.nn.sums import sum_of_products
 
 
 class Mixed(NamedTuple):
@@ -39,16 +41,16 @@ class InteractiveMoE(nn.Module):
         self.expert_weight = nn.Parameter(torch.empty(M, E, D, M * D))
         self.expert_bias = nn.Parameter(torch.empty(M, E, D))
 
-    def forward(self, tokens: Float[Tensor, "T M D"]) -> Mixed:
-        """Tokens with what the experts add to them, and the gates (T, M, E)."""
+    def forward(self, tokens: Float[Tensor, "T M D"], dtype: torch.dtype | None = None) -> Mixed:
+        """Tokens with what the experts add to them, and the gates (T, M, E); the experts' product is in `dtype`."""
         T, M, D = tokens.shape
-        E = self.gate_bias.shape[1]
+        dtype, E = dtype or tokens.dtype, self.gate_bias.shape[1]
         logits = torch.einsum("tmd,med->tme", tokens, self.gate_weight) + self.gate_bias
         gates = logits.softmax(-1)
-        experts = torch.addmm(
-            self.expert_bias.flatten(), tokens.reshape(T, M * D), self.expert_weight.view(M * E * D, M * D).T
-        )
-        mixed = (gates[..., None] * experts.view(T, M, E, D)).sum(2)  # on a CPU 3 x faster than T * M tiny products
+        weight = self.expert_weight.view(M * E * D, M * D).to(dtype)
+        experts = F.linear(tokens.reshape(T, M * D).to(dtype), weight, self.expert_bias.flatten().to(dtype))
+        by_expert = gates.to(dtype)[..., None].unbind(2), experts.view(T, M, E, D).unbind(2)
+        mixed = sum_of_products(zip(*by_expert, strict=True)).to(tokens.dtype)
         return Mixed(torch.addcmul(tokens, self.alpha[:, None], mixed), gates)
 
 

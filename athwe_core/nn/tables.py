@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 RESIDENT_BYTES = 2**30
 """Features of one modality beyond this stay where they are, in a mapped file say, and are fetched as they are needed."""
 _ROWS_AT_ONCE = 2**16
+
+
+class _TableAndRows(torch.autograd.Function):
+    """A table and some of its rows, whose gradient is added to the table's: no table of zeros, no sum of two tables."""
+
+    @staticmethod
+    def forward(ctx: Any, table: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(rows)
+        ctx.set_materialize_grads(False)
+        ctx.like = table.new_empty(0), table.shape
+        return table.view_as(table), table.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx: Any, table_grad: Tensor | None, row_grad: Tensor | None) -> tuple[Tensor | None, None]:
+        if row_grad is None:
+            return table_grad, None
+        if table_grad is None:
+            like, shape = ctx.like
+            table_grad = like.new_zeros(shape)
+        return table_grad.index_add(0, ctx.saved_tensors[0], row_grad), None
+
+
+def table_and_rows(
+    table: Float[Tensor, "V K"], rows: Int64[Tensor, " n"]
+) -> tuple[Float[Tensor, "V K"], Float[Tensor, "n K"]]:
+    """The table, to be read from here on, and `table[rows]`."""
+    return _TableAndRows.apply(table, rows)
+
+
+def linear(layer: nn.Linear, x: Float[Tensor, "n F"], dtype: torch.dtype) -> Float[Tensor, "n D"]:
+    """The layer with its product in `dtype`, which the result has too."""
+    return F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
 
 
 class ItemTables(nn.Module):
@@ -42,7 +77,7 @@ class ItemTables(nn.Module):
         self.sparse = sparse
         self.compute_dtype = compute_dtype
         # Parameters. The id table is filled with the others' (see Network), not here.
-        self.id = nn.utils.skip_init(nn.Embedding, num_rows, hidden_size, sparse=sparse)
+        self.id = nn.Embedding(num_rows, hidden_size, sparse=sparse, _weight=torch.empty(num_rows, hidden_size))
         self.projections = nn.ModuleDict({m: nn.Linear(f.shape[1], hidden_size) for m, f in features.items()})
         self.feature_widths = {m: f.shape[1] for m, f in features.items()}
         self.mapped: dict[str, Tensor] = {}
@@ -79,5 +114,4 @@ class ItemTables(nn.Module):
     def _project(self, name: str, features: Tensor) -> Tensor:
         layer = self.projections[name]
         assert isinstance(layer, nn.Linear)
-        dtype = self.compute_dtype if self.training else layer.weight.dtype
-        return (features.to(dtype) @ layer.weight.to(dtype).T).to(layer.bias.dtype) + layer.bias
+        return linear(layer, features, self.compute_dtype if self.training else layer.weight.dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
@@ -124,7 +125,7 @@ class TimeEncoding(nn.Module):
             index = torch.div(timestamps - self.origin, SECONDS_PER_DAY, rounding_mode="floor")
         else:
             index = day_of_year(timestamps)
-        return self.table[index.clamp(0, self.table.shape[0] - 1)]
+        return F.embedding(index.clamp(0, self.table.shape[0] - 1), self.table)
 
     def _phase(self, time: Tensor) -> Tensor:
         assert self.phase_weight is not None

@@ -1,4 +1,8 @@
-"""One Transformer per modality, stacked: every weight has a leading modality axis, every product is batched over it."""
+"""One Transformer per modality, stacked: every weight has a leading modality axis, every product is batched over it.
+
+All is computed in the dtype of the tokens, float32 or bfloat16 (sums and softmax are in float32 inside torch's kernels for
+both); weights are cast as they are read.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,16 @@ from athwe_core.nn.dropout import dropout
 
 LAYER_NORM_EPS = 1e-12
 
+Encoders = tuple[slice, ...]
+"""Which of the M encoders each leading slice of the tokens is for, in runs: (slice(0, 3), slice(1, 3)) is 0, 1, 2, 1, 2."""
+
+
+def _of(weight: Float[Tensor, "M ..."], encoders: Encoders, like: Tensor) -> Float[Tensor, "m ..."]:
+    """Weights of the encoders, in the dtype of `like`."""
+    weight = weight.to(like.dtype)
+    parts = [weight if run == slice(0, len(weight)) else weight[run] for run in encoders]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
 
 class StackedLayerNorm(nn.Module):
     """Layer normalisation with its own scale and shift for each modality."""
@@ -23,10 +37,10 @@ class StackedLayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.empty(num_modalities, 1, hidden_size))
         self.bias = nn.Parameter(torch.empty(num_modalities, 1, hidden_size))
 
-    def forward(self, x: Float[Tensor, "m T D"], chosen: slice) -> Float[Tensor, "m T D"]:
-        """x normalised over D; `chosen` says which of the M modalities its m slices are."""
+    def forward(self, x: Float[Tensor, "m T D"], encoders: Encoders) -> Float[Tensor, "m T D"]:
+        """x normalised over D."""
         normal = F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
-        return torch.addcmul(self.bias[chosen], normal, self.weight[chosen])
+        return torch.addcmul(_of(self.bias, encoders, x), normal, _of(self.weight, encoders, x))
 
 
 class AttentionGrid:
@@ -81,22 +95,22 @@ class StackedTransformer(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "m T D"], grid: AttentionGrid, chosen: slice, wanted: Int64[Tensor, " N"]
+        self, x: Float[Tensor, "m T D"], grid: AttentionGrid, encoders: Encoders, wanted: Int64[Tensor, " N"] | None
     ) -> Float[Tensor, "m N D"]:
         """States of the wanted tokens.
 
         Args:
             x: tokens after the mixtures of experts, normalised.
             grid: which token attends to which.
-            chosen: which of the M encoders the m leading slices of x belong to.
-            wanted: tokens whose state is asked, increasing; the last layer works on them only.
+            encoders: which of the M encoders the m leading slices of x belong to.
+            wanted: tokens whose state is asked; the last layer works on them only. None = all.
         """
         for layer in self.layers[:-1]:
-            x = layer(x, grid, chosen)
-        return self.layers[-1](x, grid, chosen, None if len(wanted) == x.shape[1] else wanted)
+            x = layer(x, grid, encoders)
+        return self.layers[-1](x, grid, encoders, wanted)
 
     def attention(
-        self, x: Float[Tensor, "m T D"], grid: AttentionGrid, chosen: slice
+        self, x: Float[Tensor, "m T D"], grid: AttentionGrid, encoders: Encoders
     ) -> list[Float[Tensor, "m heads T T"]]:
         """Attention weights of every layer, first layer first, for the arguments of `forward`, before dropout.
 
@@ -107,10 +121,10 @@ class StackedTransformer(nn.Module):
         slots, weights = grid.token_slots, []
         for layer in self.layers:
             assert isinstance(layer, TransformerLayer)
-            of_slots, _ = layer.weigh(x, grid, chosen)
+            of_slots, _ = layer.weigh(x, grid, encoders)
             in_heads = of_slots.view(len(x), -1, *of_slots.shape[-2:])
             weights.append(in_heads[:, :, slots[:, None], slots])
-            x = layer(x, grid, chosen)
+            x = layer(x, grid, encoders)
         return weights
 
 
@@ -136,32 +150,36 @@ class TransformerLayer(nn.Module):
         self.attention_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
         self.feed_forward_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
 
-    def forward(self, x: Tensor, grid: AttentionGrid, chosen: slice, wanted: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, grid: AttentionGrid, encoders: Encoders, wanted: Tensor | None = None) -> Tensor:
         """States of every token, or of the wanted ones."""
         slots = grid.token_slots if wanted is None else grid.token_slots[wanted]
-        attended = torch.baddbmm(self.out_bias[chosen], self._attend(x, grid, chosen, slots), self.out_weight[chosen])
+        attended = self._linear("out", self._attend(x, grid, encoders, slots), encoders)
         if wanted is not None:
             x = x.index_select(1, wanted)
-        x = self.attention_norm(x + self._drop(attended), chosen)
-        inner = F.gelu(torch.baddbmm(self.inner_bias[chosen], x, self.inner_weight[chosen]))
-        outer = torch.baddbmm(self.outer_bias[chosen], inner, self.outer_weight[chosen])
-        return self.feed_forward_norm(x + self._drop(outer), chosen)
+        x = self.attention_norm(x + self._drop(attended), encoders)
+        outer = self._linear("outer", F.gelu(self._linear("inner", x, encoders)), encoders)
+        return self.feed_forward_norm(x + self._drop(outer), encoders)
 
-    def weigh(self, x: Tensor, grid: AttentionGrid, chosen: slice) -> tuple[Tensor, Tensor]:
+    def weigh(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> tuple[Tensor, Tensor]:
         """Attention weights (G, m * heads, S, S) of all slots, before dropout, and the values they weigh."""
         m, _, D = x.shape
         (G, S), H = grid.shape, self.num_heads
-        qkv = torch.baddbmm(self.qkv_bias[chosen], x, self.qkv_weight[chosen])
+        qkv = self._linear("qkv", x, encoders)
         in_bins = qkv.index_select(1, grid.slot_tokens).view(m, G, S, 3, H, D // H)
         query, key, value = in_bins.permute(3, 1, 0, 4, 2, 5).reshape(3, G, m * H, S, D // H)
-        scores = query @ key.transpose(-1, -2) * (D // H) ** -0.5 + grid.bias
+        scores = (query * (D // H) ** -0.5) @ key.transpose(-1, -2)
+        scores += grid.bias.to(x.dtype)
         return scores.softmax(-1), value
 
-    def _attend(self, x: Tensor, grid: AttentionGrid, chosen: slice, slots: Tensor) -> Tensor:
+    def _linear(self, name: str, x: Tensor, encoders: Encoders) -> Tensor:
+        weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
+        return torch.baddbmm(_of(bias, encoders, x), x, _of(weight, encoders, x))
+
+    def _attend(self, x: Tensor, grid: AttentionGrid, encoders: Encoders, slots: Tensor) -> Tensor:
         """Attended values of the tokens in `slots`."""
         m, _, D = x.shape
         (G, S), H = grid.shape, self.num_heads
-        weights, value = self.weigh(x, grid, chosen)
+        weights, value = self.weigh(x, grid, encoders)
         attended = self._drop(weights) @ value
         flat = attended.view(G, m, H, S, D // H).permute(1, 0, 3, 2, 4).reshape(m, G * S, D)
         return flat.index_select(1, slots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any
@@ -107,6 +108,8 @@ class Assembly:
     """Batch to loss terms (`Objective`); of several processes, with their gradients shared."""
     sampler: LogUniformSampler | None
     """Draws the negatives of a sampled catalogue loss."""
+    compiled: Callable[..., dict[str, torch.Tensor]] | None = None
+    """The objective compiled, for steps that spare no memory."""
 
     def spread(self, world: World) -> Assembly:
         """The same for a batch that is spread over processes: after a backward pass each holds the whole batch's gradient."""

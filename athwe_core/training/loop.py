@@ -16,7 +16,7 @@ from jaxtyping import Float64
 
 from athwe_core.batch import PackedBatch
 from athwe_core.config_sections import require
-from athwe_core.data.packing import epoch_batches, pack_share, training_rows
+from athwe_core.data.packing import FULL_FILL, SOME_FILL, epoch_batches, pack_share, training_rows
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.durable import reason
 from athwe_core.errors import CheckpointError, DataError
@@ -26,7 +26,8 @@ from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.processes import ALONE, Shares, World
 from athwe_core.training.assemble import assemble
 from athwe_core.training.checkpoint import load_weights, save_checkpoint
-from athwe_core.training.memory import RELEASE_STEPS, release_free_memory
+from athwe_core.training.compiled import compile_or_not, wants_compiler
+from athwe_core.training.memory import CHECK_STEPS, Growth, keep_freed_memory
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.out_of_memory import NoMemoryError, is_out_of_memory, step_within_memory
 from athwe_core.training.progress import changed_surroundings, restore, surroundings
@@ -90,6 +91,7 @@ def train(
         DataError: The prepared data set vanished meanwhile.
     """
     require(checkpoint_minutes > 0, "--checkpoint-minutes", "must be positive", checkpoint_minutes)
+    keep_freed_memory()
     try:
         with run.locked() if world.is_first else nullcontext():
             training = _Training(run, prepared, listener, should_stop, checkpoint_minutes, notify, world)
@@ -128,11 +130,14 @@ class _Training:
         here = surroundings(self.assembly)
         self.progress, self.records = restore(run, self.assembly, self.optimizer, notify, may_write=world.is_first)
         self.assembly = self.assembly.spread(world)
+        self.is_to_compile = wants_compiler(self.config, self.assembly.device, world)
+        self.fill = FULL_FILL if self.is_to_compile else SOME_FILL
         if run.last.exists() and (change := changed_surroundings(run.manifest(), here)):
             notify(change)
         if world.is_first:
             run.update_manifest(status=RUNNING, process=os.getpid(), **here)
         self.clock = _Clock(checkpoint_minutes, self.save_last)
+        self.growth = Growth()
 
     def to_the_end(self) -> Result:
         """Epochs until it is over, then the results."""
@@ -188,7 +193,7 @@ class _Training:
         self.clock.begin()
         began = time.perf_counter() - progress.seconds
         for chosen in batches[progress.step :]:
-            is_own, shares = self.world.divide(rows.num_supervised[chosen])
+            is_own, shares = self.world.divide(rows.num_supervised[chosen], multiple=self.fill.targets)
 
             def packed(targets: int | None, chosen: Any = chosen, is_own: Any = is_own) -> PackedBatch | None:
                 if targets is not None:
@@ -196,15 +201,15 @@ class _Training:
                     chosen, is_own = chosen[few], is_own[few]
                 if len(chosen) == 0:
                     return None
-                batch = pack_share(self.prepared, rows, chosen, max_length=L, is_own=is_own)
+                batch = pack_share(self.prepared, rows, chosen, max_length=L, is_own=is_own, fill=self.fill)
                 return batch.to(self.assembly.device)
 
             terms = self.step(packed, shares)
             for name, value in zip(terms, torch.stack(list(terms.values())).tolist(), strict=True):  # one read a step
                 progress.sums[name] = progress.sums.get(name, 0.0) + value
             progress.step += 1
-            if progress.step % RELEASE_STEPS == 0:
-                release_free_memory()
+            if progress.step % CHECK_STEPS == 0:
+                self.growth.look()
             progress.seconds = time.perf_counter() - began
             means = {name: total / progress.step for name, total in progress.sums.items()}
             self.listener.step_ends(progress.step, means)
@@ -225,6 +230,11 @@ class _Training:
             assert batch is not None
             epoch, step = progress.epoch, progress.step
             return train_step(self.assembly, self.optimizer, batch, self.config, epoch=epoch, step=step, shares=shares)
+        if self.is_to_compile:
+            batch = packed(None)
+            assert batch is not None
+            self.assembly = compile_or_not(self.assembly, batch, self.config, notify=self.notify)
+            self.is_to_compile = False
         try:
             terms, progress.thrift = step_within_memory(
                 self.assembly,

@@ -6,7 +6,7 @@
     data        CPU: interactions mapped from disk and touched (the system takes them back), split and rows of an epoch
     features    text and image vectors as read and in the precision of training, categories, clusters
     state       16 bytes a weight: weight, gradient, Adam's two moments (12 of the id table's with a sampled catalogue loss)
-    step        activations of a step + item table and its gradients + two chunks of catalogue scores; with a sampled
+    step        activations of a step + item table and its gradients + a chunk of catalogue scores; with a sampled
                 catalogue loss the table is its rows for inputs, targets and negatives
     evaluation  item table + a block of users' activations + their scores
     saving      Adam's moments once more, as bytes
@@ -25,7 +25,7 @@ import torch
 from athwe_core.batch import Catalogue, PackedBatch
 from athwe_core.config import Config
 from athwe_core.config_sections import ModelConfig
-from athwe_core.data.packing import Rows, batch_boundaries, pack, training_rows
+from athwe_core.data.packing import MIN_BIN_SLOTS, Rows, batch_boundaries, pack, training_rows
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.device import available_memory, resolve_device, resolve_precision
 from athwe_core.evaluation.evaluate import BLOCK_SCORES, BLOCK_TOKENS, BLOCK_USERS
@@ -127,17 +127,17 @@ def step_bytes(config: Config, network: Network, sizes: BatchSizes, compute_byte
     if losses.catalogue.kind == "sampled":
         V = min(V, T + N + losses.catalogue.num_negatives)
     table = 4 * V * M * model.hidden_size
-    activations = _mixture_bytes(model, sizes) + _encoder_bytes(model, sizes, M)
+    passes = 2 * M - 1 if losses.pcl.weight > 0 and model.temporal_moe.enabled else M
+    activations = _mixture_bytes(model, sizes, compute_bytes) + compute_bytes * _encoder_elements(model, sizes, passes)
     chunk = compute_bytes * min(N * V, max(CHUNK_ELEMENTS, V))
     copies = table * compute_bytes / 4 if compute_bytes < 4 else 0
-    at_scores = activations + 2 * table + copies + chunk + max(chunk, table + copies)
+    at_scores = activations + 3 * table + 2 * copies + chunk
     classes = sum(weight.shape[0] for name, weight in network.named_parameters() if name in _head_weights(network))
     logits = 4.0 * T * 4 * classes
     pairs = 0.0
     if losses.idcl.weight > 0 or losses.pcl.weight > 0:
-        pairs = 4.0 * N * N + max(3.0 * N * N, 8.0 * min(N * N, max(CHUNK_ELEMENTS, N)))
-    placeholders = _encoder_bytes(model, sizes, M - 1) if losses.pcl.weight > 0 else 0.0
-    at_end = activations + logits + pairs + placeholders + 4 * table
+        pairs = compute_bytes * N * N + max(3.0 * N * N, compute_bytes * min(N * N, max(CHUNK_ELEMENTS, N)))
+    at_end = activations + logits + pairs + 4 * table
     return max(at_scores, at_end)
 
 
@@ -146,33 +146,33 @@ def _head_weights(network: Network) -> set[str]:
     return {"category_head.weight", *(f"cluster_heads.{name}.weight" for name in network.cluster_heads)}
 
 
-def _mixture_bytes(model: ModelConfig, sizes: BatchSizes) -> float:
+def _mixture_bytes(model: ModelConfig, sizes: BatchSizes, compute_bytes: int) -> float:
     """From item rows to what the Transformers read, dropout included: arrays of T x K kept for the way back."""
-    M = len(model.modalities)
+    M, share = len(model.modalities), compute_bytes / 4
     arrays = 5.0  # rows, with positions; normalised, dropout and its result
     if model.interactive_moe.enabled:
-        arrays += model.interactive_moe.num_experts + 2
+        arrays += model.interactive_moe.num_experts * share + 2
     if model.wavelet.enabled:
-        arrays += (1 + model.wavelet.levels) * (2 * M + 2) + 1
+        arrays += (1 + model.wavelet.levels) * ((M + 1) * share + 2) + 1
     if model.temporal_moe.enabled:
         arrays += 3
     return 4 * arrays * sizes.tokens * M * model.hidden_size
 
 
-def _encoder_bytes(model: ModelConfig, sizes: BatchSizes, m: int) -> float:
-    """Of m Transformers with dropout; the last layer works on the supervised tokens only once it has attended."""
+def _encoder_elements(model: ModelConfig, sizes: BatchSizes, m: int) -> float:
+    """Numbers that m Transformers with dropout keep; the last layer works on the supervised tokens once it has attended."""
     D, inner = model.hidden_size, model.inner_size
     weights = sizes.bins * m * model.num_heads * sizes.slots**2
     attention = 3 * sizes.bins * sizes.slots * m * D + 3 * weights
     behind = [sizes.tokens] * (model.num_layers - 1) + [sizes.targets]
-    return 4.0 * (sum(attention + tokens * m * (9 * D + 2 * inner) for tokens in behind) + weights)
+    return float(sum(attention + tokens * m * (9 * D + 2 * inner) for tokens in behind) + weights)
 
 
 def _evaluation_bytes(config: Config, num_rows: int) -> float:
     model = config.model
-    M, S = len(model.modalities), max(64, model.max_length)
+    M, S = len(model.modalities), max(MIN_BIN_SLOTS, model.max_length)
     sizes = BatchSizes(BLOCK_TOKENS, BLOCK_USERS, -(-BLOCK_TOKENS // S), S)
-    activations = _mixture_bytes(model, sizes) / 2 + _encoder_bytes(model, sizes, M) / model.num_layers / 2
+    activations = _mixture_bytes(model, sizes, 4) / 2 + 4 * _encoder_elements(model, sizes, M) / model.num_layers / 2
     scores = min(BLOCK_USERS * num_rows, max(BLOCK_SCORES, num_rows))
     return 2 * 4 * num_rows * M * model.hidden_size + 6 * scores + activations
 

@@ -68,8 +68,15 @@ def compute_gradients(
     if assembly.sampler is not None:
         negatives = keyed_generator(seed, "negatives", epoch, step)  # the same on every process
         candidates = sample_candidates(assembly.sampler, shares.gather(batch.target_ids), negatives)
+    objective = assembly.objective if assembly.compiled is None or thrift is not LEVELS[0] else assembly.compiled
     with sparing(network, thrift):
-        parts = assembly.objective(batch, replaced=replaced, candidates=candidates, shares=shares)
+        parts = objective(
+            batch,
+            replaced=replaced,
+            candidates=candidates,
+            shares=shares if shares.num_processes > 1 else None,
+            chunk_elements=thrift.chunk_elements,
+        )
     total = total_loss(parts, config.losses)
     terms = _of_all(parts | {"total": total}, shares)
     if not torch.isfinite(terms["total"]):

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS, chunks_of
+from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
 from athwe_core.network import Network
 
 
@@ -37,13 +37,12 @@ LEVELS = (
 
 @contextmanager
 def sparing(network: Network, thrift: Thrift) -> Iterator[None]:
-    """A forward pass inside spares memory; its backward pass may come after."""
+    """A forward pass inside keeps what thrift says; its backward pass may come after. Chunks are told to the losses."""
     stages = _stages(network) if thrift.recomputes else []
     for stage in stages:
         stage.forward = _recomputed(stage.forward)
     try:
-        with chunks_of(thrift.chunk_elements):
-            yield
+        yield
     finally:
         for stage in stages:
             del stage.forward

@@ -9,7 +9,7 @@ from athwe_core.analysis.case_choice import Case
 from athwe_core.analysis.case_run import CaseRun, CaseRuns
 from athwe_core.analysis.case_study import case_study
 from athwe_core.data.packing import pack_histories
-from athwe_core.nn.wavelet import causal_decompose
+from athwe_core.nn.wavelet import causal_decompose, smoothing_filter
 
 DAY = 86_400
 ITEMS = [11, 52, 7, 52, 90]
@@ -116,7 +116,7 @@ def test_attention_of_the_last_position_by_layer_is_the_mean_over_heads(
     length = min(model.max_length, len(ITEMS))
     with torch.inference_mode():
         outputs = network(pack_histories([(ITEMS[-length:], TIMES[-length:])]))
-        every = slice(0, len(model.modalities))
+        every = (slice(0, len(model.modalities)),)
         x = network.input_norm(outputs.mixed.transpose(0, 1), every)
         layer = network.transformer.layers[0]
         qkv = x @ layer.qkv_weight + layer.qkv_bias
@@ -150,7 +150,9 @@ def test_wavelet_energy_of_the_causal_form_is_that_of_its_decomposition(
     with torch.inference_mode():
         x = runs["athwe"].network(pack_histories([(ITEMS, TIMES)])).wavelet_input
         for m, shares in enumerate(why["athwe"]["wavelet_energy"]["share"].values()):
-            low, highs = causal_decompose(x[:, m], torch.arange(5), name=section.name, levels=section.levels)
+            low, highs = causal_decompose(
+                x[:, m], torch.arange(5), taps=smoothing_filter(section.name), levels=section.levels
+            )
             energies = torch.stack([low.square().sum(), *(high.square().sum() for high in reversed(highs))])
             torch.testing.assert_close(torch.tensor(shares), energies / energies.sum(), atol=1e-5, rtol=1e-4)
     assert why["plain"]["wavelet_energy"] is why["two"]["wavelet_energy"] is None

@@ -117,6 +117,9 @@ def test_an_epoch_is_a_permutation_that_repeats_with_its_generator() -> None:
     assert epoch(1) != first
 
 
+NUMBERS = {"num_targets", "asks_all"}
+
+
 def check_invariants(batch: PackedBatch) -> None:
     lengths = batch.offsets.diff()
     T, B = batch.num_tokens, batch.num_rows
@@ -138,7 +141,9 @@ def check_invariants(batch: PackedBatch) -> None:
         assert (slots.diff() == 1).all()
         assert bins[batch.rows == row].unique().numel() == 1
     assert (batch.prefix_weight >= 0).all()
-    for name in vars(batch):
+    assert batch.num_targets == len(batch.target_index)
+    assert batch.asks_all == (batch.num_targets == T)
+    for name in vars(batch).keys() - NUMBERS:
         assert getattr(batch, name).dtype == (torch.float32 if name == "prefix_weight" else torch.int64), name
 
 
@@ -227,6 +232,8 @@ def test_long_rows_make_wider_bins() -> None:
 def test_a_batch_moves_as_a_whole() -> None:
     batch = pack_histories([([1, 2], [3, 4])])
     moved = batch.to("meta")
-    assert all(getattr(moved, name).is_meta for name in vars(batch))
+    tensors = vars(batch).keys() - NUMBERS
+    assert all(getattr(moved, name).is_meta for name in tensors)
     same = batch.to("cpu")
-    assert all(torch.equal(getattr(same, name), getattr(batch, name)) for name in vars(batch))
+    assert all(torch.equal(getattr(same, name), getattr(batch, name)) for name in tensors)
+    assert all(getattr(moved, name) == getattr(batch, name) for name in NUMBERS)

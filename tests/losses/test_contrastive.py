@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from athwe_core.losses.contrastive import contrastive_loss, exclusion_bias, false_negatives
+from athwe_core.losses.contrastive import contrastive_loss, excluded_pairs, exclusion_bias
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ TARGETS = torch.tensor([3, 5, 3, 8, 5, 9])
 USERS = torch.tensor([0, 0, 1, 2, 2, 3])
 
 
-def test_false_negatives_by_hand() -> None:
+def test_excluded_pairs_by_hand() -> None:
     # the same target: (0, 2) and (1, 4); the same user: (0, 1) and (3, 4)
     expected = torch.tensor(
         [
@@ -38,7 +38,7 @@ def test_false_negatives_by_hand() -> None:
             [0, 0, 0, 0, 0, 0],
         ]
     ).bool()
-    assert torch.equal(false_negatives(TARGETS, USERS), expected)
+    assert torch.equal(excluded_pairs(TARGETS, USERS), expected)
 
 
 def test_exclusion_bias_is_0_where_a_pair_counts_and_silences_the_others() -> None:
@@ -50,7 +50,7 @@ def test_exclusion_bias_is_0_where_a_pair_counts_and_silences_the_others() -> No
 def test_is_the_double_loop_with_exclusions(temperature: float) -> None:
     torch.manual_seed(8)
     anchors, candidates = torch.randn(6, 4), torch.randn(6, 4)
-    excluded = false_negatives(TARGETS, USERS)
+    excluded = excluded_pairs(TARGETS, USERS)
     found = contrastive_loss(anchors, candidates, exclusion_bias(excluded), temperature=temperature)
     torch.testing.assert_close(found, double_loop(anchors, candidates, excluded, temperature), atol=1e-5, rtol=1e-5)
 
@@ -58,7 +58,7 @@ def test_is_the_double_loop_with_exclusions(temperature: float) -> None:
 def test_gradients_are_those_of_the_double_loop() -> None:
     torch.manual_seed(9)
     inputs = [torch.randn(6, 4, requires_grad=True) for _ in range(2)]
-    excluded = false_negatives(TARGETS, USERS)
+    excluded = excluded_pairs(TARGETS, USERS)
     fused = torch.autograd.grad(contrastive_loss(*inputs, exclusion_bias(excluded), temperature=0.5), inputs)
     plain = torch.autograd.grad(double_loop(*inputs, excluded, 0.5), inputs)
     for ours, theirs in zip(fused, plain, strict=True):
@@ -67,7 +67,7 @@ def test_gradients_are_those_of_the_double_loop() -> None:
 
 def test_rows_that_are_all_alone_cost_nothing() -> None:
     same_user = torch.zeros(4, dtype=torch.int64)
-    bias = exclusion_bias(false_negatives(torch.arange(4), same_user))
+    bias = exclusion_bias(excluded_pairs(torch.arange(4), same_user))
     loss = contrastive_loss(torch.randn(4, 3), torch.randn(4, 3), bias, temperature=0.1)
     assert loss.item() == pytest.approx(0, abs=1e-6)
 
@@ -85,3 +85,16 @@ def test_a_zero_vector_gives_a_finite_loss_and_gradient() -> None:
     loss.backward()
     assert loss.item() == pytest.approx(math.log(3))
     assert anchors.grad.isfinite().all()
+
+
+def test_filler_neither_asks_nor_answers() -> None:
+    torch.manual_seed(10)
+    inputs = [torch.randn(9, 4, requires_grad=True) for _ in range(2)]
+    targets, users = torch.cat([TARGETS, torch.tensor([-1, -1, -1])]), torch.cat([USERS, torch.tensor([-1, -1, 2])])
+    bias = exclusion_bias(excluded_pairs(targets, users))
+    found = contrastive_loss(*inputs, bias, temperature=0.5, is_asked=targets >= 0, num_rows=6)
+    whole = [value[:6] for value in inputs]
+    expected = contrastive_loss(*whole, exclusion_bias(excluded_pairs(TARGETS, USERS)), temperature=0.5)
+    torch.testing.assert_close(found, expected)
+    for ours, theirs in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True):
+        torch.testing.assert_close(ours, theirs)

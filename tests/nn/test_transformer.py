@@ -3,9 +3,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from athwe_core.nn.transformer import AttentionGrid, StackedLayerNorm, StackedTransformer, TransformerLayer
+from athwe_core.nn.transformer import AttentionGrid, Encoders, StackedLayerNorm, StackedTransformer, TransformerLayer
 
 M, D, INNER = 3, 8, 12
+ALL: Encoders = (slice(0, M),)
 
 
 def transformer(num_heads: int = 2, num_layers: int = 2, dropout_rate: float = 0.0) -> StackedTransformer:
@@ -65,9 +66,9 @@ def plain_layer(layer: TransformerLayer, m: int, x: Tensor, num_heads: int, weig
     return norm(x + inner @ layer.outer_weight[m] + layer.outer_bias[m], layer.feed_forward_norm)
 
 
-def run(stack: StackedTransformer, x: Tensor, grid: AttentionGrid, chosen: slice = slice(0, M)) -> Tensor:
+def run(stack: StackedTransformer, x: Tensor, grid: AttentionGrid, encoders: Encoders = ALL) -> Tensor:
     """States of every token."""
-    return stack(x, grid, chosen, torch.arange(x.shape[1]))
+    return stack(x, grid, encoders, None)
 
 
 LAYOUTS = [([[1]], 1), ([[4]], 4), ([[4]], 7), ([[3, 2], [4]], 5), ([[1, 1, 2], [4], [2, 1]], 6)]
@@ -110,12 +111,17 @@ def test_gradients_agree_with_the_plain_encoder() -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("chosen", [slice(0, 1), slice(1, 3), slice(2, 3)])
-def test_a_subset_of_the_encoders_gives_their_part_of_the_whole(chosen: slice) -> None:
+RUNS = [(slice(0, 1),), (slice(1, 3),), (slice(2, 3), slice(0, 1)), (slice(0, 3), slice(1, 3))]
+
+
+@pytest.mark.parametrize("encoders", RUNS)
+def test_runs_of_encoders_give_their_parts_of_the_whole(encoders: Encoders) -> None:
     stack = transformer()
     grid, _ = bins([[3, 2]], 6)
     x = torch.randn(M, 5, D)
-    torch.testing.assert_close(run(stack, x[chosen], grid, chosen), run(stack, x, grid)[chosen])
+    chosen = torch.cat([x[part] for part in encoders])
+    whole = run(stack, x, grid)
+    torch.testing.assert_close(run(stack, chosen, grid, encoders), torch.cat([whole[part] for part in encoders]))
 
 
 @pytest.mark.parametrize("wanted", [[0], [4], [1, 2, 8], list(range(9))])
@@ -124,7 +130,7 @@ def test_wanted_tokens_have_the_states_they_have_among_all(wanted: list[int], nu
     stack = transformer(num_layers=num_layers)
     grid, _ = bins([[3, 2], [4]], 6)
     x = torch.randn(M, 9, D)
-    found = stack(x, grid, slice(0, M), torch.tensor(wanted))
+    found = stack(x, grid, ALL, torch.tensor(wanted))
     torch.testing.assert_close(found, run(stack, x, grid)[:, wanted])
 
 
@@ -150,21 +156,22 @@ def test_the_grid_lets_a_slot_see_itself_and_earlier_slots_of_its_row_only() -> 
 
 @pytest.mark.parametrize(("layout", "num_slots"), [([[1]], 1), ([[5]], 5), ([[5]], 64)])
 @pytest.mark.parametrize("num_heads", [1, 4])
-@pytest.mark.parametrize("chosen", [slice(0, M), slice(1, 3)])
+@pytest.mark.parametrize("encoders", RUNS)
 def test_attention_of_one_row_sums_to_1_over_earlier_tokens_and_gives_the_layers_output(
-    layout: list[list[int]], num_slots: int, num_heads: int, chosen: slice
+    layout: list[list[int]], num_slots: int, num_heads: int, encoders: Encoders
 ) -> None:
     stack = transformer(num_heads)
     grid, (length,) = bins(layout, num_slots)
-    x = torch.randn(M, length, D)[chosen]
-    found = stack.attention(x, grid, chosen)
+    modalities = [m for part in encoders for m in range(M)[part]]
+    x = torch.randn(len(modalities), length, D)
+    found = stack.attention(x, grid, encoders)
     assert len(found) == len(stack.layers)
     for layer, weights in zip(stack.layers, found, strict=True):
         assert weights.shape == (len(x), num_heads, length, length)
         torch.testing.assert_close(weights.sum(-1), torch.ones(len(x), num_heads, length))
         assert torch.equal(weights.triu(1), torch.zeros_like(weights))
-        ours = layer(x, grid, chosen)
-        for index, m in enumerate(range(M)[chosen]):
+        ours = layer(x, grid, encoders)
+        for index, m in enumerate(modalities):
             theirs = plain_layer(layer, m, x[index], num_heads, weights[index])
             torch.testing.assert_close(ours[index], theirs, atol=2e-5, rtol=1e-5)
         x = ours
@@ -175,9 +182,7 @@ def test_attention_of_rows_in_one_bin_stays_within_each_row() -> None:
     grid, _ = bins([[3, 2]], 8)
     x = torch.randn(M, 5, D)
     alone, _ = bins([[2]], 2)
-    for together, single in zip(
-        stack.attention(x, grid, slice(0, M)), stack.attention(x[:, 3:], alone, slice(0, M)), strict=True
-    ):
+    for together, single in zip(stack.attention(x, grid, ALL), stack.attention(x[:, 3:], alone, ALL), strict=True):
         assert not together[:, :, 3:, :3].any()
         torch.testing.assert_close(together[:, :, 3:, 3:], single)
 
@@ -197,8 +202,20 @@ def test_the_stacked_layer_norm_is_torchs_for_each_modality() -> None:
     for parameter in layer.parameters():
         torch.nn.init.normal_(parameter)
     x = torch.randn(M, 5, D)
-    found = layer(x, slice(0, M))
+    found = layer(x, ALL)
     for m in range(M):
         expected = F.layer_norm(x[m], (D,), layer.weight[m, 0], layer.bias[m, 0], eps=1e-12)
         torch.testing.assert_close(found[m], expected)
-    torch.testing.assert_close(layer(x[1:], slice(1, M)), found[1:])
+    torch.testing.assert_close(layer(x[1:], (slice(1, M),)), found[1:])
+
+
+@pytest.mark.parametrize("encoders", RUNS)
+def test_bfloat16_tokens_give_bfloat16_states_near_the_exact_ones(encoders: Encoders) -> None:
+    stack = transformer()
+    grid, _ = bins([[3, 2]], 6)
+    x = torch.randn(sum(part.stop - part.start for part in encoders), 5, D)
+    exact = run(stack, x, grid, encoders)
+    found = run(stack, x.bfloat16(), grid, encoders)
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - exact).norm() < 0.02 * exact.norm()
+    assert not torch.equal(found.float(), exact)

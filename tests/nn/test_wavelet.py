@@ -63,7 +63,7 @@ def test_causal_decomposition_is_the_formula_row_by_row_and_sums_to_its_input(
 ) -> None:
     x, positions, offsets = stream(lengths, width=2)
     x = x.double()
-    low, highs = causal_decompose(x, positions, name=name, levels=levels)
+    low, highs = causal_decompose(x, positions, taps=smoothing_filter(name), levels=levels)
     torch.testing.assert_close(causal_reconstruct(low, highs), x)
     taps = torch.tensor(smoothing_filter(name), dtype=torch.float64)
     expected = [x]
@@ -80,7 +80,7 @@ def test_causal_decomposition_is_the_formula_row_by_row_and_sums_to_its_input(
 def test_a_constant_row_stays_constant_at_every_position(lengths: list[int], name: str, levels: int) -> None:
     _, positions, offsets = stream(lengths, width=1)
     values = torch.arange(1.0, len(lengths) + 1).repeat_interleave(offsets.diff())[:, None]
-    low, highs = causal_decompose(values, positions, name=name, levels=levels)
+    low, highs = causal_decompose(values, positions, taps=smoothing_filter(name), levels=levels)
     torch.testing.assert_close(low, values, atol=1e-5, rtol=1e-5)
     for high in highs:
         torch.testing.assert_close(high, torch.zeros_like(values), atol=2e-5, rtol=0)
@@ -88,7 +88,7 @@ def test_a_constant_row_stays_constant_at_every_position(lengths: list[int], nam
 
 def test_haar_by_hand() -> None:
     x = torch.tensor([[4.0], [2.0], [8.0], [0.0]])
-    low, highs = causal_decompose(x, torch.arange(4), name="haar", levels=2)
+    low, highs = causal_decompose(x, torch.arange(4), taps=smoothing_filter("haar"), levels=2)
     # level 1: means of neighbours 4 3 5 4; level 2: means of values two apart, 4 3.5 4.5 3.5
     assert low.flatten().tolist() == pytest.approx([4, 3.5, 4.5, 3.5])
     assert highs[0].flatten().tolist() == pytest.approx([0, -1, 3, -4])
@@ -139,7 +139,7 @@ def test_causal_alignment_is_the_double_loop_over_targets_and_sources(num_modali
     layer = alignment("causal", num_modalities=num_modalities)
     x, positions, offsets = stream([1, 8, 3], width=4 * num_modalities)
     tokens = x.view(-1, num_modalities, 4)
-    low, highs = causal_decompose(x, positions, name="db2", levels=2)
+    low, highs = causal_decompose(x, positions, taps=smoothing_filter("db2"), levels=2)
     merged = sum(align_loop(layer, [band.view_as(tokens) for band in (low, *highs)]))
     expected = tokens + layer.weight[:, None] * (merged - tokens)
     torch.testing.assert_close(layer(tokens, positions, offsets), expected, atol=1e-5, rtol=1e-5)
@@ -225,6 +225,6 @@ def test_ranking_before_training_leaves_nothing_behind_that_training_cannot_use(
     smoothing_filter.cache_clear()
     positions = torch.arange(4)
     with torch.inference_mode():
-        causal_decompose(torch.ones(4, 2), positions, name="haar", levels=1)
-    low, _ = causal_decompose(torch.ones(4, 2, requires_grad=True), positions, name="haar", levels=1)
+        causal_decompose(torch.ones(4, 2), positions, taps=smoothing_filter("haar"), levels=1)
+    low, _ = causal_decompose(torch.ones(4, 2, requires_grad=True), positions, taps=smoothing_filter("haar"), levels=1)
     low.sum().backward()

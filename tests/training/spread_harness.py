@@ -21,7 +21,7 @@ from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config, build_config, replace_in
-from athwe_core.data.packing import pack_share, training_rows
+from athwe_core.data.packing import Fill, pack_share, training_rows
 from athwe_core.data.split import Split, leave_one_out
 from athwe_core.processes import World
 from athwe_core.training import step
@@ -80,8 +80,8 @@ def marks(batch: PackedBatch, **_: Any) -> Tensor:
 def take_step(world: World, config: Config, data: Data, chosen: np.ndarray[Any, Any]) -> dict[str, dict[str, Tensor]]:
     rows = training_rows(data.split, batching=config.training.batching, max_length=6)
     assembly = network_of(config, data).spread(world)
-    is_own, shares = world.divide(rows.num_supervised[chosen])
-    batch = pack_share(data, rows, chosen, max_length=6, is_own=is_own)
+    is_own, shares = world.divide(rows.num_supervised[chosen], multiple=4)
+    batch = pack_share(data, rows, chosen, max_length=6, is_own=is_own, fill=Fill(targets=4, rows=4, bins=2))
     optimizer = make_optimizer(assembly.network, lr=0.01)
     step.placeholder_mask = marks
     terms = step.train_step(assembly, optimizer, batch, config, epoch=0, step=0, shares=shares)

@@ -58,8 +58,8 @@ def test_rows_are_cut_where_targets_are_nearest_to_equal(
 def test_a_process_knows_its_place_among_the_rows_of_all() -> None:
     shares = Shares((3, 0, 4), rank=2)
     assert shares.num_targets == 7
-    assert shares.own_index(torch.device("cpu")).tolist() == [3, 4, 5, 6]
-    assert Shares((3, 0, 4), rank=1).own_index(torch.device("cpu")).tolist() == []
+    assert [Shares((3, 0, 4), rank=rank).start for rank in range(3)] == [0, 3, 3]
+    assert [Shares((3, 0, 5), rank=rank, multiple=4).start for rank in range(3)] == [0, 4, 4]
 
 
 def test_alone_everything_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:

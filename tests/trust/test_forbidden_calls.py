@@ -19,6 +19,7 @@ PERMITTED = {
     ("athwe_core/data/amazon_items.py", "imports multiprocessing"): "the same",
     ("athwe_core/analysis/experiment_runs.py", "imports multiprocessing"): "runs in processes of its own",
     ("athwe_core/analysis/growth.py", "imports multiprocessing"): "measurements in processes of its own",
+    ("athwe_core/analysis/suite.py", "imports multiprocessing"): "the same",
     ("athwe_core/analysis/worker.py", "imports multiprocessing"): "the other end of that pipe",
     ("athwe_core/analysis/figure_output.py", "reads XML"): "a figure that matplotlib drew a moment before",
     ("athwe_core/analysis/pages.py", "marks text as safe HTML"): "own style and script, escaped JSON, own figures",

@@ -1,0 +1,71 @@
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from athwe_core.config import Config, build_config, replace_in
+from athwe_core.data.packing import FULL_FILL, pack, training_rows
+from athwe_core.processes import World
+from athwe_core.training import compiled as module
+from athwe_core.training.assemble import Assembly, build
+from athwe_core.training.compiled import compile_or_not, wants_compiler
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("choice", "device", "processes", "loss", "expected"),
+    [
+        ("auto", CPU, 1, "full", False),
+        ("auto", CUDA, 1, "full", True),
+        ("on", CPU, 1, "full", True),
+        ("off", CUDA, 1, "full", False),
+        ("on", CUDA, 2, "full", False),
+        ("on", CUDA, 1, "sampled", False),
+    ],
+)
+def test_what_is_compiled(choice: str, device: torch.device, processes: int, loss: str, expected: bool) -> None:
+    overrides = [f"training.compiler={choice}", f"losses.catalogue.kind={loss}"]
+    config = replace_in(build_config("hm4sr"), overrides)
+    assert wants_compiler(config, device, World(0, processes)) is expected
+
+
+@pytest.mark.parametrize("preset", ["hm4sr", "athwe"])
+def test_a_compiled_step_is_the_plain_step_and_is_compiled_once(preset: str) -> None:
+    """In another process: the compiler cannot see through the checks of shapes that these tests put around functions."""
+    harness = Path(__file__).with_name("compiled_harness.py")
+    done = subprocess.run([sys.executable, harness, preset], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["notes"] == []
+    assert found["graphs_after"] == found["graphs_before"] > 0
+    assert found["largest_difference"] < 1e-4
+
+
+@pytest.fixture
+def world(catalogue: Any, time_range: Any, make_config: Callable) -> tuple[Config, Assembly]:
+    config = make_config("hm4sr")
+    return config, build(config, catalogue, time_range, CPU, torch.float32)
+
+
+def test_without_a_working_compiler_it_goes_on_with_one_line(
+    world: tuple[Config, Assembly], make_data: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, assembly = world
+
+    def broken(_batch: Any, **_: Any) -> None:
+        raise RuntimeError("no C++ compiler was found\nand forty lines of advice")
+
+    monkeypatch.setattr(module.torch, "compile", lambda _, **__: broken)
+    data = make_data([9, 8])
+    rows = training_rows(data.split, batching="packed", max_length=6)
+    batch = pack(data, rows, np.arange(len(rows)), max_length=6, fill=FULL_FILL)
+    notes: list[str] = []
+    assert compile_or_not(assembly, batch, config, notify=notes.append) is assembly
+    assert notes == ["the compiler failed (no C++ compiler was found): going on without it"]
