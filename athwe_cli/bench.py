@@ -28,6 +28,7 @@ def bench(
     preset: opt.Preset = "hm4sr",
     batching: opt.Batching = None,
     precision: opt.Precision = None,
+    compiler: opt.Compile = None,
     device: opt.Device = None,
     overrides: opt.Set = None,
     steps: Annotated[int, typer.Option(help="Timed steps, after 5 to warm up.", min=1)] = 20,
@@ -35,9 +36,12 @@ def bench(
         bool,
         typer.Option("--growth", help="How time and memory grow with items, users, targets and processes."),
     ] = False,
+    suite: Annotated[
+        bool, typer.Option("--suite", help="Every preset, batching and precision at Beauty's size, and its ranking.")
+    ] = False,
     largest: Annotated[int, typer.Option(help="Of --growth: most generated items and users.", min=1000)] = 100_000,
     to: Annotated[
-        Path | None, typer.Option(help="Of --growth: folder for growth.json, .svg and .png.", show_default=False)
+        Path | None, typer.Option(help="Of --growth and --suite: folder for the results.", show_default=False)
     ] = None,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,
     as_json: opt.Json = False,
@@ -49,6 +53,8 @@ def bench(
     Example: athwe bench --preset hm4sr --precision auto --json
 
     Example: athwe bench --growth --largest 1000000 --to growth
+
+    Example: athwe bench --suite --to suite
     """
     from athwe_core.analysis.bench import bench_generated, bench_prepared, generate_bench_data
     from athwe_core.config import build_config, nested, parse_override
@@ -56,9 +62,17 @@ def bench(
     from athwe_core.training.assemble import fit_config
 
     output = Output(as_json=as_json)
-    flags = {"training.batching": batching, "training.precision": precision, "training.device": device}
+    flags = {
+        "training.batching": batching,
+        "training.precision": precision,
+        "training.compiler": compiler,
+        "training.device": device,
+    }
     changes = [nested(key, value) for key, value in flags.items() if value is not None]
     config = build_config(preset, [*changes, *map(parse_override, overrides or [])])
+    if suite:
+        _suite(config.training.device, steps, to, output)
+        return
     if growth:
         _growth(config, preset, largest, feature_width, steps, to, output)
         return
@@ -70,6 +84,23 @@ def bench(
         result = bench_generated(generated, config, num_items=items, feature_width=feature_width, steps=steps)
     result["settings"]["preset"] = preset
     output.table(_table(result))
+    output.json(result)
+
+
+def _suite(device: str, steps: int, to: Path | None, output: Output) -> None:
+    import json
+
+    from athwe_core.analysis.suite import run_suite, suite_markdown
+    from athwe_core.durable import replace_text
+
+    result = run_suite(device, steps=steps, notify=output.note)
+    text = suite_markdown(result)
+    output.text(text)
+    if to is not None:
+        to.mkdir(parents=True, exist_ok=True)
+        replace_text(to / "suite.json", json.dumps(result, indent=2) + "\n")
+        replace_text(to / "suite.md", text)
+        output.note(f"written to {to}")
     output.json(result)
 
 

@@ -61,6 +61,10 @@ class Output:
         """A result for people."""
         self.out.print(table)
 
+    def text(self, text: str) -> None:
+        """A result for people that is to be copied as it is."""
+        self.out.print(text, markup=False, soft_wrap=True)
+
     def json(self, value: dict[str, Any]) -> None:
         """The result for programs, when asked for."""
         if self.as_json:

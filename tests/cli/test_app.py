@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -35,7 +37,17 @@ COMMANDS = {
     | {"--source", "--raw", "--item-file", "--user-column", "--item-column", "--time-column", "--time-unit"}
     | {"--max-bad-lines", "--export", "--to", "--overwrite"},
     "audit": {"--dataset", "--version", "--seed", "--shuffles", "--to", "--prepared", "--runs", "--json"},
-    "train": {"--dataset", "--preset", "--batching", "--modalities", "--epochs", "--batch-targets", "--lr", "--seed"}
+    "train": {
+        "--dataset",
+        "--preset",
+        "--batching",
+        "--modalities",
+        "--epochs",
+        "--batch-targets",
+        "--lr",
+        "--seed",
+        "--compile",
+    }
     | {
         "--device",
         "--precision",
@@ -53,7 +65,18 @@ COMMANDS = {
     | {"--prepared", "--runs"},
     "ablate": {"--remove", "--all", *EXPERIMENT},
     "sweep": {"--vary", *EXPERIMENT},
-    "bench": {"--dataset", "--users", "--items", "--mean-length", "--feature-width", "--preset", "--batching", "--set"}
+    "bench": {
+        "--dataset",
+        "--users",
+        "--items",
+        "--mean-length",
+        "--feature-width",
+        "--preset",
+        "--batching",
+        "--set",
+        "--compile",
+        "--suite",
+    }
     | {"--precision", "--device", "--steps", "--growth", "--largest", "--to", "--prepared", "--json"},
     "case-study": {"--user", "--random", "--pick", "--history", "--run", "--against", "--dataset", "--split", "--k"}
     | {"--seed", "--images", "--html", "--no-html", "--json", *FOLDERS},
@@ -87,6 +110,16 @@ def test_every_command_has_help_with_an_example(command: str, tmp_path: Path) ->
     result = call(tmp_path, command, "--help")
     assert result.exit_code == 0
     assert f"Example: athwe {command}" in result.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
+def test_help_loads_no_library_that_takes_long(arguments: list[str]) -> None:
+    code = "from athwe_cli.app import app\ntry:\n    app(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+    heavy = "sorted(sys.modules.keys() & {'torch', 'numpy', 'scipy', 'polars', 'yaml', 'pydantic'})"
+    command = [sys.executable, "-c", f"import sys\n{code}print('loaded:', {heavy})", *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    assert "Usage:" in result.stdout
+    assert result.stdout.splitlines()[-1] == "loaded: []"
 
 
 def test_an_unknown_subcommand_is_a_usage_error_with_a_near_miss(tmp_path: Path) -> None:
