@@ -1,6 +1,7 @@
+import pytest
 import torch
 
-from athwe_core.nn.tables import ItemTables
+from athwe_core.nn.tables import ItemTables, table_and_rows
 
 V, D = 6, 4
 
@@ -50,3 +51,19 @@ def test_bfloat16_is_used_in_training_only_and_never_leaves_the_table() -> None:
     torch.testing.assert_close(training, evaluation, atol=0.05, rtol=0.02)
     training.sum().backward()
     assert layer.projections["text"].weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("reads", ["both", "table", "rows"])
+def test_a_table_and_its_rows_have_the_gradients_of_plain_indexing(reads: str) -> None:
+    torch.manual_seed(3)
+    table, rows = torch.randn(7, 4, requires_grad=True), torch.tensor([2, 5, 2, 0])
+    slope, row_slope = torch.randn(7, 4), torch.randn(4, 4)
+
+    def loss(whole: torch.Tensor, found: torch.Tensor) -> torch.Tensor:
+        terms = {"table": (whole * slope).sum(), "rows": (found * row_slope).sum()}
+        return sum(terms.values()) if reads == "both" else terms[reads]  # type: ignore[return-value]
+
+    whole, found = table_and_rows(table, rows)
+    assert torch.equal(found, table[rows])
+    ours = torch.autograd.grad(loss(whole, found), table)[0]
+    torch.testing.assert_close(ours, torch.autograd.grad(loss(table, table[rows]), table)[0])

@@ -2,7 +2,8 @@ import sys
 
 import pytest
 
-from athwe_core.training.memory import release_free_memory
+from athwe_core.training import memory
+from athwe_core.training.memory import KEPT_BYTES, Growth, release_free_memory
 
 
 def resident_bytes() -> int:
@@ -17,3 +18,31 @@ def test_what_was_freed_goes_back_to_the_system() -> None:
     del kept[:-1]  # the last one holds the end of the heap, so nothing goes back by itself
     release_free_memory()
     assert full - resident_bytes() > 150e6
+
+
+def test_growth_is_given_back_when_it_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = iter([10, KEPT_BYTES, KEPT_BYTES + 11, 50, KEPT_BYTES + 50, KEPT_BYTES + 51, 60])
+    released: list[bool] = []
+    monkeypatch.setattr(memory, "resident_bytes", lambda: next(sizes))
+    monkeypatch.setattr(memory, "release_free_memory", lambda: released.append(True))
+    growth = Growth()
+    counts = []
+    for _ in range(5):  # first look, a little, too much and 50 after it, just as much as may be, one more
+        growth.look()
+        counts.append(len(released))
+    assert counts == [0, 0, 1, 1, 2]
+
+
+def test_where_the_system_does_not_say_each_look_gives_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    released: list[bool] = []
+    monkeypatch.setattr(memory, "resident_bytes", lambda: None)
+    monkeypatch.setattr(memory, "release_free_memory", lambda: released.append(True))
+    Growth().look()
+    assert released == [True]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems have no /proc")
+def test_resident_bytes_are_those_of_this_process() -> None:
+    found = memory.resident_bytes()
+    assert found is not None
+    assert abs(found - resident_bytes()) < 50e6
