@@ -119,11 +119,7 @@ def _bench(data: BenchData | PreparedDataset, assembly: Assembly, config: Config
     timed = time_steps(data, assembly, config, steps=steps, notify=notes.append)
     del timed["seconds"]
     peak = peak_memory_bytes(assembly.device)
-    N, K = config.training.batch_targets, assembly.network.hidden_size * len(config.model.modalities)
-    floor = {
-        name: catalogue_floor_seconds(N, assembly.catalogue.num_rows, K, dtype, assembly.device)
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-    }
+    N, floor = config.training.batch_targets, floors(assembly, config)
     features = assembly.network.tables.feature_widths
     return timed | {
         "peak_memory_bytes": peak,
@@ -241,6 +237,15 @@ def training_batches(
             if rows.num_supervised[chosen].sum() > 0.9 * min(budget, rows.num_targets):
                 is_own, shares = world.divide(rows.num_supervised[chosen], multiple=fill.targets)
                 yield pack_share(data, rows, chosen, max_length=L, is_own=is_own, fill=fill), shares
+
+
+def floors(assembly: Assembly, config: Config) -> dict[str, float]:
+    """`catalogue_floor_seconds` of a step of the configuration, in fp32 and bf16."""
+    N, K = config.training.batch_targets, assembly.network.hidden_size * len(config.model.modalities)
+    return {
+        name: catalogue_floor_seconds(N, assembly.catalogue.num_rows, K, dtype, assembly.device)
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
 
 
 def catalogue_floor_seconds(N: int, V: int, K: int, dtype: torch.dtype, device: torch.device) -> float:

@@ -17,8 +17,8 @@ import torch
 
 from athwe_core.analysis.bench import (
     assemble_generated,
-    catalogue_floor_seconds,
     count_kernels,
+    floors,
     generate_bench_data,
     peak_memory_bytes,
     time_steps,
@@ -160,16 +160,12 @@ def _measured(case: Case, device: str, steps: int, size: Size) -> dict[str, Any]
     is_padded = case.rows == "padded"
     timed = time_steps(data, assembly, config, steps=steps, is_padded=is_padded, notify=notes.append)
     peak = peak_memory_bytes(assembly.device)
-    N, K = config.training.batch_targets, assembly.network.hidden_size * len(config.model.modalities)
-    floor = {
-        name: catalogue_floor_seconds(N, assembly.catalogue.num_rows, K, dtype, assembly.device)
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-    }
+    N = config.training.batch_targets
     rows = training_rows(data.split, batching=config.training.batching, max_length=config.model.max_length)
     return {
         "seconds": timed["seconds"],
         "steps_per_epoch": len(epoch_batches(rows, batch_targets=N, rng=keyed_rng(0, "shuffle", 0))),
-        "floor_seconds": floor,
+        "floor_seconds": floors(assembly, config),
         "peak_memory_bytes": peak,
         "kernels": count_kernels(data, assembly, config) if assembly.device.type == "cuda" else None,
         "notes": notes,
