@@ -108,37 +108,7 @@ def loss_terms(
         assert catalogue.categories is not None
         logits = linear(network.category_head, outputs.items, compute_dtype).float()
         terms["cp"] = category_loss(logits, catalogue.categories[batch.item_ids], batch.prefix_weight, shares)
-    bias = None
-    if losses.idcl.weight > 0 or losses.pcl.weight > 0:
-        user = batch.user_index[batch.rows[batch.target_index]]
-        bias = exclusion_bias(excluded_pairs(batch.target_ids, user, shares), compute_dtype)
-    if losses.idcl.weight > 0:
-        assert bias is not None
-        next_items = outputs.next_items[:, : network.hidden_size]
-        terms["idcl"] = contrastive_loss(
-            states[0],
-            next_items,
-            bias,
-            temperature=losses.idcl.temperature,
-            is_asked=is_asked,
-            shares=shares,
-            **means,
-        )
-    if losses.pcl.weight > 0 and outputs.augmented is not None:
-        assert bias is not None
-        found = [
-            contrastive_loss(
-                own,
-                other,
-                bias,
-                temperature=losses.pcl.temperature,
-                is_asked=is_asked,
-                shares=shares,
-                **means,
-            )
-            for own, other in zip(states[1:], outputs.augmented, strict=True)
-        ]
-        terms["pcl"] = torch.stack(found).mean()  # eq. 26
+    terms |= _contrastive_losses(outputs, batch, losses, is_asked, shares, means)
     if losses.cluster.weight > 0 and len(network.cluster_heads) > 0:
         D = network.hidden_size
         found = [
@@ -157,6 +127,45 @@ def loss_terms(
         terms["diversity"] = expert_diversity(
             network.temporal_moe.experts, outputs.temporal_input.flatten(1), batch.prefix_weight, shares
         )
+    return terms
+
+
+def _contrastive_losses(
+    outputs: Outputs,
+    batch: PackedBatch,
+    losses: LossesConfig,
+    is_asked: Bool[Tensor, " N"],
+    shares: Shares | None,
+    means: _Means,
+) -> dict[str, Float[Tensor, ""]]:
+    """The terms idcl and pcl, those of them that are in use, from one product."""
+    candidates: list[Tensor] = []  # for the states of id, or of text and image, or of all three
+    temperatures: list[float] = []
+    has_idcl, has_pcl = losses.idcl.weight > 0, losses.pcl.weight > 0 and outputs.augmented is not None
+    if has_idcl:
+        candidates.append(outputs.next_items[None, :, : outputs.states.shape[-1]])
+        temperatures.append(losses.idcl.temperature)
+    if has_pcl:
+        assert outputs.augmented is not None
+        candidates.append(outputs.augmented)
+        temperatures += [losses.pcl.temperature] * len(outputs.augmented)
+    if not candidates:
+        return {}
+    user = batch.user_index[batch.rows[batch.target_index]]
+    bias = exclusion_bias(excluded_pairs(batch.target_ids, user, shares), means["compute_dtype"])
+    first = 0 if has_idcl else 1
+    found = contrastive_loss(
+        outputs.states[first : first + len(temperatures)],
+        torch.cat(candidates),
+        bias,
+        temperatures=temperatures,
+        is_asked=is_asked,
+        shares=shares,
+        **means,
+    )
+    terms = {"idcl": found[0]} if has_idcl else {}
+    if has_pcl:
+        terms["pcl"] = found[1 - first :].mean()  # eq. 26
     return terms
 
 

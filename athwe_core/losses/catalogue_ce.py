@@ -36,36 +36,37 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         chunk_elements: int,
         num_rows: int | Tensor,
     ) -> Tensor:
-        N, V = states.shape[0], table.shape[0]
+        N, V = states.shape[-2], table.shape[-2]
+        scores_a_row = table[..., 0].numel()
         multiple = 1 if compute_dtype == torch.float32 else ROW_MULTIPLE
-        chunk = _chunk_rows(N, V, chunk_elements, multiple)
+        chunk = _chunk_rows(N, scores_a_row, chunk_elements, multiple)
         is_asked = targets >= 0
         h = _padded(states * is_asked[:, None], compute_dtype, chunk)
         w = _padded(table, compute_dtype, multiple)
-        losses, state_grads = [states.new_zeros(0)], [h.new_zeros(0, h.shape[1])]
+        losses, state_grads = [states[..., :0, 0]], [h[..., :0, :]]
         table_grad = None
         for first in range(0, N, chunk):
             rows, asked = slice(first, first + chunk), slice(first, min(first + chunk, N))
-            residual = h[rows] @ w.T  # the scores, until they are overwritten: one chunk is held at a time
+            residual = h[..., rows, :] @ w.mT  # the scores, until they are overwritten: one chunk is held at a time
             own_bias = None if bias is None else bias[asked]
             losses.append(
                 softmax_residual_(residual, targets[asked], bias=own_bias, first_row=first_row, num_columns=V)
             )
-            state_grads.append((residual @ w)[: asked.stop - first])
-            chunk_grad = (residual.T @ h[rows])[:V].to(table.dtype)
+            state_grads.append((residual @ w)[..., : asked.stop - first, :])
+            chunk_grad = (residual.mT @ h[..., rows, :])[..., :V, :].to(table.dtype)
             table_grad = chunk_grad if table_grad is None else table_grad.add_(chunk_grad)
             del residual, chunk_grad
         if table_grad is None:
             table_grad = torch.zeros_like(table)
-        state_grad = torch.cat(state_grads).to(states.dtype) * is_asked[:, None]
+        state_grad = torch.cat(state_grads, dim=-2).to(states.dtype) * is_asked[:, None]
         ctx.save_for_backward(state_grad, table_grad)
         ctx.num_rows = num_rows
-        return (torch.cat(losses) * is_asked).sum() / num_rows
+        return (torch.cat(losses, dim=-1) * is_asked).sum(-1) / num_rows
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         state_grad, table_grad = ctx.saved_tensors
-        scale = grad / ctx.num_rows
+        scale = (grad / ctx.num_rows)[..., None, None]
         return state_grad * scale, table_grad * scale, None, None, None, None, None, None
 
 
@@ -80,17 +81,18 @@ def _chunk_rows(N: int, V: int, chunk_elements: int, multiple: int) -> int:
 
 def _padded(x: Tensor, dtype: torch.dtype, multiple: int) -> Tensor:
     """x in `dtype`, with zero rows up to a multiple."""
-    padding = -len(x) % multiple
+    count, width = x.shape[-2:]
+    padding = -count % multiple
     if padding == 0:
         return x.to(dtype)
-    filled = x.new_empty(len(x) + padding, *x.shape[1:], dtype=dtype)
-    filled[: len(x)], filled[len(x) :] = x, 0
+    filled = x.new_empty(*x.shape[:-2], count + padding, width, dtype=dtype)
+    filled[..., :count, :], filled[..., count:, :] = x, 0
     return filled
 
 
 def catalogue_cross_entropy(
-    states: Float[Tensor, "N K"],
-    table: Float[Tensor, "V K"],
+    states: Float[Tensor, "*P N K"],
+    table: Float[Tensor, "*P V K"],
     targets: Int64[Tensor, " N"],
     *,
     bias: Float[Tensor, "N V"] | None = None,
@@ -98,13 +100,13 @@ def catalogue_cross_entropy(
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int = CHUNK_ELEMENTS,
     num_rows: int | Tensor | None = None,
-) -> Float[Tensor, ""]:
+) -> Float[Tensor, "*P"]:
     """Mean cross-entropy of the next item against every row of `table`.
 
         F.cross_entropy(states @ table.T + bias, targets)
 
     Args:
-        states: user vectors [h_id; h_text; h_image].
+        states: user vectors [h_id; h_text; h_image]; or several such problems with the same targets, one behind the other.
         table: item vectors.
         targets: row of the next item, in first_row..V-1; -1 = not asked: no loss and no gradient.
         bias: added to the scores, without a gradient of its own.
@@ -112,11 +114,11 @@ def catalogue_cross_entropy(
         compute_dtype: dtype of the three products and of the probabilities; accumulation is in float32.
         chunk_elements: most scores held at a time; the result is the same to rounding.
         num_rows: rows that the mean is over, where these are a part of them; None = N.
-    Returns: scalar, float32. A NaN in the inputs gives NaN. A row's loss is capped at 87.3, where its probability
-        underflows; its gradient is not.
+    Returns: scalar, or one for each problem, float32. A NaN in the inputs gives NaN. A row's loss is capped at 87.3, where
+        its probability underflows; its gradient is not.
     Source: HM4SR eq. 19-20. No second-order gradient: the first-order one is made in the forward pass.
     """
-    num_rows = len(states) if num_rows is None else num_rows
+    num_rows = len(targets) if num_rows is None else num_rows
     return _CatalogueCrossEntropy.apply(
         states, table, targets, bias, first_row, compute_dtype, chunk_elements, num_rows
     )

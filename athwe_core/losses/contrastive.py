@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
@@ -36,18 +38,18 @@ def exclusion_bias(excluded: Bool[Tensor, "N N_all"], dtype: torch.dtype = torch
 
 
 def contrastive_loss(
-    anchors: Float[Tensor, "N D"],
-    candidates: Float[Tensor, "N D"],
+    anchors: Float[Tensor, "P N D"],
+    candidates: Float[Tensor, "P N D"],
     bias: Float[Tensor, "N N_all"],
     *,
-    temperature: float,
+    temperatures: Sequence[float],
     is_asked: Bool[Tensor, " N"] | None = None,
     shares: Shares | None = None,
     num_rows: int | Tensor | None = None,
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int = CHUNK_ELEMENTS,
-) -> Float[Tensor, ""]:
-    """Each anchor must find its own candidate among those of the batch.
+) -> Float[Tensor, " P"]:
+    """Each anchor must find its own candidate among those of the batch; P losses of a step at once.
 
         s_ij = cos(anchors_i, candidates_j) / temperature
         loss = mean_i( logsumexp_{j not excluded} s_ij - s_ii )
@@ -55,20 +57,22 @@ def contrastive_loss(
     Args:
         anchors, candidates: row i of one belongs to row i of the other.
         bias: from `exclusion_bias`; 0 on the diagonal.
-        temperature: tau > 0.
+        temperatures: tau > 0 of each of the P.
         is_asked: rows that are no filler; None = all.
         shares: where the batch is spread over processes: the candidates are those of all.
         num_rows, compute_dtype, chunk_elements: as in `catalogue_cross_entropy`.
-    Returns: scalar, this process's share of the mean; 0 when every other row is excluded.
+    Returns: this process's share of each mean; 0 when every other row is excluded.
     Source: HM4SR eq. 23 (anchors = id states, candidates = id embeddings of the next items) and eq. 25 (anchors = states,
         candidates = states of the same rows with time placeholders).
     """
-    shares = shares or all_here(len(anchors))
-    own = shares.start + torch.arange(len(anchors), device=anchors.device)
+    shares = shares or all_here(anchors.shape[1])
+    own = shares.start + torch.arange(anchors.shape[1], device=anchors.device)
     if is_asked is not None:
         own = torch.where(is_asked, own, -1)
-    scaled = F.normalize(anchors, dim=-1) / temperature
-    everyone = shares.gather(F.normalize(candidates, dim=-1))
+    normal, everyone = F.normalize(anchors, dim=-1), F.normalize(candidates, dim=-1)
+    scaled = torch.stack([part / temperature for part, temperature in zip(normal, temperatures, strict=True)])
+    if shares.num_processes > 1:
+        everyone = shares.gather(everyone.transpose(0, 1)).transpose(0, 1)
     return catalogue_cross_entropy(
         scaled,
         everyone,

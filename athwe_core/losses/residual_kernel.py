@@ -23,13 +23,13 @@ WIDE_BLOCK, NARROW_BLOCK = 4096, 1024
 
 
 def softmax_residual_(
-    scores: Float[Tensor, "rows columns"],
+    scores: Float[Tensor, "*P rows columns"],
     targets: Int64[Tensor, " N"],
     *,
     bias: Float[Tensor, "N V"] | None = None,
     first_row: int,
     num_columns: int,
-) -> Float[Tensor, " N"]:
+) -> Float[Tensor, "*P N"]:
     """The loss of each row; `scores` become the loss's gradient with respect to them.
 
         x = scores + bias, with -inf in columns that are no items
@@ -37,8 +37,8 @@ def softmax_residual_(
         scores = softmax(x) - one_hot(target)
 
     Args:
-        scores: of at least N rows, adjacent columns, float32, bfloat16 or float16. Rows after the first N fill a chunk up
-            and come back finite where they were. Overwritten.
+        scores: of at least N rows, adjacent columns, float32, bfloat16 or float16; targets and bias are the same for all P.
+            Rows after the first N fill a chunk up and come back finite where they were. Overwritten.
         targets: column of each row's own item, in first_row..num_columns-1; -1 = not asked: its row and loss come back
             finite where its scores are, and mean nothing.
         bias: added to the scores in columns before num_columns.
@@ -56,11 +56,11 @@ def torch_softmax_residual_(
     """`softmax_residual_` in torch; the probabilities and from them the losses are rounded to the dtype of the scores."""
     count = len(targets)
     if bias is not None:
-        scores[:count, :num_columns] += bias
-    scores[:, :first_row] = -math.inf
-    scores[:, num_columns:] = -math.inf
+        scores[..., :count, :num_columns] += bias
+    scores[..., :first_row] = -math.inf
+    scores[..., num_columns:] = -math.inf
     torch.softmax(scores, dim=-1, out=scores)  # each row is read before it is written
-    own = torch.arange(count, device=scores.device), targets.clamp(min=0)
+    own = ..., torch.arange(count, device=scores.device), targets.clamp(min=0)
     probability = scores[own]
     scores[own] = probability - 1  # scatter_ and scatter_add_ would copy the whole of it
     return -probability.float().clamp(min=torch.finfo(torch.float32).tiny).log()
@@ -70,6 +70,9 @@ def triton_softmax_residual_(
     scores: Tensor, targets: Tensor, bias: Tensor | None, first_row: int, num_columns: int
 ) -> Tensor:
     """`softmax_residual_` in one kernel, which computes in float32; rows after the first N stay as they are."""
+    if scores.ndim > 2:
+        each = [triton_softmax_residual_(part, targets, bias, first_row, num_columns) for part in scores]
+        return torch.stack(each)
     count, columns = len(targets), scores.shape[1]
     losses = torch.empty(count, dtype=torch.float32, device=scores.device)
     if not count:

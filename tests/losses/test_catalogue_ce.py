@@ -42,6 +42,24 @@ def test_value_and_gradients_are_as_near_to_float64_as_the_naive_float32(
         assert (found.double() - expected).abs().max() <= tolerance, name
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("chunk_elements", [50, 2000, 2**25])
+def test_several_problems_at_once_are_each_alone(dtype: torch.dtype, chunk_elements: int) -> None:
+    states, table, targets = problem(33, 13, 5)
+    h = torch.stack([states, 0.1 * states.flip(0)]).requires_grad_()
+    w = torch.stack([table, table.flip(1)]).requires_grad_()
+    options = {"bias": torch.randn(33, 13), "compute_dtype": dtype, "chunk_elements": chunk_elements, "num_rows": 40}
+    targets[3] = -1
+    found = catalogue_cross_entropy(h, w, targets, **options)
+    alone = torch.stack([catalogue_cross_entropy(*pair, targets, **options) for pair in zip(h, w, strict=True)])
+    epsilon = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(found, alone, rtol=epsilon, atol=epsilon)
+    slope = torch.tensor([1.0, -2.0])
+    expected = torch.autograd.grad(alone @ slope, (h, w))
+    for ours, theirs in zip(torch.autograd.grad(found @ slope, (h, w)), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=epsilon, atol=epsilon)
+
+
 @pytest.mark.parametrize(("N", "V", "K"), SHAPES)
 @pytest.mark.parametrize("chunk_elements", [50, 2**25])
 def test_bfloat16_products_stay_within_bfloat16_of_the_truth(N: int, V: int, K: int, chunk_elements: int) -> None:

@@ -1,10 +1,16 @@
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from athwe_core.losses.contrastive import contrastive_loss, excluded_pairs, exclusion_bias
+
+
+def loss_of(anchors: Tensor, candidates: Tensor, bias: Tensor, *, temperature: float, **options: Any) -> Tensor:
+    """One loss alone."""
+    return contrastive_loss(anchors[None], candidates[None], bias, temperatures=[temperature], **options)[0]
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -51,7 +57,7 @@ def test_is_the_double_loop_with_exclusions(temperature: float) -> None:
     torch.manual_seed(8)
     anchors, candidates = torch.randn(6, 4), torch.randn(6, 4)
     excluded = excluded_pairs(TARGETS, USERS)
-    found = contrastive_loss(anchors, candidates, exclusion_bias(excluded), temperature=temperature)
+    found = loss_of(anchors, candidates, exclusion_bias(excluded), temperature=temperature)
     torch.testing.assert_close(found, double_loop(anchors, candidates, excluded, temperature), atol=1e-5, rtol=1e-5)
 
 
@@ -59,29 +65,42 @@ def test_gradients_are_those_of_the_double_loop() -> None:
     torch.manual_seed(9)
     inputs = [torch.randn(6, 4, requires_grad=True) for _ in range(2)]
     excluded = excluded_pairs(TARGETS, USERS)
-    fused = torch.autograd.grad(contrastive_loss(*inputs, exclusion_bias(excluded), temperature=0.5), inputs)
+    fused = torch.autograd.grad(loss_of(*inputs, exclusion_bias(excluded), temperature=0.5), inputs)
     plain = torch.autograd.grad(double_loop(*inputs, excluded, 0.5), inputs)
     for ours, theirs in zip(fused, plain, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
 
 
+def test_several_at_once_are_each_alone() -> None:
+    torch.manual_seed(10)
+    inputs = [torch.randn(3, 6, 4, requires_grad=True) for _ in range(2)]
+    bias, temperatures = exclusion_bias(excluded_pairs(TARGETS, USERS)), [0.1, 0.5, 2.0]
+    found = contrastive_loss(*inputs, bias, temperatures=temperatures)
+    alone = [loss_of(*pair, bias, temperature=t) for *pair, t in zip(*inputs, temperatures, strict=True)]
+    torch.testing.assert_close(found, torch.stack(alone))
+    slope = torch.tensor([1.0, -2.0, 3.0])
+    expected = torch.autograd.grad(torch.stack(alone) @ slope, inputs)
+    for ours, theirs in zip(torch.autograd.grad(found @ slope, inputs), expected, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
 def test_rows_that_are_all_alone_cost_nothing() -> None:
     same_user = torch.zeros(4, dtype=torch.int64)
     bias = exclusion_bias(excluded_pairs(torch.arange(4), same_user))
-    loss = contrastive_loss(torch.randn(4, 3), torch.randn(4, 3), bias, temperature=0.1)
+    loss = loss_of(torch.randn(4, 3), torch.randn(4, 3), bias, temperature=0.1)
     assert loss.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_an_excluded_pair_has_no_gradient() -> None:
     candidates = torch.randn(2, 3, requires_grad=True)
     bias = exclusion_bias(torch.tensor([[False, True], [True, False]]))
-    contrastive_loss(torch.randn(2, 3), candidates, bias, temperature=1.0).backward()
+    loss_of(torch.randn(2, 3), candidates, bias, temperature=1.0).backward()
     assert candidates.grad.abs().max() < 1e-6
 
 
 def test_a_zero_vector_gives_a_finite_loss_and_gradient() -> None:
     anchors = torch.zeros(3, 4, requires_grad=True)
-    loss = contrastive_loss(anchors, torch.randn(3, 4), torch.zeros(3, 3), temperature=0.2)
+    loss = loss_of(anchors, torch.randn(3, 4), torch.zeros(3, 3), temperature=0.2)
     loss.backward()
     assert loss.item() == pytest.approx(math.log(3))
     assert anchors.grad.isfinite().all()
@@ -92,9 +111,9 @@ def test_filler_neither_asks_nor_answers() -> None:
     inputs = [torch.randn(9, 4, requires_grad=True) for _ in range(2)]
     targets, users = torch.cat([TARGETS, torch.tensor([-1, -1, -1])]), torch.cat([USERS, torch.tensor([-1, -1, 2])])
     bias = exclusion_bias(excluded_pairs(targets, users))
-    found = contrastive_loss(*inputs, bias, temperature=0.5, is_asked=targets >= 0, num_rows=6)
+    found = loss_of(*inputs, bias, temperature=0.5, is_asked=targets >= 0, num_rows=6)
     whole = [value[:6] for value in inputs]
-    expected = contrastive_loss(*whole, exclusion_bias(excluded_pairs(TARGETS, USERS)), temperature=0.5)
+    expected = loss_of(*whole, exclusion_bias(excluded_pairs(TARGETS, USERS)), temperature=0.5)
     torch.testing.assert_close(found, expected)
     for ours, theirs in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True):
         torch.testing.assert_close(ours, theirs)

@@ -150,6 +150,12 @@ def rows_that_fill_up(x: Inputs) -> None:
     x.targets, x.bias = x.targets[:2], x.bias[:2]
 
 
+def several_problems(x: Inputs) -> None:
+    x.scores = torch.full((3, *x.scores._base.shape), 7.0, dtype=x.scores.dtype)[:, :-1, :-MARGIN].copy_(
+        torch.stack([x.scores, -x.scores, 2 * x.scores])
+    )
+
+
 EDITS: dict[str, Callable[[Inputs], None]] = {
     edit.__name__: edit
     for edit in (
@@ -165,7 +171,7 @@ EDITS: dict[str, Callable[[Inputs], None]] = {
             all_shut_in_a_row,
         ),
         *(nan_score, nan_bias, nan_not_asked, infinite_score, nan_outside, transposed_bias, bias_of_one_row),
-        *(bias_in_half_precision, strided_targets, rows_that_fill_up),
+        *(bias_in_half_precision, strided_targets, rows_that_fill_up, several_problems),
     )
 }
 
@@ -193,11 +199,11 @@ def check(x: Inputs, device: str) -> None:
     torch.testing.assert_close(losses.cpu(), expected_losses, rtol=1e-5, atol=2e-6, equal_nan=True)
     ulps = 1 if device == "cpu" else 0.5  # the interpreter cuts off, devices round
     rtol = 1e-5 if dtype == torch.float32 else ulps * torch.finfo(dtype).eps
-    found = scores[:count].cpu().float()
-    torch.testing.assert_close(found, expected[:count], rtol=rtol, atol=2e-7, equal_nan=True)
-    assert scores[count:].isfinite().all()
-    assert (around[-1] == 7).all()
-    assert (around[:, -MARGIN:] == 7).all()
+    found = scores[..., :count, :].cpu().float()
+    torch.testing.assert_close(found, expected[..., :count, :], rtol=rtol, atol=2e-7, equal_nan=True)
+    assert scores[..., count:, :].isfinite().all()
+    assert (around[..., -1, :] == 7).all()
+    assert (around[..., -MARGIN:] == 7).all()
 
 
 def moved(x: Tensor, device: str) -> Tensor:
