@@ -2,10 +2,10 @@
 
 import os
 
-# Read when torch loads its thread pool (libgomp, Linux). Threads that wait for each other spin briefly, then sleep: with two
-# other processes on the two cores a step took 0.28 s instead of 0.46 s; on a quiet machine 0.13 s against 0.11 s in one pair,
-# within its drift. Sleeping at once (OMP_WAIT_POLICY=PASSIVE) took 0.17 s there.
-os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+# Read when torch loads its thread pool (libgomp, Linux). Threads that wait for each other spin briefly, then sleep. A step on
+# two cores, alone and beside a process that keeps one of them busy: 0.11 and 0.19 s at 2,000 turns, 0.097 and 0.23 s at 5,000,
+# 0.096 and 0.29 s at 10,000, 0.095 and some seconds at libgomp's own number (tests/benchmarks/README.md).
+os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 from athwe_cli.app import app
 

@@ -12,14 +12,21 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pywt
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from athwe_core.nn.sums import sum_of_products
+
+LENGTH_MULTIPLE = 8
+"""Rows of the centred form are filled up to a multiple of this: a product for each multiple in place of each length."""
+FILL_ROWS = 256
+"""Half-precision products over all rows of a band are filled up to a multiple of this, so that few shapes occur."""
 
 
 @functools.cache
@@ -118,53 +125,83 @@ class WaveletAlignment(nn.Module):
             low, highs = causal_decompose(x, positions, taps=self.taps, levels=self.levels)
             bands = [low, *highs]
         else:
-            bands = [analysis @ x for analysis in self._maps(len(x), x)[0]]
+            analysis, _, sizes = self._maps(len(x), x)
+            bands = list((analysis @ x).split(sizes))
         return [band.reshape(-1, *row.shape[1:]) for band in bands]
 
-    def _align(self, band: Float[Tensor, "*T K"], index: int, dtype: torch.dtype) -> Float[Tensor, "*T K"]:
+    def _align(self, band: Float[Tensor, "n K"], index: int, dtype: torch.dtype) -> Float[Tensor, "n K"]:
         """sum_s sigmoid(G_ms x_s) * x_s for every target m at once."""
         M, D = self.gates.shape[1:3]
-        sources = band.reshape(-1, M, D).transpose(0, 1).to(dtype)
-        gates = torch.bmm(sources, self.gates[index].to(dtype)).sigmoid_().view(M, -1, M, D)
-        merged = sum_of_products(zip(gates, sources[:, :, None], strict=True))
-        return merged.reshape(band.shape).to(band.dtype)
+        sources = band.view(-1, M, D).transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
+        return _Gated.apply(sources, self.gates[index].to(dtype)).flatten(1).to(band.dtype)
 
     def _align_centred(
         self, x: Float[Tensor, "T C"], offsets: Int64[Tensor, " B1"], dtype: torch.dtype
     ) -> Float[Tensor, "T C"]:
-        """Decimated transform (zero mode) of all rows of one length at a time, gates of all rows at once."""
-        groups = list(_rows_by_length(offsets))
-        maps = [self._maps(group.shape[1], x) for group in groups]
-        tokens = torch.cat([group.flatten() for group in groups])
-        by_length = x.index_select(0, tokens).split([group.numel() for group in groups])
-        rows = [part.view(*group.shape, -1) for part, group in zip(by_length, groups, strict=True)]
-        bands: list[list[Tensor]] = []
-        for index in range(1 + self.levels):
-            parts = [analysis[index] @ part for (analysis, _), part in zip(maps, rows, strict=True)]
-            aligned = self._align(torch.cat([part.flatten(0, 1) for part in parts]), index, dtype)
-            sizes = [part.shape[0] * part.shape[1] for part in parts]
-            bands.append([a.view_as(b) for a, b in zip(aligned.split(sizes), parts, strict=True)])
-        rebuilt = [
-            sum(s @ band for s, band in zip(synthesis, own, strict=True))
-            for (_, synthesis), own in zip(maps, zip(*bands, strict=True), strict=True)
-        ]
-        merged = torch.cat([row.flatten(0, 1) for row in rebuilt])
-        return torch.empty_like(x).index_copy(0, tokens, merged)
+        """Decimated transform (zero mode) of all rows, gates of all of them at once.
 
-    def _maps(self, length: int, like: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        Rows stand beside each other, filled up with zeros to a few lengths. That changes nothing: the transform continues a
+        row with zeros anyway, a gated zero is zero, and no coefficient beyond a row's own reaches back into it.
+        """
+        grids = list(_rows_by_length(offsets))
+        tokens = torch.cat([grid.flatten() for grid in grids])
+        rows = F.pad(x, (0, 0, 0, 1)).index_select(0, tokens).split([grid.numel() for grid in grids])
+        maps = [self._maps(len(grid), x) for grid in grids]
+        split = [
+            (analysis @ part.view(len(grid), -1)).split(sizes)
+            for (analysis, _, sizes), part, grid in zip(maps, rows, grids, strict=True)
+        ]
+        aligned = [self._align_all(list(parts), j, dtype) for j, parts in enumerate(zip(*split, strict=True))]
+        rebuilt = [
+            synthesis @ torch.cat(bands)
+            for (_, synthesis, _), bands in zip(maps, zip(*aligned, strict=True), strict=True)
+        ]
+        slots = tokens.new_empty(len(x) + 1)
+        slots[tokens] = torch.arange(len(tokens), device=x.device)
+        return torch.cat([part.view(-1, x.shape[1]) for part in rebuilt]).index_select(0, slots[:-1])
+
+    def _align_all(
+        self, parts: list[Float[Tensor, "_ _"]], index: int, dtype: torch.dtype
+    ) -> list[Float[Tensor, "_ _"]]:
+        """The band `index` of all rows, which lie side by side in the columns, aligned."""
+        flat = [part.reshape(-1, self.gates.shape[1] * self.gates.shape[2]) for part in parts]
+        counts = [len(part) for part in flat]
+        filler = flat[0].new_zeros(-sum(counts) % FILL_ROWS if dtype != torch.float32 else 0, flat[0].shape[1])
+        aligned = self._align(torch.cat([*flat, filler]), index, dtype)
+        return [own.view_as(part) for own, part in zip(aligned.split([*counts, len(filler)]), parts, strict=False)]
+
+    def _maps(self, length: int, like: Tensor) -> tuple[Tensor, Tensor, list[int]]:
         return centred_maps(self.name, self.levels, length, like.dtype, like.device)
+
+
+class _Gated(torch.autograd.Function):
+    """sum_s sigmoid(x_s G_s) * x_s; of what lies between, only the gates are kept."""
+
+    @staticmethod
+    def forward(ctx: Any, sources: Float[Tensor, "S n D"], weight: Float[Tensor, "S D K"]) -> Float[Tensor, "n M D"]:
+        S, n, D = sources.shape
+        gates = torch.bmm(sources, weight).sigmoid_().view(S, n, -1, D)
+        ctx.save_for_backward(sources, weight, gates)
+        return sum_of_products(zip(gates, sources[:, :, None], strict=True))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Float[Tensor, "n M D"]) -> tuple[Tensor, Tensor]:
+        sources, weight, gates = ctx.saved_tensors
+        slope = torch.ops.aten.sigmoid_backward(grad * sources[:, :, None], gates).flatten(2)
+        direct = sum_of_products((grad[:, m], gates[:, :, m]) for m in range(grad.shape[1]))
+        return torch.baddbmm(direct, slope, weight.mT), torch.bmm(sources.mT, slope)
 
 
 @functools.lru_cache(maxsize=1024)
 def centred_maps(
     name: str, levels: int, length: int, dtype: torch.dtype, device: torch.device
-) -> tuple[list[Float[Tensor, "_ n"]], list[Float[Tensor, "n _"]]]:
-    """The decimated transform of pytorch_wavelets and its inverse at one length, as matrices by band.
+) -> tuple[Float[Tensor, "P n"], Float[Tensor, "n P"], list[int]]:
+    """The decimated transform of pytorch_wavelets and its inverse at one length, as matrices.
 
     Both are linear: the matrices are what they make of unit vectors. A product of a few numbers takes microseconds where the
     convolutions take a kernel for each length and number of rows.
 
-    Returns: analysis matrices [low_J, high_1 .. high_J] and synthesis matrices, whose results add up to the row.
+    Returns: analysis and synthesis, and how many of the P coefficients belong to each of [low_J, high_1 .. high_J].
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)  # on each import of it
@@ -175,18 +212,20 @@ def centred_maps(
         inverse = DWT1DInverse(wave=name, mode="zero").double()
         low, highs = forward(torch.eye(length, dtype=torch.float64)[:, None])
         responses = [band[:, 0] for band in (low, *highs)]
-        synthesis = []
-        for index, band in enumerate(responses):
-            count = band.shape[1]
-            units = [torch.zeros(count, 1, other.shape[1], dtype=torch.float64) for other in responses]
-            units[index] = torch.eye(count, dtype=torch.float64)[:, None]
-            synthesis.append(inverse((units[0], units[1:]))[:, 0, :length].T)
-        analysis = [band.T for band in responses]
-        return [a.to(device, dtype) for a in analysis], [s.to(device, dtype) for s in synthesis]
+        sizes = [band.shape[1] for band in responses]
+        low_units, *high_units = torch.eye(sum(sizes), dtype=torch.float64)[:, None].split(sizes, dim=-1)
+        synthesis = inverse((low_units, high_units))[:, 0, :length].T
+        return torch.cat(responses, dim=1).T.to(device, dtype), synthesis.to(device, dtype), sizes
 
 
-def _rows_by_length(offsets: Int64[Tensor, " B1"]) -> Iterator[Int64[Tensor, "b n"]]:
-    """Token indices of all rows of each length above 0 that occurs."""
+def _rows_by_length(offsets: Int64[Tensor, " B1"]) -> Iterator[Int64[Tensor, "n b"]]:
+    """Grids of token indices, a row in each column, for each multiple of `LENGTH_MULTIPLE` that rows are filled up to.
+
+    The index after the last token stands for filler.
+    """
     lengths = offsets.diff()
-    for length in lengths[lengths > 0].unique().tolist():
-        yield offsets[:-1][lengths == length][:, None] + torch.arange(length, device=offsets.device)
+    filled = lengths + -lengths % LENGTH_MULTIPLE
+    for length in filled[filled > 0].unique().tolist():
+        chosen = filled == length
+        position = torch.arange(length, device=offsets.device)[:, None]
+        yield torch.where(position < lengths[chosen], offsets[:-1][chosen] + position, offsets[-1])
