@@ -3,7 +3,7 @@
 import os
 
 # Read when torch loads its thread pool (libgomp, Linux). Threads that wait for each other spin briefly, then sleep. A step on
-# two cores, alone and beside a process that keeps one of them busy: 0.11 and 0.19 s at 2,000 turns, 0.097 and 0.23 s at 5,000,
+# two cores, alone and beside a process that keeps one busy: 0.11 and 0.19 s at 2,000 turns, 0.097 and 0.23 s at 5,000,
 # 0.096 and 0.29 s at 10,000, 0.095 and some seconds at libgomp's own number (tests/benchmarks/README.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 

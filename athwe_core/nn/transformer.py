@@ -121,9 +121,8 @@ class StackedTransformer(nn.Module):
         slots, weights = grid.token_slots, []
         for layer in self.layers:
             assert isinstance(layer, TransformerLayer)
-            of_slots, _ = layer.weigh(x, grid, encoders)
-            in_heads = of_slots.view(len(x), -1, *of_slots.shape[-2:])
-            weights.append(in_heads[:, :, slots[:, None], slots])
+            of_slots = layer.weigh(x, grid, encoders)[:, 0]
+            weights.append(of_slots[:, :, slots[:, None], slots])
             x = layer(x, grid, encoders)
         return weights
 
@@ -160,29 +159,40 @@ class TransformerLayer(nn.Module):
         outer = self._linear("outer", F.gelu(self._linear("inner", x, encoders)), encoders)
         return self.feed_forward_norm(x + self._drop(outer), encoders)
 
-    def weigh(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> tuple[Tensor, Tensor]:
-        """Attention weights (G, m * heads, S, S) of all slots, before dropout, and the values they weigh."""
-        m, _, D = x.shape
-        (G, S), H = grid.shape, self.num_heads
-        qkv = self._linear("qkv", x, encoders)
-        in_bins = qkv.index_select(1, grid.slot_tokens).view(m, G, S, 3, H, D // H)
-        query, key, value = in_bins.permute(3, 1, 0, 4, 2, 5).reshape(3, G, m * H, S, D // H)
-        scores = (query * (D // H) ** -0.5) @ key.transpose(-1, -2)
-        scores += grid.bias.to(x.dtype)
-        return scores.softmax(-1), value
+    def weigh(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> Tensor:
+        """Attention weights (m, G, H, S, S) of all slots, before dropout."""
+        query, key, _ = self._heads(x, grid, encoders)
+        return _softmax_scores(query, key, grid)
 
     def _linear(self, name: str, x: Tensor, encoders: Encoders) -> Tensor:
         weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
         return torch.baddbmm(_of(bias, encoders, x), x, _of(weight, encoders, x))
 
+    def _heads(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> tuple[Tensor, ...]:
+        """Query, key and value (m, G, H, S, D / H) of all slots."""
+        qkv = self._linear("qkv", x, encoders).index_select(1, grid.slot_tokens)
+        return qkv.view(len(x), *grid.shape, 3, self.num_heads, -1).permute(3, 0, 1, 4, 2, 5).unbind()
+
     def _attend(self, x: Tensor, grid: AttentionGrid, encoders: Encoders, slots: Tensor) -> Tensor:
         """Attended values of the tokens in `slots`."""
-        m, _, D = x.shape
-        (G, S), H = grid.shape, self.num_heads
-        weights, value = self.weigh(x, grid, encoders)
-        attended = self._drop(weights) @ value
-        flat = attended.view(G, m, H, S, D // H).permute(1, 0, 3, 2, 4).reshape(m, G * S, D)
+        query, key, value = self._heads(x, grid, encoders)
+        if (
+            self.training and x.device.type == "cpu"
+        ):  # torch's kernel has no dropout there, and four times the cost in bf16
+            attended = self._drop(_softmax_scores(query, key, grid)) @ value
+        else:
+            by_bin = (part.flatten(0, 1) for part in (query, key, value))
+            bias = grid.bias.to(x.dtype).repeat(len(x), 1, 1, 1)
+            rate = self.dropout_rate if self.training else 0.0
+            attended = F.scaled_dot_product_attention(*by_bin, attn_mask=bias, dropout_p=rate)
+        flat = attended.transpose(-3, -2).reshape(len(x), -1, x.shape[-1])
         return flat.index_select(1, slots)
 
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout_rate, training=self.training)
+
+
+def _softmax_scores(query: Tensor, key: Tensor, grid: AttentionGrid) -> Tensor:
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+    scores += grid.bias.to(scores.dtype)
+    return scores.softmax(-1)

@@ -59,7 +59,8 @@ def causal_decompose(
     for level in range(levels):
         smooth = taps[0] * low
         for k in range(1, len(taps)):
-            smooth = smooth + taps[k] * low[here - torch.minimum(positions, positions.new_tensor(k << level))]
+            earlier = low.index_select(0, here - positions.clamp(max=k << level))
+            smooth = torch.add(smooth, earlier, alpha=taps[k])
         highs.append(low - smooth)
         low = smooth
     return low, highs
@@ -114,8 +115,7 @@ class WaveletAlignment(nn.Module):
             merged = causal_reconstruct(aligned[0], aligned[1:])
         else:
             merged = self._align_centred(tokens.flatten(1), offsets, dtype)
-        residual = merged.view_as(tokens) - tokens
-        return torch.addcmul(tokens, self.weight[:, None], residual)
+        return tokens.lerp(merged.view_as(tokens), self.weight[:, None])
 
     def decompose(self, row: Float[Tensor, "n M D"]) -> list[Float[Tensor, "_ M D"]]:
         """The bands [low_J, high_1 .. high_J] of one row that `forward` aligns; `centred` ones are shorter than it."""
