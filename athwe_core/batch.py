@@ -18,6 +18,13 @@ MODALITIES = ("id", "text", "image")
 """The order of modalities wherever they are stacked or concatenated."""
 
 
+def to_device(value: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on `device` (itself when it is there already), without waiting for what CUDA is doing meanwhile."""
+    if torch.device(device).type == "cuda" and value.device.type == "cpu":
+        value = value.pin_memory()
+    return value.to(device, non_blocking=True)
+
+
 @dataclass(frozen=True)
 class PackedBatch:
     """Rows of item tokens laid end to end: no padding anywhere.
@@ -71,7 +78,7 @@ class PackedBatch:
     def to(self, device: torch.device | str) -> PackedBatch:
         """The batch on `device` (itself when it is there already)."""
         values: list[Any] = [getattr(self, f.name) for f in fields(self)]
-        moved: list[Any] = [v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for v in values]
+        moved: list[Any] = [to_device(v, device) if isinstance(v, Tensor) else v for v in values]
         return PackedBatch(*moved)
 
 

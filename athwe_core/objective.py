@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
-from athwe_core.batch import Catalogue, PackedBatch
+from athwe_core.batch import Catalogue, PackedBatch, to_device
 from athwe_core.config import LossesConfig
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS, catalogue_cross_entropy
 from athwe_core.losses.contrastive import contrastive_loss, excluded_pairs, exclusion_bias
@@ -29,7 +29,7 @@ def placeholder_mask(
     Prefix batching replaces floor(beta n) of the n tokens of each row, packed batching each token with probability beta,
     because one augmented pass serves all its positions.
     """
-    draw = torch.rand(batch.num_tokens, generator=generator).to(batch.rows.device)
+    draw = to_device(torch.rand(batch.num_tokens, generator=generator), batch.rows.device)
     if batching == "packed":
         return draw < mask_share
     # rank of each token among the draws of its row: sorted by (row, draw), then counted from the row's first token

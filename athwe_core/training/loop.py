@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -33,11 +34,16 @@ from athwe_core.training.out_of_memory import NoMemoryError, is_out_of_memory, s
 from athwe_core.training.progress import changed_surroundings, restore, surroundings
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
-from athwe_core.training.step import train_step
+from athwe_core.training.step import Readout, check_finite, train_step
 
 CHECKPOINT_MINUTES = 10.0
 SELECTION_METRIC = "ndcg@20"
 """Validation metric that chooses the best epoch."""
+
+
+def steps_ahead(device: torch.device) -> int:
+    """Steps that may be under way before the first of them is read, so that a CUDA device never waits for this process."""
+    return 2 if device.type == "cuda" else 0
 
 
 class Listener(Protocol):
@@ -136,6 +142,7 @@ class _Training:
             notify(change)
         if world.is_first:
             run.update_manifest(status=RUNNING, process=os.getpid(), **here)
+        self.unread: deque[tuple[int, Readout]] = deque()
         self.clock = _Clock(checkpoint_minutes, self.save_last)
         self.growth = Growth()
 
@@ -168,6 +175,7 @@ class _Training:
 
     def save_last(self) -> None:
         """The checkpoint to go on from."""
+        self.read()  # weights of a step that was not finite are not kept
         if not self.world.is_first:
             return
         save_checkpoint(
@@ -204,20 +212,30 @@ class _Training:
                 batch = pack_share(self.prepared, rows, chosen, max_length=L, is_own=is_own, fill=self.fill)
                 return batch.to(self.assembly.device)
 
-            terms = self.step(packed, shares)
-            for name, value in zip(terms, torch.stack(list(terms.values())).tolist(), strict=True):  # one read a step
-                progress.sums[name] = progress.sums.get(name, 0.0) + value
+            self.unread.append((progress.step, Readout(self.step(packed, shares))))
             progress.step += 1
             if progress.step % CHECK_STEPS == 0:
                 self.growth.look()
+            self.read(leave=steps_ahead(self.assembly.device))
             progress.seconds = time.perf_counter() - began
-            means = {name: total / progress.step for name, total in progress.sums.items()}
-            self.listener.step_ends(progress.step, means)
             if progress.step < steps:
                 if self.should_stop():
                     return False
                 self.clock.tick()
+        self.read()
+        progress.seconds = time.perf_counter() - began
         return True
+
+    def read(self, *, leave: int = 0) -> None:
+        """What the steps came to, but for the latest `leave` of them, which may still be under way."""
+        sums = self.progress.sums
+        while len(self.unread) > leave:
+            step, readout = self.unread.popleft()
+            terms = readout.read()
+            check_finite(terms, self.config, epoch=self.progress.epoch, step=step)
+            for name, value in terms.items():
+                sums[name] = sums.get(name, 0.0) + value
+            self.listener.step_ends(step + 1, {name: total / (step + 1) for name, total in sums.items()})
 
     def step(self, packed: Callable[[int | None], PackedBatch | None], shares: Shares) -> dict[str, torch.Tensor]:
         """One update, with as much thrift as it takes; where it cannot be done the state is saved.

@@ -1,6 +1,11 @@
-"""One optimiser step, straight through: batch -> outputs -> terms -> loss -> gradients -> new weights."""
+"""One optimiser step, straight through: batch -> outputs -> terms -> loss -> gradients -> new weights.
+
+Nothing in it waits for the device: what a step came to is read from `Readout`, later.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
@@ -32,8 +37,8 @@ def train_step(
         epoch, step: counted from 0; with the seed they key every random draw of the step.
         thrift: how memory is spared; the result is the same to rounding.
         shares: where the batch is spread over processes: `batch` is this one's part, and every process takes the step.
-    Returns: each loss term of the whole batch, unweighted, and their weighted sum as `total`; detached.
-    Raises: NonFiniteLossError before the update when a term is NaN or infinite.
+    Returns: each loss term of the whole batch, unweighted, and their weighted sum as `total`; detached. Whether they are
+        finite is seen when they are read (`check_finite`); where not, the weights are lost.
     """
     optimizer.zero_grad(set_to_none=True)
     terms = compute_gradients(assembly, batch, config, epoch=epoch, step=step, thrift=thrift, shares=shares)
@@ -79,14 +84,6 @@ def compute_gradients(
         )
     total = total_loss(parts, config.losses)
     terms = _of_all(parts | {"total": total}, shares)
-    if not torch.isfinite(terms["total"]):
-        broken = next((name for name, value in terms.items() if not torch.isfinite(value)), "total")
-        raise NonFiniteLossError(
-            f"loss term {broken} at epoch {epoch + 1}, step {step + 1}",
-            "must be finite",
-            terms[broken].item(),
-            f"Lower training.lr (now {config.training.lr:g}); the last good checkpoint is kept",
-        )
     (total * shares.num_processes).backward()  # DistributedDataParallel takes the mean of the processes' gradients
     return terms
 
@@ -95,3 +92,35 @@ def _of_all(parts: dict[str, Tensor], shares: Shares) -> dict[str, Tensor]:
     """Terms of the whole batch from every process's parts, detached."""
     summed = shares.total(torch.stack([value.detach() for value in parts.values()]))
     return dict(zip(parts, summed, strict=True))
+
+
+class Readout:
+    """The terms of a step on their way from the device: reading them waits for that step, not for those begun since."""
+
+    def __init__(self, terms: dict[str, Tensor]) -> None:
+        self._names, values = list(terms), torch.stack(list(terms.values()))
+        self._arrived: torch.cuda.Event | None = None
+        if values.is_cuda:
+            here = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+            values = here.copy_(values, non_blocking=True)
+            self._arrived = torch.cuda.Event()
+            self._arrived.record()
+        self._values = values
+
+    def read(self) -> dict[str, float]:
+        """Terms by name."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return dict(zip(self._names, self._values.tolist(), strict=True))
+
+
+def check_finite(terms: dict[str, float], config: Config, *, epoch: int, step: int) -> None:
+    """Raises: NonFiniteLossError for the first term that is NaN or infinite."""
+    for name, value in terms.items():
+        if not math.isfinite(value):
+            raise NonFiniteLossError(
+                f"loss term {name} at epoch {epoch + 1}, step {step + 1}",
+                "must be finite",
+                value,
+                f"Lower training.lr (now {config.training.lr:g}); the last good checkpoint is kept",
+            )

@@ -20,19 +20,22 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 @pytest.mark.parametrize(
-    ("choice", "device", "processes", "loss", "expected"),
+    ("choice", "device", "processes", "loss", "preset", "expected"),
     [
-        ("auto", CPU, 1, "full", False),
-        ("auto", CUDA, 1, "full", True),
-        ("on", CPU, 1, "full", True),
-        ("off", CUDA, 1, "full", False),
-        ("on", CUDA, 2, "full", False),
-        ("on", CUDA, 1, "sampled", False),
+        ("auto", CPU, 1, "full", "athwe", False),
+        ("auto", CUDA, 1, "full", "athwe", True),
+        ("on", CPU, 1, "full", "hm4sr", True),
+        ("off", CUDA, 1, "full", "hm4sr", False),
+        ("on", CUDA, 2, "full", "hm4sr", False),
+        ("on", CUDA, 1, "sampled", "hm4sr", False),
+        ("on", CUDA, 1, "full", "athwe-published", False),
     ],
 )
-def test_what_is_compiled(choice: str, device: torch.device, processes: int, loss: str, expected: bool) -> None:
+def test_what_is_compiled(
+    choice: str, device: torch.device, processes: int, loss: str, preset: str, expected: bool
+) -> None:
     overrides = [f"training.compiler={choice}", f"losses.catalogue.kind={loss}"]
-    config = replace_in(build_config("hm4sr"), overrides)
+    config = replace_in(build_config(preset), overrides)
     assert wants_compiler(config, device, World(0, processes)) is expected
 
 

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from athwe_core.config import Config, replace_in
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.errors import CheckpointError, NonFiniteLossError
+from athwe_core.training import loop
 from athwe_core.training.assemble import fit_config, training_time_range
 from athwe_core.training.loop import Result, train
 from athwe_core.training.run_folder import RunFolder, create_run
@@ -167,10 +168,24 @@ def test_same_seed_same_run_other_seed_another(make_run: Callable[..., RunFolder
     assert one[0] != other
 
 
-def test_a_non_finite_loss_stops_before_the_update_and_keeps_the_last_good_checkpoint(
+def test_reading_steps_late_changes_nothing(
     make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    runs, listeners = [make_run(name, "training.epochs=2") for name in "ab"], [Silence(), Silence()]
+    train(runs[0], prepared, listener=listeners[0])
+    monkeypatch.setattr(loop, "steps_ahead", lambda _: 2)
+    train(runs[1], prepared, listener=listeners[1], checkpoint_minutes=1e-9)
+    assert listeners[0].steps == listeners[1].steps
+    assert without_times(runs[0].metrics()) == without_times(runs[1].metrics())
+
+
+@pytest.mark.parametrize("ahead", [0, 1, 2, 99])
+def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
     from athwe_core import objective
+
+    monkeypatch.setattr(loop, "steps_ahead", lambda _: ahead)
 
     real = objective.loss_terms
     calls = []

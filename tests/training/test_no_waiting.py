@@ -1,0 +1,94 @@
+"""A step asks nothing of the device: run on torch's meta device, where a value that is read is an error."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from athwe_core.config import Config
+from athwe_core.data.packing import FULL_FILL, SOME_FILL, Fill, pack, training_rows
+from athwe_core.training.assemble import Assembly, build
+from athwe_core.training.step import Readout, compute_gradients
+
+
+class Transfers(TorchDispatchMode):
+    """Notes whether each copy from the CPU to the device goes on without waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.are_free: list[bool] = []
+
+    def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        sources = {value.device.type for value in args if isinstance(value, Tensor)}
+        if isinstance(result, Tensor) and result.device.type == "meta" and "cpu" in sources:
+            self.are_free.append(bool((kwargs or {}).get("non_blocking")))
+        return result
+
+
+def on_meta(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {name: value.to("meta") for name, value in values.items()}
+    return None if values is None else values.to("meta")
+
+
+@pytest.fixture
+def take_step(
+    catalogue: Any, time_range: Any, make_config: Callable[..., Config], make_data: Callable[..., Any]
+) -> Callable[[str, str, Fill], Transfers]:
+    def take(preset: str, batching: str, fill: Fill) -> Transfers:
+        config = make_config(preset, f"training.batching={batching}", "model.dropout=0.5")
+        assembly: Assembly = build(config, catalogue, time_range, torch.device("cpu"), torch.bfloat16)
+        data = make_data([9, 8, 5, 4])
+        rows = training_rows(data.split, batching=batching, max_length=6)
+        batch = pack(data, rows, np.arange(len(rows)), max_length=6, fill=fill)
+        assembly.objective.to("meta")
+        known = assembly.catalogue
+        assembly.objective.catalogue = replace(
+            known,
+            features=on_meta(known.features),
+            categories=on_meta(known.categories),
+            clusters=on_meta(known.clusters),
+        )
+        with Transfers() as transfers:
+            terms = compute_gradients(assembly, batch.to("meta"), config, epoch=0, step=0)
+        assert all(value.is_meta for value in terms.values())
+        trained = [parameter for parameter in assembly.network.parameters() if parameter.requires_grad]
+        assert all(parameter.grad is not None for parameter in trained)
+        return transfers
+
+    return take
+
+
+@pytest.mark.parametrize("preset", ["athwe", "hm4sr"])
+@pytest.mark.parametrize("batching", ["packed", "prefix"])
+@pytest.mark.parametrize("fill", [SOME_FILL, FULL_FILL], ids=["some", "full"])
+def test_a_step_reads_nothing_and_waits_for_no_copy(preset: str, batching: str, fill: Fill, take_step: Any) -> None:
+    transfers = take_step(preset, batching, fill)
+    assert len(transfers.are_free) > 10  # the batch, and which tokens hold the placeholder
+    assert all(transfers.are_free)
+
+
+def test_a_centred_wavelet_reads_the_lengths_of_the_rows(take_step: Any) -> None:
+    with pytest.raises(NotImplementedError, match="nonzero"):
+        take_step("athwe-published", "prefix", SOME_FILL)
+
+
+def test_what_is_read_later_is_what_was() -> None:
+    terms = {"ce": torch.tensor(1.5), "total": torch.tensor(2.5)}
+    readout = Readout(terms)
+    terms["ce"].fill_(9.0)  # the next step's, in the same memory
+    assert readout.read() == {"ce": 1.5, "total": 2.5}
+
+
+@pytest.mark.gpu
+def test_a_readout_of_a_device_is_what_was() -> None:
+    terms = {"ce": torch.tensor(1.5, device="cuda")}
+    readout = Readout(terms)
+    terms["ce"].fill_(9.0)
+    assert readout.read() == {"ce": 1.5}
