@@ -61,7 +61,7 @@ class PackedBatch:
     grid_tokens: Int64[Tensor, "G S"]
     """Token in each slot of the attention grid, -1 = empty. A row lies in one bin, in order; a bin holds many rows."""
     token_slots: Int64[Tensor, " T"]
-    """Flat slot of each token: the inverse of grid_tokens; 0 for filler."""
+    """Flat slot of each token: the inverse of grid_tokens; an empty slot for filler."""
     asks_all: bool
     """Target_index is every token in order, known without a look."""
     num_targets: int

@@ -207,7 +207,7 @@ def padded_rows(batch: PackedBatch, *, max_length: int) -> PackedBatch:
         user_index=torch.cat([batch.user_index, torch.tensor([-1])]),
         prefix_weight=torch.cat([batch.prefix_weight, torch.zeros(add)]),
         grid_tokens=grid.view(B, max_length),
-        token_slots=torch.cat([slots, more]),
+        token_slots=torch.cat([slots, (grid < 0).nonzero()[:, 0]]),
         asks_all=False,
     )
 

@@ -217,6 +217,8 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int, f
     longest = max_length if fill.is_fixed else int(lengths.max())
     bin_slots = max(MIN_BIN_SLOTS, longest + -longest % SLOT_MULTIPLE)
     bins, begins, num_bins = _assign_bins(lengths, bin_slots)
+    if fill != NO_FILL and offsets[-1] == num_bins * bin_slots:
+        num_bins += 1  # filler tokens need an empty slot
     num_bins += -num_bins % fill.bins
     token_slots = (bins * bin_slots + begins)[row] + position
     grid = np.full(num_bins * bin_slots, -1, np.int64)
@@ -244,7 +246,7 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int, f
         target_ids=filled(np.asarray(data.item_ids[source[target_index] + 1], np.int64), add_targets, -1),
         prefix_weight=filled(_prefix_weight(rows, chosen[row], source, supervised, max_length), add_tokens, 0),
         grid_tokens=torch.from_numpy(grid.reshape(num_bins, bin_slots)),
-        token_slots=filled(token_slots, add_tokens, 0),
+        token_slots=filled(token_slots, add_tokens, int(grid.argmin())),
         asks_all=asks_all,
         num_targets=N,
     )

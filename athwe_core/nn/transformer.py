@@ -7,6 +7,7 @@ both); weights are cast as they are read.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,21 +47,38 @@ class StackedLayerNorm(nn.Module):
 class AttentionGrid:
     """The attention pattern of a batch: rows laid into bins of S slots, each slot attends to earlier slots of its row.
 
-    One product over all bins instead of one per length; the mask is block-diagonal and causal. An empty slot repeats token 0
-    and attends only to empty slots: nothing reads it.
+    One product over all bins instead of one per length; the mask is block-diagonal and causal. An empty slot repeats the
+    last token and attends only to empty slots: nothing reads it.
     """
 
     def __init__(
         self, grid_tokens: Int64[Tensor, "G S"], token_slots: Int64[Tensor, " T"], rows: Int64[Tensor, " T"]
     ) -> None:
         self.shape = grid_tokens.shape
-        self.slot_tokens = grid_tokens.clamp(min=0).flatten()
+        self.slot_tokens = torch.where(grid_tokens >= 0, grid_tokens, len(rows) - 1).flatten()
         self.token_slots = token_slots
         row_of_slot = torch.where(grid_tokens >= 0, rows[grid_tokens.clamp(min=0)], -1)
         same_row = row_of_slot[:, :, None] == row_of_slot[:, None, :]
         self.allowed: Bool[Tensor, "G S S"] = same_row.tril_()
         self.bias = torch.zeros(self.shape[0], 1, *self.allowed.shape[1:], device=rows.device)
         self.bias.masked_fill_(~self.allowed[:, None], -math.inf)
+
+
+class _Rearranged(torch.autograd.Function):
+    """Tokens to slots, or slots to tokens; the gradient goes the same way back: a gather each, where index_add takes twice.
+
+    An empty slot reads the last token, and its gradient too. That stays among empty slots, of which no token reads but
+    filler; and where there is filler, the last token is of it and has no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Float[Tensor, "m T D"], there: Tensor, back: Tensor) -> Float[Tensor, "m S D"]:
+        ctx.save_for_backward(back)
+        return x.index_select(1, there)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return grad.index_select(1, ctx.saved_tensors[0]), None, None
 
 
 class StackedTransformer(nn.Module):
@@ -151,10 +169,12 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor, grid: AttentionGrid, encoders: Encoders, wanted: Tensor | None = None) -> Tensor:
         """States of every token, or of the wanted ones."""
-        slots = grid.token_slots if wanted is None else grid.token_slots[wanted]
-        attended = self._linear("out", self._attend(x, grid, encoders, slots), encoders)
-        if wanted is not None:
-            x = x.index_select(1, wanted)
+        attended = self._attend(x, grid, encoders)
+        if wanted is None:
+            attended = _Rearranged.apply(attended, grid.token_slots, grid.slot_tokens)
+        else:
+            x, attended = x.index_select(1, wanted), attended.index_select(1, grid.token_slots[wanted])
+        attended = self._linear("out", attended, encoders)
         x = self.attention_norm(x + self._drop(attended), encoders)
         outer = self._linear("outer", F.gelu(self._linear("inner", x, encoders)), encoders)
         return self.feed_forward_norm(x + self._drop(outer), encoders)
@@ -170,11 +190,11 @@ class TransformerLayer(nn.Module):
 
     def _heads(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> tuple[Tensor, ...]:
         """Query, key and value (m, G, H, S, D / H) of all slots."""
-        qkv = self._linear("qkv", x, encoders).index_select(1, grid.slot_tokens)
+        qkv = _Rearranged.apply(self._linear("qkv", x, encoders), grid.slot_tokens, grid.token_slots)
         return qkv.view(len(x), *grid.shape, 3, self.num_heads, -1).permute(3, 0, 1, 4, 2, 5).unbind()
 
-    def _attend(self, x: Tensor, grid: AttentionGrid, encoders: Encoders, slots: Tensor) -> Tensor:
-        """Attended values of the tokens in `slots`."""
+    def _attend(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> Float[Tensor, "m slots D"]:
+        """Attended values of all slots."""
         query, key, value = self._heads(x, grid, encoders)
         if self.training and x.device.type == "cpu":
             # torch's fused kernel has no dropout on a CPU, and going back in bf16 takes four times as long
@@ -184,8 +204,7 @@ class TransformerLayer(nn.Module):
             bias = grid.bias.to(x.dtype).repeat(len(x), 1, 1, 1)
             rate = self.dropout_rate if self.training else 0.0
             attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate)
-        flat = attended.transpose(-3, -2).reshape(len(x), -1, x.shape[-1])
-        return flat.index_select(1, slots)
+        return attended.transpose(-3, -2).reshape(len(x), -1, x.shape[-1])
 
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout_rate, training=self.training)

@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from athwe_core.batch import PackedBatch
 from athwe_core.data.packing import (
+    FULL_FILL,
+    SOME_FILL,
+    Fill,
     Rows,
     batch_boundaries,
     epoch_batches,
@@ -180,6 +183,19 @@ def test_every_batch_keeps_the_promises_of_its_type(
     ]
     users = batch.user_index[batch.rows[batch.target_index]].tolist()
     assert sorted(zip(users, batch.target_ids.tolist(), strict=True)) == sorted(asked)
+
+
+@pytest.mark.parametrize("fill", [SOME_FILL, FULL_FILL, Fill(targets=48)])
+@pytest.mark.parametrize("lengths", [[19, 19], [35], [10, 7, 5], [4]])  # the first two fill their bins to the last slot
+def test_filler_lies_in_an_empty_slot(make_data: Callable, lengths: list[int], fill: Fill) -> None:
+    data = make_data(lengths)
+    rows = packed_rows(data.split, max_length=32)
+    batch = pack(data, rows, np.arange(len(rows)), max_length=32, fill=fill)
+    is_filler = batch.item_ids == 0
+    assert batch.num_tokens % fill.targets == 0
+    assert is_filler.any()
+    tokens = batch.grid_tokens.flatten()[batch.token_slots]
+    assert torch.equal(tokens, torch.where(is_filler, -1, torch.arange(batch.num_tokens)))
 
 
 @given(USER_LENGTHS, MAX_LENGTHS)
