@@ -53,8 +53,8 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
                 softmax_residual_(residual, targets[asked], bias=own_bias, first_row=first_row, num_columns=V)
             )
             state_grads.append((residual @ w)[..., : asked.stop - first, :])
-            chunk_grad = (residual.mT @ h[..., rows, :])[..., :V, :].to(table.dtype)
-            table_grad = chunk_grad if table_grad is None else table_grad.add_(chunk_grad)
+            chunk_grad = (residual.mT @ h[..., rows, :])[..., :V, :]
+            table_grad = chunk_grad if table_grad is None else table_grad.to(table.dtype).add_(chunk_grad)
             del residual, chunk_grad
         if table_grad is None:
             table_grad = torch.zeros_like(table)
@@ -66,13 +66,13 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         state_grad, table_grad = ctx.saved_tensors
-        scale = (grad / ctx.num_rows)[..., None, None]
+        scale = (grad / ctx.num_rows)[..., None, None]  # of some dimensions: a half-precision gradient takes its dtype
         return state_grad * scale, table_grad * scale, None, None, None, None, None, None
 
 
-def _chunk_rows(N: int, V: int, chunk_elements: int, multiple: int) -> int:
+def _chunk_rows(N: int, scores_a_row: int, chunk_elements: int, multiple: int) -> int:
     """Rows of a chunk: as equal as they can be, a multiple where that many fit."""
-    most = max(chunk_elements // V, 1)
+    most = max(chunk_elements // scores_a_row, 1)
     if most < multiple:
         return most
     number = max(-(-N // (most - most % multiple)), 1)
