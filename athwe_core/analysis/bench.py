@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count, islice
@@ -36,7 +37,7 @@ from athwe_core.training.compiled import compile_or_not, wants_compiler
 from athwe_core.training.memory import keep_freed_memory
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.randomness import keyed_rng
-from athwe_core.training.step import train_step
+from athwe_core.training.step import Readout, steps_ahead, train_step
 
 WARM_UP_STEPS = 5
 NUM_CATEGORIES = 300
@@ -151,7 +152,7 @@ def time_steps(
     is_padded: bool = False,
     notify: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Times of full training steps after `WARM_UP_STEPS`, the packing of their batches included.
+    """Times of full training steps after `WARM_UP_STEPS`, the packing of their batches included, read as training reads them.
 
     Args:
         world: processes that take the steps together.
@@ -167,19 +168,22 @@ def time_steps(
     batches = training_batches(data, config, world, fill)
     if is_compiled:
         assembly = compile_or_not(assembly, next(batches)[0].to(assembly.device), config, notify=notify)
-    seconds, tokens, targets = [], 0, 0
+    unread: deque[Readout] = deque()
+    ends, tokens, targets = [time.perf_counter()], 0, 0
     for step in range(WARM_UP_STEPS + steps):
-        began = time.perf_counter()
         packed, shares = next(batches)
         if is_padded:
             packed = padded_rows(packed, max_length=config.model.max_length)
         batch = packed.to(assembly.device)
-        train_step(assembly, optimizer, batch, config, epoch=0, step=step, shares=shares)
-        _synchronize(assembly.device)
+        unread.append(Readout(train_step(assembly, optimizer, batch, config, epoch=0, step=step, shares=shares)))
         if step >= WARM_UP_STEPS:
-            seconds.append(time.perf_counter() - began)
             tokens += int((packed.item_ids > 0).sum())
             targets += batch.num_targets
+        is_last = step + 1 == WARM_UP_STEPS + steps
+        while len(unread) > (0 if is_last else steps_ahead(assembly.device)):
+            unread.popleft().read()
+            ends.append(time.perf_counter())
+    seconds = np.diff(ends)[WARM_UP_STEPS:].tolist()
     return {
         "seconds": seconds,
         "step_seconds": {"median": median(seconds), "min": min(seconds), "max": max(seconds)},

@@ -34,16 +34,11 @@ from athwe_core.training.out_of_memory import NoMemoryError, is_out_of_memory, s
 from athwe_core.training.progress import changed_surroundings, restore, surroundings
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
-from athwe_core.training.step import Readout, check_finite, train_step
+from athwe_core.training.step import Readout, check_finite, steps_ahead, train_step
 
 CHECKPOINT_MINUTES = 10.0
 SELECTION_METRIC = "ndcg@20"
 """Validation metric that chooses the best epoch."""
-
-
-def steps_ahead(device: torch.device) -> int:
-    """Steps that may be under way before the first of them is read, so that a CUDA device never waits for this process."""
-    return 2 if device.type == "cuda" else 0
 
 
 class Listener(Protocol):

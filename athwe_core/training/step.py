@@ -114,6 +114,11 @@ class Readout:
         return dict(zip(self._names, self._values.tolist(), strict=True))
 
 
+def steps_ahead(device: torch.device) -> int:
+    """Steps that may be under way before the first of them is read, so that a CUDA device never waits for this process."""
+    return 2 if device.type == "cuda" else 0
+
+
 def check_finite(terms: dict[str, float], config: Config, *, epoch: int, step: int) -> None:
     """Raises: NonFiniteLossError for the first term that is NaN or infinite."""
     for name, value in terms.items():
