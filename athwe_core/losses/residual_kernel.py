@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import math
 import subprocess
-from typing import Any, no_type_check
 
 import torch
 from jaxtyping import Float, Int64
@@ -77,9 +76,11 @@ def triton_softmax_residual_(
     losses = torch.empty(count, dtype=torch.float32, device=scores.device)
     if not count:
         return losses
+    from athwe_core.losses.residual_triton import softmax_residual  # noqa: PLC0415 - Triton is not on every machine
+
     block = WIDE_BLOCK if columns > NARROW_BLOCK else NARROW_BLOCK
     with torch.cuda.device_of(scores):  # Triton starts kernels on the current device; for CPU tensors this does nothing
-        _kernel()[(count,)](
+        softmax_residual[(count,)](
             scores,
             targets,
             bias,
@@ -108,64 +109,3 @@ def _has_triton() -> bool:
     except (ImportError, RuntimeError, OSError, AssertionError, subprocess.SubprocessError):
         return False
     return True
-
-
-@functools.cache
-def _kernel() -> Any:
-    """The kernel; its program i does row i, in two passes over the columns."""
-    import triton  # noqa: PLC0415 - not on every machine
-    import triton.language as tl  # noqa: PLC0415
-
-    @triton.jit
-    @no_type_check
-    def softmax_residual(
-        scores,
-        targets,
-        bias,
-        losses,
-        score_stride,
-        target_stride,
-        bias_row_stride,
-        bias_column_stride,
-        columns,
-        first_row,
-        num_columns,
-        CAP: tl.constexpr,
-        BLOCK: tl.constexpr,
-    ):
-        row = tl.program_id(0).to(tl.int64)
-        scores += row * score_stride
-        own = tl.maximum(tl.load(targets + row * target_stride), 0)
-        own_is_item = (own >= first_row) & (own < num_columns)
-        own_score = tl.load(scores + own, mask=own_is_item, other=float("-inf")).to(tl.float32)
-        if bias is not None:
-            bias += row * bias_row_stride
-            own_score += tl.load(bias + own * bias_column_stride, mask=own_is_item, other=0.0).to(tl.float32)
-
-        highest, total = float("-inf"), 0.0
-        for first in range(0, num_columns, BLOCK):
-            column = first + tl.arange(0, BLOCK)
-            x = tl.load(scores + column, mask=column < columns, other=0.0).to(tl.float32)
-            if bias is not None:
-                x += tl.load(bias + column * bias_column_stride, mask=column < num_columns, other=0.0).to(tl.float32)
-            x = tl.where((column >= first_row) & (column < num_columns), x, float("-inf"))
-            higher = tl.maximum(highest, tl.max(x, axis=0))
-            shift = tl.where(higher == float("-inf"), 0.0, higher)  # so far nothing but -inf: not -inf minus -inf
-            total = total * tl.exp(highest - shift) + tl.sum(tl.exp(x - shift), axis=0)
-            highest = higher
-
-        loss = (highest - own_score) + tl.log(total)
-        tl.store(losses + row, tl.where(loss > CAP, CAP, loss))  # a NaN is not above the cap
-
-        scale = 1.0 / total
-        for first in range(0, columns, BLOCK):
-            column = first + tl.arange(0, BLOCK)
-            x = tl.load(scores + column, mask=column < columns, other=0.0).to(tl.float32)
-            if bias is not None:
-                x += tl.load(bias + column * bias_column_stride, mask=column < num_columns, other=0.0).to(tl.float32)
-            x = tl.where((column >= first_row) & (column < num_columns), x, float("-inf"))
-            probability = tl.exp(x - highest) * scale
-            residual = tl.where(column == own, probability - 1.0, probability)
-            tl.store(scores + column, residual.to(scores.dtype.element_ty), mask=column < columns)
-
-    return softmax_residual

@@ -292,8 +292,9 @@ def test_the_kernel_compiles_and_moves_16_bytes_at_a_time(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
+    from athwe_core.losses.residual_triton import softmax_residual as kernel
+
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    kernel = residual_kernel._kernel()
     constants = {"CAP": LOSS_CAP, "BLOCK": BLOCK} | ({} if bias else {"bias": None})
     pointers = {"scores": f"*{dtype}", "targets": "*i64", "bias": bias, "losses": "*fp32"}
     signature = {name: "constexpr" if name in constants else pointers.get(name, "i32") for name in kernel.arg_names}
