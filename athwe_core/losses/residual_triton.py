@@ -1,7 +1,4 @@
-"""The Triton kernel of `residual_kernel`, which imports this module when the first CUDA scores arrive.
-
-At the top of a module of its own, because Triton looks a kernel's names up among its module's: before 3.5 there alone.
-"""
+"""The Triton kernel of `residual_kernel`, which imports this module when the first CUDA scores arrive, and no other does."""
 
 from typing import no_type_check
 
