@@ -112,7 +112,7 @@ class WaveletAlignment(nn.Module):
         if self.form == "causal":
             low, highs = causal_decompose(tokens.flatten(1), positions, taps=self.taps, levels=self.levels)
             aligned = [self._align(band, index, dtype) for index, band in enumerate([low, *highs])]
-            merged = causal_reconstruct(aligned[0], aligned[1:])
+            merged = causal_reconstruct(aligned[0].to(tokens.dtype), aligned[1:])
         else:
             merged = self._align_centred(tokens.flatten(1), offsets, dtype)
         return tokens.lerp(merged.view_as(tokens), self.weight[:, None])
@@ -130,10 +130,10 @@ class WaveletAlignment(nn.Module):
         return [band.reshape(-1, *row.shape[1:]) for band in bands]
 
     def _align(self, band: Float[Tensor, "n K"], index: int, dtype: torch.dtype) -> Float[Tensor, "n K"]:
-        """sum_s sigmoid(G_ms x_s) * x_s for every target m at once."""
+        """sum_s sigmoid(G_ms x_s) * x_s for every target m at once, in `dtype`."""
         M, D = self.gates.shape[1:3]
         sources = band.view(-1, M, D).transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
-        return _Gated.apply(sources, self.gates[index].to(dtype)).flatten(1).to(band.dtype)
+        return _Gated.apply(sources, self.gates[index].to(dtype)).flatten(1)
 
     def _align_centred(
         self, x: Float[Tensor, "T C"], offsets: Int64[Tensor, " B1"], dtype: torch.dtype
@@ -148,12 +148,12 @@ class WaveletAlignment(nn.Module):
         rows = F.pad(x, (0, 0, 0, 1)).index_select(0, tokens).split([grid.numel() for grid in grids])
         maps = [self._maps(len(grid), x) for grid in grids]
         split = [
-            (analysis @ part.view(len(grid), -1)).split(sizes)
+            (analysis @ part.view(len(grid), -1)).to(dtype).split(sizes)
             for (analysis, _, sizes), part, grid in zip(maps, rows, grids, strict=True)
         ]
         aligned = [self._align_all(list(parts), j, dtype) for j, parts in enumerate(zip(*split, strict=True))]
         rebuilt = [
-            synthesis @ torch.cat(bands)
+            synthesis @ torch.cat(bands).to(x.dtype)
             for (_, synthesis, _), bands in zip(maps, zip(*aligned, strict=True), strict=True)
         ]
         slots = tokens.new_empty(len(x) + 1)
