@@ -182,7 +182,7 @@ class TransformerLayer(nn.Module):
     def weigh(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> Tensor:
         """Attention weights (m, G, H, S, S) of all slots, before dropout."""
         query, key, _ = self._heads(x, grid, encoders)
-        return _softmax_scores(query, key, grid)
+        return _attention_weights(query, key, grid)
 
     def _linear(self, name: str, x: Tensor, encoders: Encoders) -> Tensor:
         weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
@@ -197,8 +197,8 @@ class TransformerLayer(nn.Module):
         """Attended values of all slots."""
         query, key, value = self._heads(x, grid, encoders)
         if self.training and x.device.type == "cpu":
-            # torch's fused kernel has no dropout on a CPU, and going back in bf16 takes four times as long
-            attended = self._drop(_softmax_scores(query, key, grid)) @ value
+            # torch's fused kernel has no dropout on a CPU, and its way back in bf16 is slower than these products
+            attended = self._drop(_attention_weights(query, key, grid)) @ value
         else:
             query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
             bias = grid.bias.to(x.dtype).repeat(len(x), 1, 1, 1)
@@ -210,7 +210,7 @@ class TransformerLayer(nn.Module):
         return dropout(x, self.dropout_rate, training=self.training)
 
 
-def _softmax_scores(query: Tensor, key: Tensor, grid: AttentionGrid) -> Tensor:
+def _attention_weights(query: Tensor, key: Tensor, grid: AttentionGrid) -> Tensor:
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     scores += grid.bias.to(scores.dtype)
     return scores.softmax(-1)

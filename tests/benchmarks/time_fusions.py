@@ -16,12 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
+from athwe_core.losses.contrastive import contrastive_loss, exclusion_bias
 from athwe_core.losses.items import expert_diversity
 from athwe_core.nn.dropout import dropout
 from athwe_core.nn.moe import DenseTemporalMoE, InteractiveMoE
-from athwe_core.nn.sums import sum_of_products
 from athwe_core.nn.tables import table_and_rows
-from athwe_core.nn.transformer import AttentionGrid, StackedTransformer
+from athwe_core.nn.transformer import AttentionGrid, StackedTransformer, TransformerLayer
+from athwe_core.nn.wavelet import WaveletAlignment, causal_decompose
 from athwe_core.training.memory import keep_freed_memory
 
 T, V, M, D, E, R = 1024, 12_102, 3, 64, 4, 128
@@ -108,11 +109,40 @@ def table_gradient() -> Pair:
 
 
 def aligned_bands() -> Pair:
-    gates, sources = torch.rand(M, T, M, D, requires_grad=True), torch.randn(M, T, D, requires_grad=True)
+    layer = WaveletAlignment(
+        hidden_size=D, num_modalities=M, name="haar", levels=2, form="causal", weight_init=(0.1, 1.0, 1.0)
+    )
+    torch.nn.init.normal_(layer.gates)
+    torch.nn.init.normal_(layer.weight)
+    tokens, positions, offsets = (
+        torch.randn(T, M, D, requires_grad=True),
+        torch.arange(T) % 8,
+        torch.arange(0, T + 1, 8),
+    )
+
+    def twin() -> Tensor:
+        low, highs = causal_decompose(tokens.flatten(1), positions, taps=layer.taps, levels=2)
+        merged = torch.zeros_like(tokens)
+        for band, weight in zip([low, *highs], layer.gates, strict=True):
+            sources = band.view_as(tokens)
+            gates = torch.einsum("tsd,sdk->tsk", sources, weight).sigmoid().view(T, M, M, D)
+            merged = merged + torch.einsum("tsmd,tsd->tmd", gates, sources)
+        return (tokens + layer.weight[:, None] * (merged - tokens)).sum()
+
+    return twin, lambda: layer(tokens, positions, offsets).sum(), [tokens, layer.gates, layer.weight]
+
+
+def contrastive() -> Pair:
+    anchors, candidates = (torch.randn(M, T, D, requires_grad=True) for _ in range(2))
+    bias, temperatures = exclusion_bias(torch.rand(T, T) < 0.01), [0.3, 0.8, 0.8]
+
+    def loss(part: slice) -> Tensor:
+        return contrastive_loss(anchors[part], candidates[part], bias, temperatures=temperatures[part]).sum()
+
     return (
-        lambda: torch.einsum("stmd,std->tmd", gates, sources).sum(),
-        lambda: sum_of_products(zip(gates, sources[:, :, None], strict=True)).sum(),
-        [gates, sources],
+        lambda: loss(slice(0, 1)) + loss(slice(1, 2)) + loss(slice(2, 3)),
+        lambda: loss(slice(None)),
+        [anchors, candidates],
     )
 
 
@@ -143,6 +173,23 @@ def encoders(dtype: torch.dtype, *, twice: bool) -> Pair:
     return twin, ours, [x, *stack.parameters()]
 
 
+def ranking_attention() -> Pair:
+    """One layer on 8,192 tokens, forward alone: weights, softmax and sum by themselves against torch's fused kernel."""
+    count = 8 * T
+    layer = TransformerLayer(num_modalities=M, hidden_size=D, inner_size=256, num_heads=2, dropout_rate=0.0)
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter, std=0.02)
+    token = torch.arange(count)
+    grid = AttentionGrid(token.view(-1, 32), token, token // 8)
+    x = torch.randn(M, count, D)
+
+    def run(*, is_training: bool) -> Tensor:
+        with torch.inference_mode():
+            return layer.train(is_training)(x, grid, (slice(0, M),)).sum()
+
+    return lambda: run(is_training=True), lambda: run(is_training=False), []
+
+
 PAIRS: dict[str, Callable[[], Pair]] = {
     "catalogue loss, gradient in the forward pass": lambda: catalogue(torch.float32),
     "the same with bf16 products": lambda: catalogue(torch.bfloat16),
@@ -151,7 +198,9 @@ PAIRS: dict[str, Callable[[], Pair]] = {
     "temporal experts without (T, E, M D)": temporal_experts,
     "expert diversity from the metric": diversity,
     "table gradient without dense zeros": table_gradient,
-    "wavelet bands summed one by one": aligned_bands,
+    "wavelet gates with a backward pass of their own": aligned_bands,
+    "three contrastive losses at once": contrastive,
+    "attention of ranking in one kernel (one layer, 8,192 tokens, forward)": ranking_attention,
     "encoders stacked, two passes": lambda: encoders(torch.float32, twice=True),
     "encoders stacked, one pass": lambda: encoders(torch.float32, twice=False),
     "the same in bf16": lambda: encoders(torch.bfloat16, twice=False),
@@ -159,11 +208,13 @@ PAIRS: dict[str, Callable[[], Pair]] = {
 
 
 def seconds(call: Callable[[], Tensor], inputs: list[Tensor]) -> float:
-    """One forward and backward pass."""
+    """One forward and backward pass; forward alone where nothing is trained."""
     for value in inputs:
         value.grad = None
     began = time.perf_counter()
-    call().backward()
+    result = call()
+    if inputs:
+        result.backward()
     return time.perf_counter() - began
 
 
