@@ -132,8 +132,9 @@ class WaveletAlignment(nn.Module):
     def _align(self, band: Float[Tensor, "n K"], index: int, dtype: torch.dtype) -> Float[Tensor, "n K"]:
         """sum_s sigmoid(G_ms x_s) * x_s for every target m at once, in `dtype`."""
         M, D = self.gates.shape[1:3]
+        # one copy; where nothing is to be cast, `to` makes none whatever the format
         sources = band.view(-1, M, D).transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
-        return _Gated.apply(sources, self.gates[index].to(dtype)).flatten(1)
+        return _Gated.apply(sources.contiguous(), self.gates[index].to(dtype)).flatten(1)
 
     def _align_centred(
         self, x: Float[Tensor, "T C"], offsets: Int64[Tensor, " B1"], dtype: torch.dtype
