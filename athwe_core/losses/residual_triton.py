@@ -8,6 +8,16 @@ import triton.language as tl
 
 @triton.jit
 @no_type_check
+def _of_items(column, scores, bias, bias_column_stride, columns, first_row, num_columns):
+    """A row's scores with their bias in float32, -inf in columns that are no items."""
+    x = tl.load(scores + column, mask=column < columns, other=0.0).to(tl.float32)
+    if bias is not None:
+        x += tl.load(bias + column * bias_column_stride, mask=column < num_columns, other=0.0).to(tl.float32)
+    return tl.where((column >= first_row) & (column < num_columns), x, float("-inf"))
+
+
+@triton.jit
+@no_type_check
 def softmax_residual(
     scores,
     targets,
@@ -36,10 +46,7 @@ def softmax_residual(
     highest, total = float("-inf"), 0.0
     for first in range(0, num_columns, BLOCK):
         column = first + tl.arange(0, BLOCK)
-        x = tl.load(scores + column, mask=column < columns, other=0.0).to(tl.float32)
-        if bias is not None:
-            x += tl.load(bias + column * bias_column_stride, mask=column < num_columns, other=0.0).to(tl.float32)
-        x = tl.where((column >= first_row) & (column < num_columns), x, float("-inf"))
+        x = _of_items(column, scores, bias, bias_column_stride, columns, first_row, num_columns)
         higher = tl.maximum(highest, tl.max(x, axis=0))
         shift = tl.where(higher == float("-inf"), 0.0, higher)  # so far nothing but -inf: not -inf minus -inf
         total = total * tl.exp(highest - shift) + tl.sum(tl.exp(x - shift), axis=0)
@@ -51,10 +58,7 @@ def softmax_residual(
     scale = 1.0 / total
     for first in range(0, columns, BLOCK):
         column = first + tl.arange(0, BLOCK)
-        x = tl.load(scores + column, mask=column < columns, other=0.0).to(tl.float32)
-        if bias is not None:
-            x += tl.load(bias + column * bias_column_stride, mask=column < num_columns, other=0.0).to(tl.float32)
-        x = tl.where((column >= first_row) & (column < num_columns), x, float("-inf"))
+        x = _of_items(column, scores, bias, bias_column_stride, columns, first_row, num_columns)
         probability = tl.exp(x - highest) * scale
         residual = tl.where(column == own, probability - 1.0, probability)
         tl.store(scores + column, residual.to(scores.dtype.element_ty), mask=column < columns)
