@@ -14,6 +14,7 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.wait import WebDriverWait
 
 from athwe_core.analysis.audit_page import audit_page
 from athwe_core.analysis.pages import case_study_page, report_page
@@ -59,10 +60,13 @@ class Browser:
     """Chromium with pages written to a folder of the test's own."""
 
     def __init__(self, driver: webdriver.Chrome, folder: Path) -> None:
-        self.driver, self.folder = driver, folder
+        self.driver, self.folder, self.shown = driver, folder, 0
 
     def show(self, html: str, *, width: int = DESKTOP, scheme: str = "light") -> None:
-        """Open a page from the file system."""
+        """Open a page from the file system, and wait until it is whole.
+
+        ``get`` alone, each time at the same address, came back with half a page where the machine was busy.
+        """
         metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         media = [
@@ -70,9 +74,12 @@ class Browser:
             {"name": "prefers-reduced-motion", "value": "reduce"},
         ]
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": media})
-        path = self.folder / "page with spaces.html"
+        self.shown += 1
+        path = self.folder / f"page {self.shown} with spaces.html"
         path.write_text(html, encoding="utf-8")
         self.driver.get(path.as_uri())
+        there = "return document.readyState === 'complete' && location.href === arguments[0]"
+        WebDriverWait(self.driver, 60).until(lambda driver: driver.execute_script(there, path.as_uri()))
 
     def console(self) -> list[str]:
         """What the page said since the last time, errors and warnings."""
@@ -86,6 +93,10 @@ class Browser:
 
     def one(self, selector: str) -> WebElement:
         return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def click(self, element: WebElement) -> None:
+        self.run("arguments[0].scrollIntoView({block: 'center', inline: 'center'})", element)
+        element.click()
 
     def press(self, *keys: str) -> None:
         ActionChains(self.driver).send_keys(*keys).perform()
@@ -152,10 +163,10 @@ def test_the_button_turns_the_colours_over_and_back(browser: Browser, pages: dic
     before = browser.run(colour)
     button = browser.one("#theme")
     assert button.text.endswith("Dark")
-    button.click()
+    browser.click(button)
     assert browser.run(colour) != before
     assert button.text.endswith("Light")
-    button.click()
+    browser.click(button)
     assert browser.run(colour) == before
 
 
@@ -202,7 +213,7 @@ class TestReport:
     def test_navigation_leads_to_each_part(self, browser: Browser, pages: dict[str, str]) -> None:
         browser.show(pages["report"])
         for link in browser.all("nav a"):
-            link.click()
+            browser.click(link)
             target = link.get_attribute("href").split("#")[1]
             assert browser.run("return location.hash") == f"#{target}"
             assert browser.one(f"#{target} h2").is_displayed()
@@ -237,8 +248,7 @@ class TestCaseStudy:
             ("#case-1 .influence button", ["Item 1 of the history"]),
         ):
             button = browser.one(selector)
-            browser.run("arguments[0].scrollIntoView({block: 'center', inline: 'center'})", button)
-            button.click()
+            browser.click(button)
             assert browser.dialog_is_open
             detail = browser.one("#detail").text
             assert button.get_attribute("data-item") in detail
@@ -251,7 +261,7 @@ class TestCaseStudy:
         browser.run("arguments[0].click()", browser.one("#case-1 .timeline li:nth-child(4) button"))
         values = [each.text for each in browser.all("#detail .measures .value")]
         assert [f"{gate:.3f}" for gate in gates] == values[3:7]
-        browser.one("#detail-close").click()
+        browser.click(browser.one("#detail-close"))
         assert not browser.dialog_is_open
         assert browser.console() == []
 
@@ -289,8 +299,7 @@ class TestCaseStudy:
     def test_numbers_open_under_a_panel(self, browser: Browser, pages: dict[str, str]) -> None:
         browser.show(pages["case"], width=PHONE)
         for summary in browser.all("#case-1 .why:not([hidden]) summary"):
-            browser.run("arguments[0].scrollIntoView({block: 'center'})", summary)
-            summary.click()
+            browser.click(summary)
         tables = browser.all("#case-1 .why:not([hidden]) details table")
         assert len(tables) == 5
         assert all(table.is_displayed() for table in tables)
