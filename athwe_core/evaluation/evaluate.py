@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import numpy as np
@@ -16,9 +17,11 @@ from athwe_core.network import Network
 from athwe_core.processes import ALONE, World
 
 BLOCK_USERS = 512
-BLOCK_TOKENS = 8192
+BLOCK_TOKENS = 4096
 BLOCK_SCORES = 2**26
 """Scores held at a time: 256 MiB. Beyond 131,072 items the blocks have fewer users."""
+MIN_BLOCK_USERS = 128
+"""Users that make a block worth a worker of its own."""
 
 
 def rank_users(
@@ -43,18 +46,48 @@ def rank_users(
     device, L = network.position.device, network.position.shape[0]
     rows = held_out_rows(data.split, split, max_length=L)
     ranks = np.zeros(len(rows), np.float64)
-    users_at_once = max(min(BLOCK_USERS, BLOCK_SCORES // network.tables.id.weight.shape[0]), 1)
     with torch.inference_mode():
         table = network.tables()
-        for chosen in islice(_blocks(rows, users_at_once), world.rank, None, world.size):
-            batch = pack(data, rows, chosen, max_length=L).to(device)
-            outputs = network(batch, table)
-            scores = network.user_vectors(outputs.states) @ table.T
-            users = batch.user_index.cpu().numpy()
-            row = np.searchsorted(rows.user_index, users)
-            excluded = _seen(data, users, rows.stop[row], device) if exclude_seen else None
-            ranks[row] = target_ranks(scores, batch.target_ids, excluded=excluded).cpu().numpy()
+
+    @torch.inference_mode()
+    def rank_block(chosen: NDArray[np.int64]) -> None:
+        batch = pack(data, rows, chosen, max_length=L).to(device)
+        outputs = network(batch, table)
+        scores = network.user_vectors(outputs.states) @ table.T
+        users = batch.user_index.cpu().numpy()
+        row = np.searchsorted(rows.user_index, users)
+        excluded = _seen(data, users, rows.stop[row], device) if exclude_seen else None
+        ranks[row] = target_ranks(scores, batch.target_ids, excluded=excluded).cpu().numpy()
+
+    workers, users_at_once = workers_and_users(len(table), device)
+    blocks = list(islice(_blocks(rows, users_at_once), world.rank, None, world.size))
+    _in_workers(rank_block, blocks, workers)
     return ranks if world.size == 1 else world.total(torch.from_numpy(ranks).to(device)).cpu().numpy()
+
+
+def workers_and_users(num_rows: int, device: torch.device) -> tuple[int, int]:
+    """Blocks that are ranked side by side, and the most users of one: together they hold `BLOCK_SCORES`.
+
+    On a CPU as many as there are threads, but of a large catalogue fewer: each block reads all of its table, which must pay.
+    The threads that are left share the operations of a block.
+    """
+    threads = torch.get_num_threads() if device.type == "cpu" else 1
+    workers = max(min(threads, BLOCK_SCORES // (MIN_BLOCK_USERS * num_rows)), 1)
+    return workers, max(min(BLOCK_USERS, BLOCK_SCORES // (workers * num_rows)), 1)
+
+
+def _in_workers(rank_block: Callable[[NDArray[np.int64]], None], blocks: list[NDArray[np.int64]], workers: int) -> None:
+    """Every block, some side by side: so threads wait for each other at the end, not in each operation."""
+    threads, workers = torch.get_num_threads(), min(workers, len(blocks))
+    if workers <= 1:
+        for block in blocks:
+            rank_block(block)
+        return
+    try:
+        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
+            list(pool.map(rank_block, blocks))
+    finally:
+        torch.set_num_threads(threads)  # a worker's setting reaches further than the worker
 
 
 def _blocks(rows: Rows, users_at_once: int) -> Iterator[NDArray[np.int64]]:

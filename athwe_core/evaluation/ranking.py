@@ -8,8 +8,8 @@ from torch import Tensor
 
 from athwe_core.errors import AthweError
 
-BLOCK_DIFFERENCES = 2**21
-"""Scores compared at a time: 8 MiB of differences, which a processor's cache holds."""
+BLOCK_DIFFERENCES = 2**20
+"""Scores compared at a time: 4 MiB of differences, which a processor's cache holds."""
 
 
 def target_ranks(

@@ -8,7 +8,7 @@
     state       16 bytes a weight: weight, gradient, Adam's two moments (12 of the id table's with a sampled catalogue loss)
     step        activations of a step + item table and its gradients + a chunk of catalogue scores; with a sampled
                 catalogue loss the table is its rows for inputs, targets and negatives
-    evaluation  item table + a block of users' activations + their scores
+    evaluation  item table + activations of the users who are ranked at a time + their scores
     saving      Adam's moments once more, as bytes
 
 Activations are counted stage by stage for T tokens, N targets and a G x S attention grid, which are those of the largest of a
@@ -28,7 +28,7 @@ from athwe_core.config_sections import ModelConfig
 from athwe_core.data.packing import MIN_BIN_SLOTS, Rows, batch_boundaries, pack, training_rows
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.device import available_memory, resolve_device, resolve_precision
-from athwe_core.evaluation.evaluate import BLOCK_SCORES, BLOCK_TOKENS, BLOCK_USERS
+from athwe_core.evaluation.evaluate import BLOCK_TOKENS, workers_and_users
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
 from athwe_core.network import Network
 from athwe_core.nn.tables import ItemTables
@@ -96,7 +96,7 @@ def estimate_memory(prepared: PreparedDataset, config: Config) -> MemoryEstimate
         features=_feature_bytes(network.tables, catalogue, compute_bytes, on_cpu=on_cpu),
         state=16 * weights - 4 * without_gradient,
         step=int(SLACK * step_bytes(config, network, sizes, compute_bytes)),
-        evaluation=int(SLACK * _evaluation_bytes(config, prepared.num_rows)),
+        evaluation=int(SLACK * _evaluation_bytes(config, prepared.num_rows, device)),
         saving=8 * weights,
         available=available_memory(device),
     )
@@ -168,13 +168,13 @@ def _encoder_elements(model: ModelConfig, sizes: BatchSizes, m: int) -> float:
     return float(sum(attention + tokens * m * (9 * D + 2 * inner) for tokens in behind) + weights)
 
 
-def _evaluation_bytes(config: Config, num_rows: int) -> float:
+def _evaluation_bytes(config: Config, num_rows: int, device: torch.device) -> float:
     model = config.model
     M, S = len(model.modalities), max(MIN_BIN_SLOTS, model.max_length)
-    sizes = BatchSizes(BLOCK_TOKENS, BLOCK_USERS, -(-BLOCK_TOKENS // S), S)
+    workers, users = workers_and_users(num_rows, device)
+    sizes = BatchSizes(BLOCK_TOKENS, users, -(-BLOCK_TOKENS // S), S)
     activations = _mixture_bytes(model, sizes, 4) / 2 + 4 * _encoder_elements(model, sizes, M) / model.num_layers / 2
-    scores = min(BLOCK_USERS * num_rows, max(BLOCK_SCORES, num_rows))
-    return 2 * 4 * num_rows * M * model.hidden_size + 6 * scores + activations
+    return 2 * 4 * num_rows * M * model.hidden_size + workers * (6 * users * num_rows + activations)
 
 
 def _largest_batch(prepared: PreparedDataset, rows: Rows, config: Config) -> BatchSizes:

@@ -1,8 +1,10 @@
 """Ranks of the whole catalogue, under both splits, against scoring one user at a time."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ import torch
 from athwe_core.config import Config
 from athwe_core.data.packing import pack_histories
 from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.errors import AthweError
+from athwe_core.evaluation import evaluate
 from athwe_core.evaluation.baselines import popularity_ranks, training_popularity, transition_ranks
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
@@ -48,6 +52,67 @@ def test_every_asked_user_gets_the_rank_that_its_history_alone_gives(
             others -= set(data.item_ids[start:row].tolist())
         above = sum(bool(scores[item - 1] > scores[target - 1]) for item in others)
         assert rank == pytest.approx(1 + above, abs=0.5)
+
+
+@pytest.fixture
+def four_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize("is_broken", [False, True])
+def test_blocks_are_ranked_side_by_side_and_the_threads_are_as_before(
+    global_time_data: PreparedDataset,
+    make_config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+    is_broken: bool,
+) -> None:
+    network = assemble(make_config("athwe"), global_time_data).network
+    if is_broken:
+        with torch.no_grad():
+            network.tables.id.weight[3] = torch.nan
+    ranking_of, seen = evaluate.target_ranks, set()
+    meet = threading.Barrier(2, timeout=60)
+
+    def noted(*given: Any, **named: Any) -> torch.Tensor:
+        if len(seen) < 2 and threading.get_ident() not in seen:
+            seen.add(threading.get_ident())
+            meet.wait()  # comes back only where two blocks are under way
+        assert torch.get_num_threads() == 2
+        return ranking_of(*given, **named)
+
+    monkeypatch.setattr(evaluate, "target_ranks", noted)
+    monkeypatch.setattr(evaluate, "workers_and_users", lambda *_: (2, 5))
+    if is_broken:
+        with pytest.raises(AthweError, match="must not be NaN"):
+            rank_users(network, global_time_data, split="test")
+    else:
+        rank_users(network, global_time_data, split="test")
+    assert len(seen) == 2
+    assert torch.get_num_threads() == 4
+
+
+@pytest.mark.usefixtures("four_threads")
+@pytest.mark.parametrize(
+    ("num_rows", "device", "workers", "users"),
+    [
+        (12_102, "cpu", 4, 512),
+        (100_000, "cpu", 4, 167),
+        (200_000, "cpu", 2, 167),
+        (1_000_000, "cpu", 1, 67),
+        (100_000_000, "cpu", 1, 1),
+        (12_102, "cuda", 1, 512),
+        (200_000, "cuda", 1, 335),
+    ],
+)
+def test_fewer_blocks_side_by_side_where_the_catalogue_is_large(
+    num_rows: int, device: str, workers: int, users: int
+) -> None:
+    assert evaluate.workers_and_users(num_rows, torch.device(device)) == (workers, users)
+    assert workers * users * num_rows <= max(evaluate.BLOCK_SCORES, num_rows)
 
 
 def test_baselines_and_groups_of_a_global_split_cover_the_asked_users_only(global_time_data: PreparedDataset) -> None:

@@ -113,12 +113,16 @@ def test_numbers_ranks_with_two_threads_lie_within_float32_rounding(
     world: tuple[Config, Network], data: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, network = world
-    ranks = rank_users(network, data, split="test")
+    in_one_block = rank_users(network, data, split="test")
+    with monkeypatch.context() as patched:
+        patched.setattr(evaluate, "BLOCK_USERS", 7)
+        side_by_side = rank_users(network, data, split="test")
     torch.set_num_threads(1)
     best, worst = bounds(network, data, False, monkeypatch)
-    assert (best <= ranks).all()
-    assert (ranks <= worst).all()
-    assert_near(ranks, rank_users(network, data, split="test"), share=float((worst > best).mean()))
+    for ranks in (in_one_block, side_by_side):
+        assert (best <= ranks).all()
+        assert (ranks <= worst).all()
+        assert_near(ranks, rank_users(network, data, split="test"), share=float((worst > best).mean()))
 
 
 def assert_near(ranks: NDArray[np.float64], others: NDArray[np.float64], *, share: float) -> None:
