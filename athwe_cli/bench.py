@@ -31,7 +31,7 @@ def bench(
     compiler: opt.Compile = None,
     device: opt.Device = None,
     overrides: opt.Set = None,
-    steps: Annotated[int, typer.Option(help="Timed steps, after 5 to warm up.", min=1)] = 20,
+    steps: Annotated[int, typer.Option(help="Timed steps, after as many to warm up, 20 at most.", min=1)] = 20,
     growth: Annotated[
         bool,
         typer.Option("--growth", help="How time and memory grow with items, users, targets and processes."),

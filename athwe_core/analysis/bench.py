@@ -39,7 +39,8 @@ from athwe_core.training.optim import make_optimizer
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.step import Readout, steps_ahead, train_step
 
-WARM_UP_STEPS = 5
+WARM_UP_STEPS = 20
+"""At most: in the first steps libraries compile a kernel for each shape that they have not met."""
 NUM_CATEGORIES = 300
 NUM_CLUSTERS = 100
 _ROWS_AT_ONCE = 2**16
@@ -152,9 +153,10 @@ def time_steps(
     is_padded: bool = False,
     notify: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Times of full training steps after `WARM_UP_STEPS`, the packing of their batches included, read as training reads them.
+    """Times of full training steps, the packing of their batches included, read as training reads them.
 
     Args:
+        steps: timed steps, after as many that warm up but no more than `WARM_UP_STEPS`.
         world: processes that take the steps together.
         is_padded: rows are padded to max_length, as the published code has them, to be compared with.
         notify: called with a sentence when the steps cannot be compiled as the configuration wants.
@@ -170,20 +172,21 @@ def time_steps(
         assembly = compile_or_not(assembly, next(batches)[0].to(assembly.device), config, notify=notify)
     unread: deque[Readout] = deque()
     ends, tokens, targets = [time.perf_counter()], 0, 0
-    for step in range(WARM_UP_STEPS + steps):
+    warm_up = min(steps, WARM_UP_STEPS)
+    for step in range(warm_up + steps):
         packed, shares = next(batches)
         if is_padded:
             packed = padded_rows(packed, max_length=config.model.max_length)
         batch = packed.to(assembly.device)
         unread.append(Readout(train_step(assembly, optimizer, batch, config, epoch=0, step=step, shares=shares)))
-        if step >= WARM_UP_STEPS:
+        if step >= warm_up:
             tokens += int((packed.item_ids > 0).sum())
             targets += batch.num_targets
-        is_last = step + 1 == WARM_UP_STEPS + steps
+        is_last = step + 1 == warm_up + steps
         while len(unread) > (0 if is_last else steps_ahead(assembly.device)):
             unread.popleft().read()
             ends.append(time.perf_counter())
-    seconds = np.diff(ends)[WARM_UP_STEPS:].tolist()
+    seconds = np.diff(ends)[warm_up:].tolist()
     return {
         "seconds": seconds,
         "step_seconds": {"median": median(seconds), "min": min(seconds), "max": max(seconds)},

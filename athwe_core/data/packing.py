@@ -48,10 +48,11 @@ class Fill:
     """Multiples that the axes of a batch are filled up to, so that few shapes occur.
 
     Libraries compile or choose a kernel for each new shape; compiled steps and captured CUDA graphs are for one alone.
+    Tokens and bins of large batches go to a larger multiple, `multiple_for`.
     """
 
     targets: int = 1
-    """Tokens too."""
+    """Tokens too; they have this very multiple where every one of them is asked."""
     rows: int = 1
     bins: int = 1
     is_fixed: bool = False
@@ -64,6 +65,14 @@ SOME_FILL = Fill(targets=64, rows=64, bins=4)
 """A few dozen shapes an epoch, at little cost."""
 FULL_FILL = Fill(targets=128, rows=256, bins=16, is_fixed=True)
 """Two or three shapes, for compiled steps."""
+
+
+def multiple_for(count: int, multiple: int) -> int:
+    """The multiple, doubled while it stays within a sixteenth of the count: few shapes and little filler at every size."""
+    if multiple > 1:
+        while 32 * multiple <= count:
+            multiple *= 2
+    return multiple
 
 
 @dataclass(frozen=True)
@@ -219,15 +228,16 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int, f
     bins, begins, num_bins = _assign_bins(lengths, bin_slots)
     if fill != NO_FILL and offsets[-1] == num_bins * bin_slots:
         num_bins += 1  # filler tokens need an empty slot
-    num_bins += -num_bins % fill.bins
+    num_bins += -num_bins % multiple_for(num_bins, fill.bins)
     token_slots = (bins * bin_slots + begins)[row] + position
     grid = np.full(num_bins * bin_slots, -1, np.int64)
     grid[token_slots] = np.arange(offsets[-1])
 
     T, N = len(position), len(target_index)
-    add_tokens, add_targets = -T % fill.targets, -N % fill.targets
-    add_rows = 1 + -(len(chosen) + 1) % fill.rows if fill != NO_FILL else 0  # one at least, for the filler tokens
     asks_all = N == T and not fill.is_fixed
+    add_tokens = -T % (fill.targets if asks_all else multiple_for(T, fill.targets))
+    add_targets = -N % fill.targets
+    add_rows = 1 + -(len(chosen) + 1) % fill.rows if fill != NO_FILL else 0  # one at least, for the filler tokens
     # a target of filler is a token of filler where all tokens are asked, so that they stay in order
     more_targets = T + np.arange(add_targets) if asks_all else np.zeros(add_targets, np.int64)
 

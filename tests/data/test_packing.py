@@ -16,6 +16,7 @@ from athwe_core.data.packing import (
     batch_boundaries,
     epoch_batches,
     held_out_rows,
+    multiple_for,
     pack,
     pack_histories,
     packed_rows,
@@ -183,6 +184,26 @@ def test_every_batch_keeps_the_promises_of_its_type(
     ]
     users = batch.user_index[batch.rows[batch.target_index]].tolist()
     assert sorted(zip(users, batch.target_ids.tolist(), strict=True)) == sorted(asked)
+
+
+@pytest.mark.parametrize(
+    ("count", "multiple", "expected"),
+    [(1, 64, 64), (2047, 64, 64), (2048, 64, 128), (5100, 64, 256), (180, 4, 8), (10**6, 1, 1)],
+)
+def test_more_tokens_are_filled_up_to_larger_multiples(count: int, multiple: int, expected: int) -> None:
+    assert multiple_for(count, multiple) == expected
+
+
+@pytest.mark.parametrize(("batching", "multiple"), [("packed", 64), ("prefix", 256)])
+def test_few_shapes_of_large_batches(make_data: Callable, batching: str, multiple: int) -> None:
+    data = make_data([17] * 60)
+    rows = training_rows(data.split, batching=batching, max_length=16)
+    tokens = {
+        pack(data, rows, np.arange(count), max_length=16, fill=SOME_FILL).num_tokens
+        for count in range(len(rows) - 20, len(rows))
+    }
+    assert all(number % multiple == 0 for number in tokens)
+    assert len(tokens) <= (2 if batching == "prefix" else 6)
 
 
 @pytest.mark.parametrize("fill", [SOME_FILL, FULL_FILL, Fill(targets=48)])
