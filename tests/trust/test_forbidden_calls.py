@@ -17,6 +17,7 @@ PERMITTED = {
     ): "lines of the 2014 metadata; it runs nothing, is bounded",
     ("athwe_core/data/amazon_items.py", "imports concurrent.futures"): "texts to and rows from processes of its own",
     ("athwe_core/data/amazon_items.py", "imports multiprocessing"): "the same",
+    ("athwe_core/evaluation/evaluate.py", "imports concurrent.futures"): "threads: nothing is pickled between them",
     ("athwe_core/analysis/experiment_runs.py", "imports multiprocessing"): "runs in processes of its own",
     ("athwe_core/analysis/growth.py", "imports multiprocessing"): "measurements in processes of its own",
     ("athwe_core/analysis/suite.py", "imports multiprocessing"): "the same",
