@@ -47,9 +47,8 @@ def evaluate(
     found = find_run(runs, run, dataset=name)
     data = found.open_data(prepared)
     output.note(f"run {found.name}, prepared version {data.version}")
-    result = evaluate_run(
-        found, data, split=split, exclude_seen=exclude_seen, ks=None if k is None else tuple(sorted(set(k)))
-    )
+    ks_asked = None if k is None else tuple(sorted(set(k)))
+    result = evaluate_run(found, data, split=split, exclude_seen=exclude_seen, ks=ks_asked, notify=output.note)
     rule = "seen items out" if result["exclude_seen"] else "seen items in"
     title = f"{data.name}, {split}, {result['users']:,} users, {rule}, {data.rules}"
     ks = tuple(sorted({int(key.split("@")[1]) for key in result["metrics"]}))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ from athwe_core.evaluation.groups import group_metrics, per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.training.assemble import assemble_best
 from athwe_core.training.memory import keep_freed_memory
+from athwe_core.training.ranking_notes import RankingNotes
 from athwe_core.training.ranks_file import read_sealed, write_sealed
 from athwe_core.training.run_files import refusals
 from athwe_core.training.run_folder import RunFolder
@@ -40,11 +41,13 @@ def evaluate_run(
     split: str,
     exclude_seen: bool | None = None,
     ks: Sequence[int] | None = None,
+    notify: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Rank every user of `split` with the best weights of `run`.
 
     Args:
         exclude_seen, ks: the run's own where None.
+        notify: called with a sentence a minute on how far the ranking is.
     Returns: run, split, users, metrics, groups, baselines, and under which rules (exclude_seen, tie_order, data_version).
     Ranks go to the run's `per_user.parquet`, beside those of the other split; to `per_user.<rule>.parquet` where seen items
     are treated otherwise than in training.
@@ -55,7 +58,7 @@ def evaluate_run(
     ks = config.evaluation.ks if ks is None else ks
     keep_freed_memory()
     assembly = assemble_best(run, prepared)
-    ranks = rank_users(assembly.network, prepared, split=split, exclude_seen=rule)
+    ranks = rank_users(assembly.network, prepared, split=split, exclude_seen=rule, heard=RankingNotes(split, notify))
     frame = per_user_frame(prepared, ranks, split=split)
     _store(run, frame, split=split, rule=rule, same_rule=rule == config.evaluation.exclude_seen)
     return {

@@ -25,7 +25,13 @@ MIN_BLOCK_USERS = 128
 
 
 def rank_users(
-    network: Network, data: SplitInteractions, *, split: str, exclude_seen: bool = False, world: World = ALONE
+    network: Network,
+    data: SplitInteractions,
+    *,
+    split: str,
+    exclude_seen: bool = False,
+    world: World = ALONE,
+    heard: Callable[[int, int], None] = lambda *_: None,
 ) -> Float64[np.ndarray, " U"]:
     """Expected rank of each asked user's next item, 1 = best, ties shared.
 
@@ -39,6 +45,8 @@ def rank_users(
         split: `validation` or `test`; the items before the held-out one are the input.
         exclude_seen: take the items of the user's input out of the ranking, never the target.
         world: processes that share the work, each some blocks of users; all return all ranks.
+        heard: called after each block with how many of this process's users are ranked and how many it ranks; what it raises
+            ends the ranking.
     Returns: ranks in the order of `data.split.users(split)`; halves where another item ties with the target.
     Raises: AthweError for a NaN score.
     """
@@ -61,7 +69,7 @@ def rank_users(
 
     workers, users_at_once = workers_and_users(len(table), device)
     blocks = list(islice(_blocks(rows, users_at_once), world.rank, None, world.size))
-    _in_workers(rank_block, blocks, workers)
+    _in_workers(rank_block, blocks, workers, heard)
     return ranks if world.size == 1 else world.total(torch.from_numpy(ranks).to(device)).cpu().numpy()
 
 
@@ -76,18 +84,27 @@ def workers_and_users(num_rows: int, device: torch.device) -> tuple[int, int]:
     return workers, max(min(BLOCK_USERS, BLOCK_SCORES // (workers * num_rows)), 1)
 
 
-def _in_workers(rank_block: Callable[[NDArray[np.int64]], None], blocks: list[NDArray[np.int64]], workers: int) -> None:
+def _in_workers(
+    rank_block: Callable[[NDArray[np.int64]], None],
+    blocks: list[NDArray[np.int64]],
+    workers: int,
+    heard: Callable[[int, int], None],
+) -> None:
     """Every block, some side by side: so threads wait for each other at the end, not in each operation."""
     threads, workers = torch.get_num_threads(), min(workers, len(blocks))
-    if workers <= 1:
-        for block in blocks:
-            rank_block(block)
-        return
+    done, users = 0, sum(map(len, blocks))
+    pool = None
+    if workers > 1:
+        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,))
     try:
-        with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,)) as pool:
-            list(pool.map(rank_block, blocks))
+        ranked = map(rank_block, blocks) if pool is None else pool.map(rank_block, blocks)
+        for block, _ in zip(blocks, ranked, strict=True):
+            done += len(block)
+            heard(done, users)
     finally:
-        torch.set_num_threads(threads)  # a worker's setting reaches further than the worker
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)  # a worker's setting reaches further than the worker
 
 
 def _blocks(rows: Rows, users_at_once: int) -> Iterator[NDArray[np.int64]]:

@@ -33,6 +33,7 @@ from athwe_core.training.optim import make_optimizer
 from athwe_core.training.out_of_memory import NoMemoryError, is_out_of_memory, step_within_memory
 from athwe_core.training.progress import changed_surroundings, restore, surroundings
 from athwe_core.training.randomness import keyed_rng
+from athwe_core.training.ranking_notes import RankingNotes, StopRanking
 from athwe_core.training.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
 from athwe_core.training.step import Readout, check_finite, steps_ahead, train_step
 
@@ -78,10 +79,10 @@ def train(
 
     Args:
         run: folder with `config.yaml`; a configuration that fits the data set.
-        should_stop: asked after every step and between the rankings at the end; True saves the state and ends.
+        should_stop: asked after every step and block of ranked users; True saves the state and ends.
         checkpoint_minutes: longest time inside an epoch between two checkpoints, > 0; each epoch's end saves anyway.
         notify: called with one sentence for each thing the user should know: the last checkpoint is damaged and the one
-            before is taken, memory is short, the run was begun elsewhere.
+            before is taken, memory is short, the run was begun elsewhere, how far a long ranking is.
         world: processes that train the run together, each with its share of every batch; all see the run's folder, and the
             first writes to it. A batch is the one of a single process, its masks are drawn process by process.
     Returns: the results, also in the run's manifest; ranks of both splits in `per_user.parquet`.
@@ -144,10 +145,9 @@ class _Training:
     def to_the_end(self) -> Result:
         """Epochs until it is over, then the results."""
         while not self.is_over():
-            if not self.train_epoch():
+            if not self.train_epoch() or (is_best := self.finish_epoch()) is None:
                 self.save_last()
                 return self.stopped()
-            is_best = self.finish_epoch()
             if is_best and self.world.is_first:
                 save_checkpoint(self.run.best, self.assembly.network, self.progress.state())
             if self.world.is_first:
@@ -265,10 +265,12 @@ class _Training:
             raise
         return terms
 
-    def finish_epoch(self) -> bool:
-        """Validate, add the epoch's record, move progress on; True when it is the best so far."""
+    def finish_epoch(self) -> bool | None:
+        """Validate, add the record, move progress on; whether the epoch is the best so far, None when asked to stop before."""
         began, progress, settings = time.perf_counter(), self.progress, self.config.evaluation
         ranks = self.ranks("validation")
+        if ranks is None:
+            return None
         selection = mean_metrics(ranks, (20,))[SELECTION_METRIC]
         is_best = selection > progress.best_value
         self.records.append(
@@ -286,11 +288,15 @@ class _Training:
             progress.best_epoch, progress.best_value = progress.epoch, selection
         return is_best
 
-    def ranks(self, split: str) -> Float64[np.ndarray, " U"]:
-        """Of the held-out items, by the weights as they are."""
+    def ranks(self, split: str) -> Float64[np.ndarray, " U"] | None:
+        """Of the held-out items, by the weights as they are; None when asked to stop, which several processes do not hear."""
         exclude_seen = self.config.evaluation.exclude_seen
         network, world = self.assembly.network, self.world
-        return rank_users(network, self.prepared, split=split, exclude_seen=exclude_seen, world=world)
+        heard = RankingNotes(split, self.notify, lambda: world.size == 1 and self.asked_to_stop())
+        try:
+            return rank_users(network, self.prepared, split=split, exclude_seen=exclude_seen, world=world, heard=heard)
+        except StopRanking:
+            return None
 
     def finish(self) -> dict[str, Any] | None:
         """Rank both splits with the best weights and write the results; None when asked to stop before."""
@@ -306,9 +312,9 @@ class _Training:
         }
         frames = []
         for split in ("validation", "test"):
-            if self.should_stop():
+            ranks = None if self.should_stop() else self.ranks(split)
+            if ranks is None:
                 return None
-            ranks = self.ranks(split)
             results[split] = mean_metrics(ranks, settings.ks)
             try:
                 frames.append(per_user_frame(self.prepared, ranks, split=split))

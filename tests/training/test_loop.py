@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from safetensors.torch import load_file
 from athwe_core.config import Config, replace_in
 from athwe_core.data.prepared import PreparedDataset
 from athwe_core.errors import CheckpointError, NonFiniteLossError
-from athwe_core.training import loop
+from athwe_core.evaluation import evaluate
+from athwe_core.training import loop, ranking_notes
 from athwe_core.training.assemble import fit_config, training_time_range
 from athwe_core.training.loop import Result, train
 from athwe_core.training.run_folder import RunFolder, create_run
@@ -91,6 +93,55 @@ def test_a_stopped_run_goes_on_to_the_same_end(
     assert without_times(broken.metrics()) == without_times(straight.metrics())
     for name, value in weights(straight).items():
         assert torch.equal(weights(broken)[name], value), name
+
+
+@pytest.mark.parametrize("ranking", [1, 2, 3], ids=["validation of the epoch", "validation at the end", "test"])
+def test_a_run_stopped_while_it_ranks_goes_on_to_the_same_end(
+    ranking: int, make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, broken = make_run("straight", "training.epochs=1"), make_run("broken", "training.epochs=1")
+    expected = train(straight, prepared, listener=Silence())
+    blocks: list[int] = []
+    target_ranks = evaluate.target_ranks
+
+    def noted(*given: Any, **named: Any) -> torch.Tensor:
+        blocks.append(len(given[0]))
+        return target_ranks(*given, **named)
+
+    monkeypatch.setattr(evaluate, "BLOCK_USERS", 16)
+    monkeypatch.setattr(evaluate, "target_ranks", noted)
+    a_ranking = -(-len(prepared.split.users("test")) // 16)
+    until = (ranking - 1) * a_ranking + 2
+    listener = Silence()
+    stopped = train(broken, prepared, listener=listener, should_stop=lambda: len(blocks) >= until)
+    assert stopped == Result(False, {})
+    assert len(blocks) == until
+    assert broken.manifest()["status"] == "interrupted"
+    steps = len(listener.steps)
+    found = train(broken, prepared, listener=listener)
+    assert len(listener.steps) == steps  # none was taken again
+    timeless = {"best_epoch", "epochs", "validation", "test"}
+    assert {k: found.results[k] for k in timeless} == {k: expected.results[k] for k in timeless}
+    assert without_times(broken.metrics()) == without_times(straight.metrics())
+    for name, value in weights(straight).items():
+        assert torch.equal(weights(broken)[name], value), name
+
+
+def test_a_long_ranking_says_how_far_it_is(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "BLOCK_USERS", 50)
+    said: list[str] = []
+    train(make_run("run", "training.epochs=1"), prepared, listener=Silence(), notify=said.append)
+    assert said == []
+    monkeypatch.setattr(ranking_notes, "SECONDS_BETWEEN", 0.0)
+    train(make_run("slow", "training.epochs=1"), prepared, listener=Silence(), notify=said.append)
+    users = len(prepared.split.users("test"))
+    assert users > 100
+    of_one = [f"{done:,} of {users:,} users ranked" for done in range(50, users, 50)]
+    expected = [f"{split}: {each}" for split in ("validation", "validation", "test") for each in of_one]
+    assert [sentence.rsplit(",", 1)[0] for sentence in said] == expected
+    assert all(re.fullmatch(r" \d+ s left", sentence.rsplit(",", 1)[1]) for sentence in said)
 
 
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(
