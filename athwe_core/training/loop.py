@@ -266,7 +266,7 @@ class _Training:
         return terms
 
     def finish_epoch(self) -> bool | None:
-        """Validate, add the record, move progress on; whether the epoch is the best so far, None when asked to stop before."""
+        """Validate, add the record, move progress on; whether the epoch is the best so far, None when asked to stop."""
         began, progress, settings = time.perf_counter(), self.progress, self.config.evaluation
         ranks = self.ranks("validation")
         if ranks is None:
