@@ -53,7 +53,7 @@ def ablate(
 
     Example: athwe ablate --dataset Toys_and_Games --all --jobs 2
     """
-    from athwe_core.analysis.ablation import ablation
+    from athwe_core.analysis.experiments.ablation import ablation
 
     output = Output(as_json=as_json)
     exp.refuse_seed(overrides or [])

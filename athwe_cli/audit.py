@@ -31,10 +31,10 @@ def audit(
 
     Example: athwe audit --dataset Toys_and_Games
     """
-    from athwe_core.analysis.audit import audit as run_audit
-    from athwe_core.analysis.audit_page import audit_page
-    from athwe_core.data.prepared import open_prepared
-    from athwe_core.durable import replace_text
+    from athwe_core.analysis.audit.measure import audit as run_audit
+    from athwe_core.analysis.audit.page import audit_page
+    from athwe_core.data.prepare import open_prepared
+    from athwe_core.safe_write import replace_text
 
     output = Output(as_json=as_json)
     name, why = opt.choose_dataset(dataset, runs)

@@ -56,10 +56,10 @@ def bench(
 
     Example: athwe bench --suite --to suite
     """
-    from athwe_core.analysis.bench import bench_generated, bench_prepared, generate_bench_data
+    from athwe_core.analysis.benchmark.step_time import bench_generated, bench_prepared, generate_bench_data
     from athwe_core.config import build_config, nested, parse_override
-    from athwe_core.data.prepared import open_prepared
-    from athwe_core.training.assemble import fit_config
+    from athwe_core.data.prepare import open_prepared
+    from athwe_core.training.build import adapt_to_data
 
     output = Output(as_json=as_json)
     flags = {
@@ -78,7 +78,7 @@ def bench(
         return
     if dataset is not None:
         data = open_prepared(dataset, prepared_dir=prepared)
-        result = bench_prepared(data, fit_config(config, data)[0], steps=steps)
+        result = bench_prepared(data, adapt_to_data(config, data)[0], steps=steps)
     else:
         generated = generate_bench_data(num_users=users, num_items=items, mean_length=mean_length)
         result = bench_generated(generated, config, num_items=items, feature_width=feature_width, steps=steps)
@@ -90,8 +90,8 @@ def bench(
 def _suite(device: str, steps: int, to: Path | None, output: Output) -> None:
     import json
 
-    from athwe_core.analysis.suite import run_suite, suite_markdown
-    from athwe_core.durable import replace_text
+    from athwe_core.analysis.benchmark.suite import run_suite, suite_markdown
+    from athwe_core.safe_write import replace_text
 
     result = run_suite(device, steps=steps, notify=output.note)
     text = suite_markdown(result)
@@ -109,11 +109,11 @@ def _growth(
 ) -> None:
     import json
 
-    from athwe_core.analysis.figure_growth import growth_figure
-    from athwe_core.analysis.figure_output import save_figure
-    from athwe_core.analysis.growth import growth_laws, growth_points, measure_growth
+    from athwe_core.analysis.benchmark.scaling import growth_laws, growth_points, measure_growth
+    from athwe_core.analysis.benchmark.scaling_figure import growth_figure
+    from athwe_core.analysis.figures.save import save_figure
     from athwe_core.device import resolve_device
-    from athwe_core.durable import replace_text
+    from athwe_core.safe_write import replace_text
 
     points = growth_points(largest=largest)
     found = list(measure_growth(config, points, feature_width=feature_width, steps=steps, notify=output.note))

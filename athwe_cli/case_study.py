@@ -13,10 +13,10 @@ from athwe_cli.errors import one_line_errors
 from athwe_cli.render import Output
 
 if TYPE_CHECKING:
-    from athwe_core.analysis.case_choice import Case
-    from athwe_core.data.images import ImageSource
-    from athwe_core.data.prepared import PreparedDataset
-    from athwe_core.training.run_folder import RunFolder
+    from athwe_core.analysis.case_study.select_user import Case
+    from athwe_core.data.features.image_files import ImageSource
+    from athwe_core.data.prepare import PreparedDataset
+    from athwe_core.runs.find import RunFolder
 
 
 @one_line_errors
@@ -65,11 +65,11 @@ def case_study(
 
     Example: athwe case-study --pick improved --run athwe/full --against hm4sr/full
     """
-    from athwe_cli.case_text import CaseText
-    from athwe_core.analysis.case_choice import case_of_user, pick_user, random_users
-    from athwe_core.analysis.case_run import open_runs
-    from athwe_core.analysis.case_study import case_study as study
-    from athwe_core.analysis.new_user import read_history
+    from athwe_cli.case_study_text import CaseText
+    from athwe_core.analysis.case_study.loaded_run import open_runs
+    from athwe_core.analysis.case_study.new_user import read_history
+    from athwe_core.analysis.case_study.select_user import case_of_user, pick_user, random_users
+    from athwe_core.analysis.case_study.study import case_study as study
     from athwe_core.errors import ConfigError
 
     output = Output(as_json=as_json)
@@ -108,7 +108,7 @@ def case_study(
 
 
 def _find(run: str, against: list[str], dataset: str | None, runs: Path, output: Output) -> list[RunFolder]:
-    from athwe_core.training.run_folder import find_run
+    from athwe_core.runs.find import find_run
 
     name = dataset
     if run == "last":
@@ -129,14 +129,14 @@ def page_name(stem: str | None, case: dict[str, Any]) -> str:
 
 
 def _pictures(given: Path | None, data: Path, known: PreparedDataset) -> ImageSource | None:
-    from athwe_core.data.images import ImageSource, find_images
+    from athwe_core.data.features.image_files import ImageSource, find_images
 
     return ImageSource.open(given) if given is not None else find_images(data, known.name)
 
 
 def _write_pages(pages: dict[Path, list[dict[str, Any]]], pictures: ImageSource | None, output: Output) -> None:
-    from athwe_core.analysis.pages import case_study_page
-    from athwe_core.durable import replace_text
+    from athwe_core.analysis.pages.html import case_study_page
+    from athwe_core.safe_write import replace_text
 
     for path, cases in pages.items():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from athwe_cli.errors import one_line_errors
 from athwe_cli.render import Output
 
 if TYPE_CHECKING:
-    from athwe_core.training.run_folder import RunFolder
+    from athwe_core.runs.find import RunFolder
 
 LABELS_A_TABLE = 3
 """Rows of the comparison that stand beside each other in 80 columns."""
@@ -51,7 +51,7 @@ def compare(
 
     Example: athwe compare 'Toys_and_Games/hm4sr/*' 'Toys_and_Games/athwe/*' --metric ndcg@10
     """
-    from athwe_core.analysis.comparison import compare_runs
+    from athwe_core.analysis.experiments.comparison import compare_runs
 
     output = Output(as_json=as_json)
     result = compare_runs(_find(run or ["last"], runs, dataset, output), split=split, metric=metric, force=force)
@@ -78,7 +78,7 @@ def compare(
 
 def _find(texts: list[str], runs_dir: Path, dataset: str | None, output: Output) -> list[RunFolder]:
     from athwe_core.errors import ConfigError
-    from athwe_core.training.run_folder import FINISHED, find_run, list_runs
+    from athwe_core.runs.find import FINISHED, find_run, list_runs
 
     found: list[RunFolder] = []
     for text in texts:

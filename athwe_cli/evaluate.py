@@ -34,7 +34,7 @@ def evaluate(
     """
     from athwe_core.analysis.evaluate_run import evaluate_run
     from athwe_core.errors import ConfigError
-    from athwe_core.training.run_folder import find_run
+    from athwe_core.runs.find import find_run
 
     output = Output(as_json=as_json)
     if split not in ("validation", "test"):

@@ -19,8 +19,8 @@ from athwe_cli.render import Output
 from athwe_cli.signals import noted_signals
 
 if TYPE_CHECKING:
-    from athwe_core.analysis.experiment import Experiment, Plan, PlannedRun
-    from athwe_core.data.prepared import PreparedDataset
+    from athwe_core.analysis.experiments.plan import Experiment, Plan, PlannedRun
+    from athwe_core.data.prepare import PreparedDataset
 
 Seeds = Annotated[int, typer.Option("--seeds", help="Number of seeds: N means 0..N-1.")]
 Epochs = Annotated[
@@ -68,11 +68,11 @@ def run_and_show(
 
     Raises: typer.Exit with 130 or 143 when interrupted.
     """
-    from athwe_core.analysis.experiment import plan_experiment
-    from athwe_core.analysis.experiment_estimate import estimate
-    from athwe_core.analysis.experiment_result import aggregate, require_free_name, write_result
-    from athwe_core.analysis.experiment_runs import default_jobs, run_all
-    from athwe_core.config_sections import require
+    from athwe_core.analysis.experiments.execute import default_jobs, run_all
+    from athwe_core.analysis.experiments.plan import plan_experiment
+    from athwe_core.analysis.experiments.result import aggregate, require_free_name, write_result
+    from athwe_core.analysis.experiments.time_estimate import estimate
+    from athwe_core.errors import require
 
     require_free_name(runs, found.name, experiment.kind, name)
     plan = plan_experiment(experiment, found, runs_dir=runs)

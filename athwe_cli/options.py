@@ -44,7 +44,7 @@ DATA_DIR, PREPARED_DIR, RUNS_DIR = Path("dataset"), Path("prepared"), Path("runs
 
 def choose_dataset(given: str | None, runs_dir: Path) -> tuple[str, str]:
     """The data set to work on and why it is that one."""
-    from athwe_core.training.run_folder import FINISHED, list_runs
+    from athwe_core.runs.find import FINISHED, list_runs
 
     if given is not None:
         return given, "--dataset"

@@ -134,10 +134,10 @@ def prepare(
 
     Example: athwe prepare --dataset Toys_and_Games --refresh image --image-encoder openai/clip-vit-base-patch32
     """
-    from athwe_core.data.export import export_dataset
-    from athwe_core.data.features.work import Workplace
-    from athwe_core.data.prepared import PrepareOptions, list_versions, open_prepared
-    from athwe_core.data.prepared import prepare as run_prepare
+    from athwe_core.data.export.write import export_dataset
+    from athwe_core.data.features.build import EncodingSettings
+    from athwe_core.data.prepare import PrepareOptions, list_versions, open_prepared
+    from athwe_core.data.prepare import prepare as run_prepare
     from athwe_core.data.refresh import refresh as run_refresh
     from athwe_core.errors import ConfigError
 
@@ -179,7 +179,7 @@ def prepare(
         max_bad_lines=max_bad_lines,
     )
     display, reading = WorkDisplay(output), ReadingDisplay(output)
-    workplace = Workplace(
+    encoding = EncodingSettings(
         images=images,
         download_to=download_images,
         allow_private_hosts=allow_private_hosts,
@@ -199,7 +199,7 @@ def prepare(
                 options=chosen,
                 raw=raw or (),
                 item_file=item_file,
-                workplace=workplace,
+                encoding=encoding,
                 notify=output.note,
                 progress=reading,
             )
@@ -210,7 +210,7 @@ def prepare(
                 data_dir=data,
                 prepared_dir=prepared,
                 options=chosen,
-                workplace=workplace,
+                encoding=encoding,
                 notify=output.note,
             )
     except KeyboardInterrupt:

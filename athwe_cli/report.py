@@ -12,8 +12,8 @@ from athwe_cli.errors import one_line_errors
 from athwe_cli.render import Output
 
 if TYPE_CHECKING:
-    from athwe_core.data.prepared import PreparedDataset
-    from athwe_core.training.run_folder import RunFolder
+    from athwe_core.data.prepare import PreparedDataset
+    from athwe_core.runs.find import RunFolder
 
 
 @one_line_errors
@@ -41,10 +41,10 @@ def report(
 
     Example: athwe report --dataset Toys_and_Games
     """
-    from athwe_core.analysis.pages import report_page
-    from athwe_core.analysis.report import collect_report
-    from athwe_core.durable import replace_text
-    from athwe_core.training.run_folder import find_run
+    from athwe_core.analysis.pages.html import report_page
+    from athwe_core.analysis.pages.report import collect_report
+    from athwe_core.runs.find import find_run
+    from athwe_core.safe_write import replace_text
 
     output = Output(as_json=as_json)
     name, why = opt.choose_dataset(dataset, runs)
@@ -64,8 +64,8 @@ def report(
 
 def _open(name: str, asked: list[RunFolder] | None, prepared: Path, runs: Path) -> PreparedDataset:
     """The version of the first run asked for, else of the newest finished one, else the current one."""
-    from athwe_core.data.prepared import open_prepared
-    from athwe_core.training.run_folder import FINISHED, list_runs
+    from athwe_core.data.prepare import open_prepared
+    from athwe_core.runs.find import FINISHED, list_runs
 
     finished = [each for each in list_runs(runs, dataset=name) if each.manifest().get("status") == FINISHED]
     chosen = asked[0] if asked else finished[-1] if finished else None

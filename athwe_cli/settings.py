@@ -9,12 +9,12 @@ from athwe_cli.render import Output
 
 if TYPE_CHECKING:
     from athwe_core.config import Config
-    from athwe_core.data.prepared import PreparedDataset
+    from athwe_core.data.prepare import PreparedDataset
 
 
 def open_or_prepare(name: str, version: str | None, data: Path, prepared: Path, output: Output) -> PreparedDataset:
     """The prepared version asked for, else the current one; a data set that has none is prepared with defaults."""
-    from athwe_core.data.prepared import list_versions, open_prepared, prepare
+    from athwe_core.data.prepare import list_versions, open_prepared, prepare
 
     if version is None and not list_versions(name, prepared_dir=prepared):
         output.note(f"{name} is not prepared yet: preparing it with defaults")
@@ -37,7 +37,7 @@ def configure(
         flags: configuration keys to the values of options; None = the option was not given.
     """
     from athwe_core.config import build_config, nested, parse_override, read_yaml
-    from athwe_core.training.assemble import fit_config
+    from athwe_core.training.build import adapt_to_data
 
     changes = []
     own = Path("config") / f"{dataset}.yaml"
@@ -48,7 +48,7 @@ def configure(
         changes.append(read_yaml(config_file))
     changes += [nested(key, value) for key, value in flags.items() if value is not None]
     changes += [parse_override(text) for text in overrides]
-    fitted, notes = fit_config(build_config(preset, changes), found)
+    fitted, notes = adapt_to_data(build_config(preset, changes), found)
     for note in notes:
         output.note(note)
     return fitted

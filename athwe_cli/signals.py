@@ -9,11 +9,11 @@ from types import FrameType
 
 
 @contextmanager
-def noted_signals(*, has_last_words: bool = False) -> Iterator[list[int]]:
+def noted_signals(*, keep_after_error: bool = False) -> Iterator[list[int]]:
     """Signals received: the first SIGINT or SIGTERM is noted, a second one ends the process at once.
 
     Args:
-        has_last_words: after an error they stay noted, so that a launcher that ends the job does not end this process
+        keep_after_error: after an error they stay noted, so that a launcher that ends the job does not end this process
             before it has said why.
     """
     received: list[int] = []
@@ -29,6 +29,6 @@ def noted_signals(*, has_last_words: bool = False) -> Iterator[list[int]]:
         yield received
         is_failing = False
     finally:
-        if not (is_failing and has_last_words):
+        if not (is_failing and keep_after_error):
             for number, handler in before.items():
                 signal.signal(number, handler)

@@ -52,7 +52,7 @@ def sweep(
 
     Example: athwe sweep --vary model.modalities=[id],[id,text] --vary training.lr=1e-3,3e-3 --epochs 5
     """
-    from athwe_core.analysis.sweep import sweep as build
+    from athwe_core.analysis.experiments.sweep import sweep as build
 
     output = Output(as_json=as_json)
     exp.refuse_seed(overrides or [])

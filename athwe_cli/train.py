@@ -20,9 +20,9 @@ from athwe_cli.signals import noted_signals
 
 if TYPE_CHECKING:
     from athwe_core.config import Config
-    from athwe_core.data.prepared import PreparedDataset
-    from athwe_core.processes import World
-    from athwe_core.training.run_folder import RunFolder
+    from athwe_core.data.prepare import PreparedDataset
+    from athwe_core.distributed import ProcessGroup
+    from athwe_core.runs.find import RunFolder
 
 
 @one_line_errors
@@ -87,16 +87,16 @@ def train(
             rule = "goes on with the run's own configuration and takes no other setting"
             raise ConfigError("--resume", rule, remedy="Leave the others out, or start a new run with --config")
 
-    from athwe_core.processes import joined
+    from athwe_core.distributed import init_distributed
 
-    with joined() as world:
+    with init_distributed() as world:
         output = Output(as_json=as_json, is_silent=not world.is_first)
 
         def first_run() -> RunFolder | None:
             """The run to train, for all processes; none where a dry run is all that is asked for."""
             again = resume or _restarted(name)
             if again is not None:
-                from athwe_core.training.run_folder import find_run
+                from athwe_core.runs.find import find_run
 
                 run = find_run(runs, again, dataset=dataset, unfinished=True)
                 output.note(f"going on with run {run.name}")
@@ -108,7 +108,7 @@ def train(
             if dry_run:
                 _show_plan(settings, found, output)
                 return None
-            from athwe_core.training.run_folder import create_run
+            from athwe_core.runs.find import create_run
 
             command = shlex.join(["athwe", *sys.argv[1:]])
             return create_run(runs, settings, found, preset=preset or "athwe", name=name, command=command)
@@ -133,9 +133,9 @@ def _restarted(name: str | None) -> str | None:
     return name if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" else None
 
 
-def _same_run(world: World, first_run: Callable[[], RunFolder | None]) -> RunFolder | None:
+def _same_run(world: ProcessGroup, first_run: Callable[[], RunFolder | None]) -> RunFolder | None:
     """The run that the first process finds or makes, on every process."""
-    from athwe_core.training.run_folder import RunFolder
+    from athwe_core.runs.find import RunFolder
 
     run = first_run() if world.is_first else None
     path = world.text_of_first("" if run is None else str(run.path.resolve()))
@@ -166,13 +166,13 @@ def _size(num_bytes: int) -> str:
 
 
 def _train_and_show(
-    run: RunFolder, found: PreparedDataset, checkpoint_minutes: float, output: Output, world: World
+    run: RunFolder, found: PreparedDataset, checkpoint_minutes: float, output: Output, world: ProcessGroup
 ) -> None:
     from athwe_core.analysis.evaluate_run import baseline_metrics
     from athwe_core.training.loop import train as run_training
 
     display = TrainingDisplay(output)
-    with noted_signals(has_last_words=world.size > 1) as received:
+    with noted_signals(keep_after_error=world.size > 1) as received:
         try:
             result = run_training(
                 run,

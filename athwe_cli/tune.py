@@ -18,7 +18,7 @@ from athwe_cli.settings import configure, open_or_prepare
 from athwe_cli.signals import noted_signals
 
 if TYPE_CHECKING:
-    from athwe_core.analysis.search_space import SearchSpace
+    from athwe_core.analysis.tuning.search_space import SearchSpace
 
 SHOWN_TRIALS = 10
 
@@ -58,7 +58,7 @@ def tune(
 
     Example: athwe tune --dataset demo --space mine.yaml --trials 10 --epochs 5 --set training.lr=0.003
     """
-    from athwe_core.analysis.search_space import combinations, parse_space, read_space
+    from athwe_core.analysis.tuning.search_space import combinations, parse_space, read_space
 
     output = Output(as_json=as_json)
     tree = read_space(space)
@@ -71,8 +71,8 @@ def tune(
         output.table(_space_table(parsed, combinations(parsed)))
         output.json({"space": {key: str(part) for key, part in parsed.items()}, "combinations": combinations(parsed)})
         return
-    from athwe_core.analysis.tuning import Tuning
-    from athwe_core.analysis.tuning import tune as run_study
+    from athwe_core.analysis.tuning.tune import Tuning
+    from athwe_core.analysis.tuning.tune import tune as run_study
 
     study = name or f"{chosen}-{preset}"
     tuning = Tuning(space=parsed, base=base, prepared=found, runs_dir=runs, preset=preset, name=study, seed=seed)

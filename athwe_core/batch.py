@@ -33,12 +33,13 @@ class PackedBatch:
     item that follows it: all new tokens of a window in packed batching, the last token of a row in prefix batching and in
     evaluation.
 
-    Where shapes shall repeat, filler makes the axes multiples: tokens of item 0 in a row of their own at the end, of weight 0
-    and in no slot of the grid, empty rows, targets -1, empty bins. Nothing reads their states.
+    Padding keeps shapes fixed for compiled code: it makes each axis a multiple. Padding tokens have item 0, weight 0, a row
+    of their own at the end, and lie in no slot of the grid; padding rows and bins are empty; padding targets are -1. Nothing
+    reads the states of padding.
     """
 
     item_ids: Int64[Tensor, " T"]
-    """Internal ids, 1..V-1; 0 = filler."""
+    """Internal ids, 1..V-1; 0 = padding."""
     timestamps: Int64[Tensor, " T"]
     """Unix seconds, UTC."""
     intervals: Int64[Tensor, " T"]
@@ -50,22 +51,22 @@ class PackedBatch:
     rows: Int64[Tensor, " T"]
     """Row of each token."""
     user_index: Int64[Tensor, " B"]
-    """User of each row; -1 = filler."""
+    """User of each row; -1 = padding."""
     target_index: Int64[Tensor, " N"]
     """Token that is asked, increasing."""
     target_ids: Int64[Tensor, " N"]
-    """Item that follows it; -1 = filler."""
+    """Item that follows it; -1 = padding."""
     prefix_weight: Float32[Tensor, " T"]
     """Prefix rows the token stands for: 1 in a prefix row; in a packed window the number of prefix rows that contain it,
     counted once over all windows."""
     grid_tokens: Int64[Tensor, "G S"]
     """Token in each slot of the attention grid, -1 = empty. A row lies in one bin, in order; a bin holds many rows."""
     token_slots: Int64[Tensor, " T"]
-    """Flat slot of each token: the inverse of grid_tokens; an empty slot for filler."""
-    asks_all: bool
+    """Flat slot of each token: the inverse of grid_tokens; an empty slot for padding."""
+    all_supervised: bool
     """Target_index is every token in order, known without a look."""
     num_targets: int
-    """Targets without filler."""
+    """Targets without padding."""
 
     @property
     def num_tokens(self) -> int:
@@ -86,7 +87,7 @@ class PackedBatch:
 class Catalogue:
     """What is known of the items beside their ids: row k of each tensor belongs to item k, row 0 is padding."""
 
-    num_rows: int
+    num_item_rows: int
     """V."""
     features: dict[str, Float[Tensor, "V F"]] = field(default_factory=dict)
     """Frozen vectors by modality (text, image)."""

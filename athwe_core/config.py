@@ -20,8 +20,8 @@ import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-from athwe_core.config_sections import Config, LossesConfig, ModelConfig, require
-from athwe_core.errors import ConfigError
+from athwe_core.config_schema import Config, LossesConfig, ModelConfig
+from athwe_core.errors import ConfigError, require
 
 __all__ = [
     "PRESETS",

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from athwe_core.distributed import are_several, local_rank
 from athwe_core.errors import ConfigError
-from athwe_core.processes import are_several, local_rank
 
 
 def resolve_device(name: str) -> torch.device:

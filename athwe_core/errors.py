@@ -55,3 +55,9 @@ class CheckpointError(AthweError):
 
 class NonFiniteLossError(AthweError):
     """Training met a loss that is NaN or infinite and stopped before the update (exit code 1)."""
+
+
+def require(condition: bool, name: str, rule: str, value: object, remedy: str = "") -> None:
+    """Raise `ConfigError(name, rule, value, remedy)` unless `condition`."""
+    if not condition:
+        raise ConfigError(name, rule, value, remedy)

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import transformers
 
-from athwe_core.data.demo import generate
+from athwe_core.data.demo.generate import generate
 from athwe_core.data.features.encode_text import TextEncoder, encode_texts, load_text_encoder
 from athwe_core.data.features.encoders import find_model, quiet
 

@@ -10,8 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from athwe_core.analysis.parity import parity_differences
 from athwe_core.errors import AthweError
+from athwe_core.models.athwe.parity import parity_differences
 
 TOLERANCE = {"scores": 1e-3}
 DEFAULT_TOLERANCE = 1e-4

@@ -12,11 +12,11 @@ import torch
 
 from athwe_core.config import build_config, parse_override
 from athwe_core.data.packing import pack_histories
-from athwe_core.data.prepared import PrepareOptions, prepare
-from athwe_core.training.assemble import assemble, fit_config
-from athwe_core.training.checkpoint import load_weights
+from athwe_core.data.prepare import PrepareOptions, prepare
+from athwe_core.runs.checkpoint import load_weights
+from athwe_core.runs.find import create_run
+from athwe_core.training.build import adapt_to_data, build_setup
 from athwe_core.training.loop import train
-from athwe_core.training.run_folder import create_run
 
 SETTINGS = ["training.epochs=4", "model.dropout=0.2", "training.batch_targets=512"]
 
@@ -40,12 +40,12 @@ def main() -> None:
         root = Path(folder)
         options = PrepareOptions(demo_users=500, demo_items=300)
         data = prepare("demo", data_dir=root, prepared_dir=root / "prepared", options=options)
-        config, notes = fit_config(build_config("athwe", map(parse_override, SETTINGS)), data)
+        config, notes = adapt_to_data(build_config("athwe", map(parse_override, SETTINGS)), data)
         print(*notes, sep="\n")
         run = create_run(root / "runs", config, data, preset="athwe", name="example", command="example")
         print("test", train(run, data, listener=Lines()).results["test"])
 
-        network = assemble(config, data).network
+        network = build_setup(config, data).network
         load_weights(run.best, network)
         network.eval()
         history = [3, 14, 15], [1_600_000_000, 1_600_086_400, 1_600_086_400]  # item ids, unix seconds

@@ -14,14 +14,15 @@ import torch
 from numpy.typing import NDArray
 
 pytest_plugins = ["tiny_models"]
-SHAPE_CHECKED = [f"athwe_core.{room}" for room in ("batch", "losses", "network", "nn", "objective")]
+SHAPE_CHECKED = [f"athwe_core.{room}" for room in ("batch", "losses", "models", "nn")]
 jaxtyping.install_import_hook(SHAPE_CHECKED, "beartype.beartype")
 
 
 from athwe_core.batch import Catalogue, TimeRange  # noqa: E402 - after the import hook
 from athwe_core.config import Config, build_config, replace_in  # noqa: E402
+from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare  # noqa: E402
 from athwe_core.data.split import Split, leave_one_out  # noqa: E402
-from athwe_core.network import Network  # noqa: E402
+from athwe_core.models.athwe.network import Network  # noqa: E402
 
 torch.set_num_threads(1)  # on tensors this small a second thread costs far more than it brings
 
@@ -69,7 +70,7 @@ def catalogue() -> Catalogue:
         return found
 
     return Catalogue(
-        num_rows=NUM_ROWS,
+        num_item_rows=NUM_ROWS,
         features={
             "text": torch.randn(NUM_ROWS, 7, generator=generator),
             "image": torch.randn(NUM_ROWS, 5, generator=generator),
@@ -108,3 +109,11 @@ def make_network(catalogue: Catalogue, time_range: TimeRange) -> Callable[..., N
         return network
 
     return make
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
+    """A demo data set of 150 users."""
+    folder = tmp_path_factory.mktemp("prepared")
+    options = PrepareOptions(demo_users=150, demo_items=100)
+    return prepare("demo", data_dir=folder, prepared_dir=folder, options=options)

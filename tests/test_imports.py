@@ -1,5 +1,5 @@
-"""Who may import whom: errors, batch <- config <- {nn | losses | data | metrics, ranking} <- network, objective
-<- training, evaluation, published <- analysis <- athwe_cli."""
+"""Who may import whom: errors, batch <- config <- {nn | losses | data | metrics, ranking} <- models <- runs
+<- training, evaluation <- analysis <- athwe_cli."""
 
 import ast
 import subprocess
@@ -11,18 +11,19 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FLOORS = [
-    {"errors", "batch", "durable", "locks"},
-    {"config", "config_sections", "device", "processes"},
+    {"errors", "batch", "messages", "safe_write", "locks"},
+    {"config", "config_schema", "device", "distributed"},
     {"nn", "losses", "data", "evaluation.metrics", "evaluation.ranking"},
-    {"network", "objective"},
-    {"training", "evaluation", "published"},
+    {"models"},
+    {"runs"},
+    {"training", "evaluation"},
     {"analysis"},
 ]
 APART = FLOORS[2] | FLOORS[0]
 """Rooms that import no other room of their own floor."""
 WITHOUT_CONFIG = {"nn", "losses"}
 NETWORK_LIBRARIES = {"urllib", "requests", "http", "socket", "ftplib", "httpx", "httpcore", "huggingface_hub"}
-MAY_DOWNLOAD = {"athwe_core.data.features.download", "athwe_core.data.features.public_transport"}
+MAY_DOWNLOAD = {"athwe_core.data.features.download", "athwe_core.data.features.public_hosts"}
 LOADERS = {"from_pretrained"}
 """Of transformers, which would fetch files and run a repository's code if it were not told not to."""
 

@@ -8,19 +8,19 @@ from typing import Any
 
 import polars as pl
 
-from athwe_core.data.prepared import PreparedDataset
-from athwe_core.durable import replacing
+from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import CheckpointError
 from athwe_core.evaluation.baselines import popularity_ranks, transition_ranks
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import group_metrics, per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
-from athwe_core.training.assemble import assemble_best
-from athwe_core.training.memory import keep_freed_memory
-from athwe_core.training.ranking_notes import RankingNotes
-from athwe_core.training.ranks_file import read_sealed, write_sealed
-from athwe_core.training.run_files import refusals
-from athwe_core.training.run_folder import RunFolder
+from athwe_core.runs.find import RunFolder
+from athwe_core.runs.rank_table import read_sealed, write_sealed
+from athwe_core.runs.run import refusals
+from athwe_core.safe_write import replacing
+from athwe_core.training.allocator import keep_freed_memory
+from athwe_core.training.build import build_best
+from athwe_core.training.ranking_progress import RankingProgress
 
 
 def baseline_metrics(
@@ -57,8 +57,10 @@ def evaluate_run(
     rule = config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
     ks = config.evaluation.ks if ks is None else ks
     keep_freed_memory()
-    assembly = assemble_best(run, prepared)
-    ranks = rank_users(assembly.network, prepared, split=split, exclude_seen=rule, heard=RankingNotes(split, notify))
+    setup = build_best(run, prepared)
+    ranks = rank_users(
+        setup.network, prepared, split=split, exclude_seen=rule, on_progress=RankingProgress(split, notify)
+    )
     frame = per_user_frame(prepared, ranks, split=split)
     _store(run, frame, split=split, rule=rule, same_rule=rule == config.evaluation.exclude_seen)
     return {

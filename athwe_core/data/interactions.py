@@ -11,7 +11,7 @@ from jaxtyping import Int32, Int64
 
 from athwe_core.data.filtering import first_occurrences, k_core, refuse_too_few
 from athwe_core.data.options import PrepareOptions, SplitRule
-from athwe_core.data.records import Records
+from athwe_core.data.readers.records import Records
 from athwe_core.data.split import GLOBAL_TIME, Split, global_time, leave_one_out, order_by_time, user_offsets
 
 

@@ -25,7 +25,7 @@ SLOT_MULTIPLE = 16
 """Slots of a bin are a multiple of this."""
 
 
-class Interactions(Protocol):
+class InteractionArrays(Protocol):
     """CSR interactions of all users in time order: what packing needs of a prepared data set."""
 
     @property
@@ -36,15 +36,15 @@ class Interactions(Protocol):
     def timestamps(self) -> NDArray[np.int64]: ...
 
 
-class SplitInteractions(Interactions, Protocol):
-    """Interactions of which some are held out."""
+class SplitInteractionArrays(InteractionArrays, Protocol):
+    """InteractionArrays of which some are held out."""
 
     @property
     def split(self) -> Split: ...
 
 
 @dataclass(frozen=True)
-class Fill:
+class Padding:
     """Multiples that the axes of a batch are filled up to, so that few shapes occur.
 
     Libraries compile or choose a kernel for each new shape; compiled steps and captured CUDA graphs are for one alone.
@@ -60,15 +60,15 @@ class Fill:
     picked from the tokens."""
 
 
-NO_FILL = Fill()
-SOME_FILL = Fill(targets=64, rows=64, bins=4)
+NO_PADDING = Padding()
+SOME_PADDING = Padding(targets=64, rows=64, bins=4)
 """A few dozen shapes an epoch, at little cost."""
-FULL_FILL = Fill(targets=128, rows=256, bins=16, is_fixed=True)
+FIXED_PADDING = Padding(targets=128, rows=256, bins=16, is_fixed=True)
 """Two or three shapes, for compiled steps."""
 
 
 def multiple_for(count: int, multiple: int) -> int:
-    """The multiple, doubled while it stays within a sixteenth of the count: few shapes and little filler at every size."""
+    """The multiple, doubled while it stays within a sixteenth of the count: few shapes and little padding at every size."""
     if multiple > 1:
         while 32 * multiple <= count:
             multiple *= 2
@@ -124,7 +124,7 @@ def prefix_rows(split: Split, *, max_length: int) -> Rows:
     return Rows(begin[user] + start, begin[user] + end, np.ones(len(user), np.int64), user)
 
 
-def held_out_rows(split: Split, name: str, *, max_length: int) -> Rows:
+def evaluation_rows(split: Split, name: str, *, max_length: int) -> Rows:
     """One row for each user who is asked in `validation` or `test`: the latest L items before the held-out one."""
     users = split.users(name)
     stop = split.held_out(name)[users]
@@ -132,7 +132,7 @@ def held_out_rows(split: Split, name: str, *, max_length: int) -> Rows:
     return Rows(start, stop, np.ones(len(stop), np.int64), users)
 
 
-def items_before(data: Interactions, users: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
+def items_before(data: InteractionArrays, users: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
     """(index into `users`, item) of each user's interactions before `stop`, a position in the CSR arrays."""
     begin = data.offsets[users]
     count = stop - begin
@@ -181,27 +181,29 @@ def _assign_bins(lengths: IntArray, bin_slots: int) -> tuple[IntArray, IntArray,
 
 
 def pack_share(
-    data: Interactions,
+    data: InteractionArrays,
     rows: Rows,
     chosen: IntArray,
     *,
     max_length: int,
     is_own: NDArray[np.bool_],
-    fill: Fill = NO_FILL,
+    padding: Padding = NO_PADDING,
 ) -> PackedBatch:
     """This process's rows of a batch that is spread over several.
 
     A process without rows gets one token that is not asked and weighs nothing, so that it can take the step with the others.
     """
     if is_own.any():
-        return pack(data, rows, chosen[is_own], max_length=max_length, fill=fill)
+        return pack(data, rows, chosen[is_own], max_length=max_length, padding=padding)
     start = rows.start[chosen[:1]]
     nothing = Rows(start, start + 1, np.zeros(1, np.int64), rows.user_index[chosen[:1]])
-    batch = pack(data, nothing, np.zeros(1, np.int64), max_length=max_length, fill=fill)
+    batch = pack(data, nothing, np.zeros(1, np.int64), max_length=max_length, padding=padding)
     return replace(batch, prefix_weight=torch.zeros_like(batch.prefix_weight))
 
 
-def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int, fill: Fill = NO_FILL) -> PackedBatch:
+def pack(
+    data: InteractionArrays, rows: Rows, chosen: IntArray, *, max_length: int, padding: Padding = NO_PADDING
+) -> PackedBatch:
     """The chosen rows as one token stream, sorted by length.
 
     Args:
@@ -209,7 +211,7 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int, f
         rows: all rows of the epoch or split.
         chosen: indices into `rows`, at least one.
         max_length: L, for the prefix weights.
-        fill: how far the axes are filled up.
+        padding: how far the axes are filled up.
     """
     chosen = chosen[np.argsort(rows.stop[chosen] - rows.start[chosen], kind="stable")]
     start, stop, user = rows.start[chosen], rows.stop[chosen], rows.user_index[chosen]
@@ -223,23 +225,25 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int, f
     intervals[offsets[:-1]] = 0
     supervised = position >= (lengths - rows.num_supervised[chosen])[row]
     target_index = np.flatnonzero(supervised)
-    longest = max_length if fill.is_fixed else int(lengths.max())
+    longest = max_length if padding.is_fixed else int(lengths.max())
     bin_slots = max(MIN_BIN_SLOTS, longest + -longest % SLOT_MULTIPLE)
     bins, begins, num_bins = _assign_bins(lengths, bin_slots)
-    if fill != NO_FILL and offsets[-1] == num_bins * bin_slots:
-        num_bins += 1  # filler tokens need an empty slot
-    num_bins += -num_bins % multiple_for(num_bins, fill.bins)
+    if padding != NO_PADDING and offsets[-1] == num_bins * bin_slots:
+        num_bins += 1  # padding tokens need an empty slot
+    num_bins += -num_bins % multiple_for(num_bins, padding.bins)
     token_slots = (bins * bin_slots + begins)[row] + position
     grid = np.full(num_bins * bin_slots, -1, np.int64)
     grid[token_slots] = np.arange(offsets[-1])
 
     T, N = len(position), len(target_index)
-    asks_all = N == T and not fill.is_fixed
-    add_tokens = -T % (fill.targets if asks_all else multiple_for(T, fill.targets))
-    add_targets = -N % fill.targets
-    add_rows = 1 + -(len(chosen) + 1) % fill.rows if fill != NO_FILL else 0  # one at least, for the filler tokens
-    # a target of filler is a token of filler where all tokens are asked, so that they stay in order
-    more_targets = T + np.arange(add_targets) if asks_all else np.zeros(add_targets, np.int64)
+    all_supervised = N == T and not padding.is_fixed
+    add_tokens = -T % (padding.targets if all_supervised else multiple_for(T, padding.targets))
+    add_targets = -N % padding.targets
+    add_rows = (
+        1 + -(len(chosen) + 1) % padding.rows if padding != NO_PADDING else 0
+    )  # one at least, for the padding tokens
+    # a target of padding is a token of padding where all tokens are asked, so that they stay in order
+    more_targets = T + np.arange(add_targets) if all_supervised else np.zeros(add_targets, np.int64)
 
     def filled(values: NDArray[Any], count: int, value: int) -> torch.Tensor:
         return torch.from_numpy(np.concatenate([values, np.full(count, value, values.dtype)]) if count else values)
@@ -257,7 +261,7 @@ def pack(data: Interactions, rows: Rows, chosen: IntArray, *, max_length: int, f
         prefix_weight=filled(_prefix_weight(rows, chosen[row], source, supervised, max_length), add_tokens, 0),
         grid_tokens=torch.from_numpy(grid.reshape(num_bins, bin_slots)),
         token_slots=filled(token_slots, add_tokens, int(grid.argmin())),
-        asks_all=asks_all,
+        all_supervised=all_supervised,
         num_targets=N,
     )
 

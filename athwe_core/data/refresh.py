@@ -13,14 +13,13 @@ from typing import Any, get_args
 
 import numpy as np
 
+from athwe_core.data.features.build import EncodingSettings, FeatureWork, plan_work
 from athwe_core.data.features.categories import ItemCategories
 from athwe_core.data.features.collect import PROBLEMS, ItemFeatures, with_clusters
-from athwe_core.data.features.given import ItemVectors
-from athwe_core.data.features.work import FeatureWork, Workplace, plan_work
+from athwe_core.data.features.from_files import ItemVectors
 from athwe_core.data.options import BUILTIN, PrepareOptions, RefreshKind
-from athwe_core.data.records import ItemTable
-from athwe_core.data.shown import reason
-from athwe_core.data.store import (
+from athwe_core.data.readers.records import ItemTable
+from athwe_core.data.store.dataset import (
     PreparedDataset,
     content_hash,
     list_versions,
@@ -29,8 +28,9 @@ from athwe_core.data.store import (
     open_prepared,
     prepared_folder,
 )
-from athwe_core.data.stored import FORMAT, MANIFEST, damaged, save_arrays
+from athwe_core.data.store.schema import FORMAT, MANIFEST, damaged, save_arrays
 from athwe_core.errors import ConfigError, DataError
+from athwe_core.messages import reason
 
 DEFAULT_CLUSTERS = 100
 _OPTIONS = {
@@ -48,7 +48,7 @@ def refresh(
     data_dir: Path,
     prepared_dir: Path,
     options: PrepareOptions,
-    workplace: Workplace | None = None,
+    encoding: EncodingSettings | None = None,
     notify: Callable[[str], None] = lambda _: None,
 ) -> PreparedDataset:
     """Make text vectors, image vectors or cluster labels again, from the current version of `name`, and mark the result.
@@ -63,7 +63,7 @@ def refresh(
         prepared_dir: Where the versions are.
         options: Only those of the kind may differ from their default or from the version's; columns that are not named
             are the version's.
-        workplace: See `prepare`.
+        encoding: See `prepare`.
         notify: Called with one sentence for each thing the user should know.
     Raises:
         ConfigError: An option that `kind` does not take, or no encoder for images.
@@ -75,7 +75,7 @@ def refresh(
     old, items, last_step = _whole(base)
     work = plan_work(
         options,
-        workplace or Workplace(),
+        encoding or EncodingSettings(),
         place=place,
         folder=Path(data_dir) / name,
         has_text=kind != "text",
@@ -205,7 +205,7 @@ def _write(
     kind: str,
     step: dict[str, Any],
 ) -> None:
-    """Fill a version's folder: new arrays written, the rest linked, the manifest brought up to date."""
+    """Padding a version's folder: new arrays written, the rest linked, the manifest brought up to date."""
     before, after = old.arrays(), new.arrays()
     changed = {stem: array for stem, array in after.items() if array is not before.get(stem)}
     left_out = {MANIFEST, *(f"{stem}.npy" for stem in changed), *({PROBLEMS} if kind == "image" else ())}

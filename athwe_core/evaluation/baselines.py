@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from athwe_core.data.packing import batch_boundaries, items_before
-from athwe_core.data.store import PreparedDataset
+from athwe_core.data.store.dataset import PreparedDataset
 
 BLOCK_PAIRS = 2**22
 """(user, item) pairs looked at together: some 100 MB."""
@@ -30,7 +30,7 @@ def popularity_ranks(data: PreparedDataset, *, split: str, exclude_seen: bool) -
         ConfigError: An unknown split.
     """
     none = np.zeros(0, np.int64)
-    nothing = _Transitions(np.zeros(data.num_rows + 1, np.int64), none, none)
+    nothing = _Transitions(np.zeros(data.num_item_rows + 1, np.int64), none, none)
     return _rank_users(data, nothing, split=split, exclude_seen=exclude_seen)
 
 
@@ -51,7 +51,7 @@ def transition_ranks(data: PreparedDataset, *, split: str, exclude_seen: bool) -
 def training_popularity(data: PreparedDataset) -> Int64[np.ndarray, "V"]:
     """Number of times each item occurs in the training split; 0 for the padding and for items held out only."""
     is_training = data.split.is_training(len(data.item_ids))
-    return np.bincount(data.item_ids[is_training], minlength=data.num_rows).astype(np.int64)
+    return np.bincount(data.item_ids[is_training], minlength=data.num_item_rows).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def _training_transitions(data: PreparedDataset) -> _Transitions:
     follows = data.split.is_training(len(data.item_ids))
     follows[data.offsets[:-1]] = False  # the first item of a user follows nothing
     after = np.flatnonzero(follows)
-    V = data.num_rows
+    V = data.num_item_rows
     pairs, counts = np.unique(data.item_ids[after - 1].astype(np.int64) * V + data.item_ids[after], return_counts=True)
     return _Transitions(np.searchsorted(pairs, np.arange(V + 1) * V), pairs % V, counts)
 
@@ -112,12 +112,12 @@ def _rank_users(
         if exclude_seen:
             seen_row, seen_item = items_before(data, asked[part], stop[part])
             others = seen_item != target[seen_row]
-            seen = np.unique(seen_row[others] * data.num_rows + seen_item[others])
-            keys = row * data.num_rows + item
-            seen_score = popularity[seen % data.num_rows]
+            seen = np.unique(seen_row[others] * data.num_item_rows + seen_item[others])
+            keys = row * data.num_item_rows + item
+            seen_score = popularity[seen % data.num_item_rows]
             _, here, there = np.intersect1d(seen, keys, assume_unique=True, return_indices=True)
             seen_score[here] = score[there]
-            standing.move(seen // data.num_rows, -1, seen_score)
+            standing.move(seen // data.num_item_rows, -1, seen_score)
         ranks[part] = standing.ranks()
     return ranks
 

@@ -11,10 +11,10 @@ import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from athwe_core.data.packing import Rows, SplitInteractions, held_out_rows, items_before, pack
+from athwe_core.data.packing import Rows, SplitInteractionArrays, evaluation_rows, items_before, pack
+from athwe_core.distributed import ALONE, ProcessGroup
 from athwe_core.evaluation.ranking import target_ranks
-from athwe_core.network import Network
-from athwe_core.processes import ALONE, World
+from athwe_core.models.athwe.network import Network
 
 BLOCK_USERS = 512
 BLOCK_TOKENS = 4096
@@ -26,12 +26,12 @@ MIN_BLOCK_USERS = 128
 
 def rank_users(
     network: Network,
-    data: SplitInteractions,
+    data: SplitInteractionArrays,
     *,
     split: str,
     exclude_seen: bool = False,
-    world: World = ALONE,
-    heard: Callable[[int, int], None] = lambda *_: None,
+    world: ProcessGroup = ALONE,
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Float64[np.ndarray, " U"]:
     """Expected rank of each asked user's next item, 1 = best, ties shared.
 
@@ -45,14 +45,14 @@ def rank_users(
         split: `validation` or `test`; the items before the held-out one are the input.
         exclude_seen: take the items of the user's input out of the ranking, never the target.
         world: processes that share the work, each some blocks of users; all return all ranks.
-        heard: called after each block with how many of this process's users are ranked and how many it ranks; what it raises
-            ends the ranking.
+        on_progress: called after each block with the number of users ranked so far and in all, of this process; an exception
+            that it raises ends the ranking.
     Returns: ranks in the order of `data.split.users(split)`; halves where another item ties with the target.
     Raises: AthweError for a NaN score.
     """
     network.eval()
     device, L = network.position.device, network.position.shape[0]
-    rows = held_out_rows(data.split, split, max_length=L)
+    rows = evaluation_rows(data.split, split, max_length=L)
     ranks = np.zeros(len(rows), np.float64)
     with torch.inference_mode():
         table = network.tables()
@@ -69,26 +69,26 @@ def rank_users(
 
     workers, users_at_once = workers_and_users(len(table), device)
     blocks = list(islice(_blocks(rows, users_at_once), world.rank, None, world.size))
-    _in_workers(rank_block, blocks, workers, heard)
+    _in_workers(rank_block, blocks, workers, on_progress)
     return ranks if world.size == 1 else world.total(torch.from_numpy(ranks).to(device)).cpu().numpy()
 
 
-def workers_and_users(num_rows: int, device: torch.device) -> tuple[int, int]:
+def workers_and_users(num_item_rows: int, device: torch.device) -> tuple[int, int]:
     """Blocks that are ranked side by side, and the most users of one: together they hold `BLOCK_SCORES`.
 
     On a CPU as many as there are threads, but of a large catalogue fewer: each block reads all of its table, which must pay.
     The threads that are left share the operations of a block.
     """
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    workers = max(min(threads, BLOCK_SCORES // (MIN_BLOCK_USERS * num_rows)), 1)
-    return workers, max(min(BLOCK_USERS, BLOCK_SCORES // (workers * num_rows)), 1)
+    workers = max(min(threads, BLOCK_SCORES // (MIN_BLOCK_USERS * num_item_rows)), 1)
+    return workers, max(min(BLOCK_USERS, BLOCK_SCORES // (workers * num_item_rows)), 1)
 
 
 def _in_workers(
     rank_block: Callable[[NDArray[np.int64]], None],
     blocks: list[NDArray[np.int64]],
     workers: int,
-    heard: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None],
 ) -> None:
     """Every block, some side by side: so threads wait for each other at the end, not in each operation."""
     threads, workers = torch.get_num_threads(), min(workers, len(blocks))
@@ -100,7 +100,7 @@ def _in_workers(
         ranked = map(rank_block, blocks) if pool is None else pool.map(rank_block, blocks)
         for block, _ in zip(blocks, ranked, strict=True):
             done += len(block)
-            heard(done, users)
+            on_progress(done, users)
     finally:
         if pool is not None:
             pool.shutdown(cancel_futures=True)
@@ -120,7 +120,7 @@ def _blocks(rows: Rows, users_at_once: int) -> Iterator[NDArray[np.int64]]:
 
 
 def _seen(
-    data: SplitInteractions, users: NDArray[np.int64], stop: NDArray[np.int64], device: torch.device
+    data: SplitInteractionArrays, users: NDArray[np.int64], stop: NDArray[np.int64], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """(row of the block, item) of every item before the held-out one, the whole history and not only the window."""
     row, item = items_before(data, users, stop)

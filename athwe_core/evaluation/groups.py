@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from athwe_core.data.store import PreparedDataset
+from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import DataError
 from athwe_core.evaluation.baselines import training_popularity
 from athwe_core.evaluation.metrics import mean_metrics

@@ -34,14 +34,14 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         first_row: int,
         compute_dtype: torch.dtype,
         chunk_elements: int,
-        num_rows: int | Tensor,
+        num_targets: int | Tensor,
     ) -> Tensor:
         N, V = states.shape[-2], table.shape[-2]
         scores_a_row = table[..., 0].numel()
         multiple = 1 if compute_dtype == torch.float32 else ROW_MULTIPLE
         chunk = _chunk_rows(N, scores_a_row, chunk_elements, multiple)
-        is_asked = targets >= 0
-        h = _padded(states * is_asked[:, None], compute_dtype, chunk)
+        target_mask = targets >= 0
+        h = _padded(states * target_mask[:, None], compute_dtype, chunk)
         w = _padded(table, compute_dtype, multiple)
         losses, state_grads = [states[..., :0, 0]], [h[..., :0, :]]
         table_grad = None
@@ -58,15 +58,17 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
             del residual, chunk_grad
         if table_grad is None:
             table_grad = torch.zeros_like(table)
-        state_grad = torch.cat(state_grads, dim=-2).to(states.dtype) * is_asked[:, None]
+        state_grad = torch.cat(state_grads, dim=-2).to(states.dtype) * target_mask[:, None]
         ctx.save_for_backward(state_grad, table_grad)
-        ctx.num_rows = num_rows
-        return (torch.cat(losses, dim=-1) * is_asked).sum(-1) / num_rows
+        ctx.num_targets = num_targets
+        return (torch.cat(losses, dim=-1) * target_mask).sum(-1) / num_targets
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         state_grad, table_grad = ctx.saved_tensors
-        scale = (grad / ctx.num_rows)[..., None, None]  # of some dimensions: a half-precision gradient takes its dtype
+        scale = (grad / ctx.num_targets)[
+            ..., None, None
+        ]  # of some dimensions: a half-precision gradient takes its dtype
         return state_grad * scale, table_grad * scale, None, None, None, None, None, None
 
 
@@ -99,7 +101,7 @@ def catalogue_cross_entropy(
     first_row: int = 0,
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int = CHUNK_ELEMENTS,
-    num_rows: int | Tensor | None = None,
+    num_targets: int | Tensor | None = None,
 ) -> Float[Tensor, "*P"]:
     """Mean cross-entropy of the next item against every row of `table`.
 
@@ -113,12 +115,12 @@ def catalogue_cross_entropy(
         first_row: rows of the table before it are no items: 1 for a table whose row 0 is the padding.
         compute_dtype: dtype of the three products and of the probabilities; accumulation is in float32.
         chunk_elements: most scores held at a time; the result is the same to rounding.
-        num_rows: rows that the mean is over, where these are a part of them; None = N.
+        num_targets: rows that the mean is over, where these are a part of them; None = N.
     Returns: scalar, or one for each problem, float32. A NaN in the inputs gives NaN. A row's loss is capped at 87.3, where
         its probability underflows; its gradient is not.
     Source: HM4SR eq. 19-20. No second-order gradient: the first-order one is made in the forward pass.
     """
-    num_rows = len(targets) if num_rows is None else num_rows
+    num_targets = len(targets) if num_targets is None else num_targets
     return _CatalogueCrossEntropy.apply(
-        states, table, targets, bias, first_row, compute_dtype, chunk_elements, num_rows
+        states, table, targets, bias, first_row, compute_dtype, chunk_elements, num_targets
     )

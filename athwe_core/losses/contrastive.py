@@ -9,19 +9,19 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from athwe_core.distributed import BatchShards, all_here
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS, catalogue_cross_entropy
-from athwe_core.processes import Shares, all_here
 
 _EXCLUDED = -1e9
 
 
 def excluded_pairs(
-    target_ids: Int64[Tensor, " N"], user_index: Int64[Tensor, " N"], shares: Shares | None = None
+    target_ids: Int64[Tensor, " N"], user_index: Int64[Tensor, " N"], shares: BatchShards | None = None
 ) -> Bool[Tensor, "N N_all"]:
     """Pairs (i, j), i != j, that must not repel each other: the same next item, or two positions of the same user.
 
     Args:
-        target_ids: -1 = filler, which repels nothing.
+        target_ids: -1 = padding, which repels nothing.
         shares: where the batch is spread over processes: i is a token of this one, j of any.
     Differs: the published code leaves such a pair in the denominator as exp(0) = 1.
     """
@@ -43,9 +43,9 @@ def contrastive_loss(
     bias: Float[Tensor, "N N_all"],
     *,
     temperatures: Sequence[float],
-    is_asked: Bool[Tensor, " N"] | None = None,
-    shares: Shares | None = None,
-    num_rows: int | Tensor | None = None,
+    target_mask: Bool[Tensor, " N"] | None = None,
+    shares: BatchShards | None = None,
+    num_targets: int | Tensor | None = None,
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> Float[Tensor, " P"]:
@@ -58,17 +58,17 @@ def contrastive_loss(
         anchors, candidates: row i of one belongs to row i of the other.
         bias: from `exclusion_bias`; 0 on the diagonal.
         temperatures: tau > 0 of each of the P.
-        is_asked: rows that are no filler; None = all.
+        target_mask: rows that are no padding; None = all.
         shares: where the batch is spread over processes: the candidates are those of all.
-        num_rows, compute_dtype, chunk_elements: as in `catalogue_cross_entropy`.
+        num_targets, compute_dtype, chunk_elements: as in `catalogue_cross_entropy`.
     Returns: this process's share of each mean; 0 when every other row is excluded.
     Source: HM4SR eq. 23 (anchors = id states, candidates = id embeddings of the next items) and eq. 25 (anchors = states,
         candidates = states of the same rows with time placeholders).
     """
     shares = shares or all_here(anchors.shape[1])
     own = shares.start + torch.arange(anchors.shape[1], device=anchors.device)
-    if is_asked is not None:
-        own = torch.where(is_asked, own, -1)
+    if target_mask is not None:
+        own = torch.where(target_mask, own, -1)
     normal, everyone = F.normalize(anchors, dim=-1), F.normalize(candidates, dim=-1)
     scaled = torch.stack([part / temperature for part, temperature in zip(normal, temperatures, strict=True)])
     if shares.num_processes > 1:
@@ -80,5 +80,5 @@ def contrastive_loss(
         bias=bias,
         compute_dtype=compute_dtype,
         chunk_elements=chunk_elements,
-        num_rows=num_rows,
+        num_targets=num_targets,
     )

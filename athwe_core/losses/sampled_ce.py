@@ -50,7 +50,7 @@ def sampled_cross_entropy(
     *,
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int = CHUNK_ELEMENTS,
-    num_rows: int | Tensor | None = None,
+    num_targets: int | Tensor | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy of the next item, the sum over the catalogue estimated from a sample of it.
 
@@ -64,7 +64,7 @@ def sampled_cross_entropy(
         candidates: vectors of distinct items, each row's own among them.
         own: index of each row's next item among the candidates.
         log_weight: logarithm of each candidate's weight; a row's own item counts once whatever its weight.
-        compute_dtype, chunk_elements, num_rows: as in `catalogue_cross_entropy`.
+        compute_dtype, chunk_elements, num_targets: as in `catalogue_cross_entropy`.
     Returns: scalar, float32.
     Source: Bengio and Senecal 2008; HM4SR trains on the whole catalogue.   Differs from the two-tower form of the
         correction, which weights the positive item too although it is always there.
@@ -78,5 +78,5 @@ def sampled_cross_entropy(
         bias=bias,
         compute_dtype=compute_dtype,
         chunk_elements=chunk_elements,
-        num_rows=num_rows,
+        num_targets=num_targets,
     )

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from athwe_core.nn.dropout import dropout
-from athwe_core.nn.sums import sum_of_products
+from athwe_core.nn.multiply_add import sum_of_products
 
 
 class Mixed(NamedTuple):

@@ -68,7 +68,7 @@ class _Rearranged(torch.autograd.Function):
     """Tokens to slots, or slots to tokens; the gradient goes the same way back: a gather each, where index_add takes twice.
 
     An empty slot reads the last token, and its gradient too. That stays among empty slots, of which no token reads but
-    filler; and where there is filler, the last token is of it and has no gradient.
+    padding; and where there is padding, the last token is of it and has no gradient.
     """
 
     @staticmethod

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from athwe_core.nn.sums import sum_of_products
+from athwe_core.nn.multiply_add import sum_of_products
 
 LENGTH_MULTIPLE = 8
 """Rows of the centred form are filled up to a multiple of this: a product for each multiple in place of each length."""
@@ -167,9 +167,9 @@ class WaveletAlignment(nn.Module):
         """The band `index` of all rows, which lie side by side in the columns, aligned."""
         flat = [part.reshape(-1, self.gates.shape[1] * self.gates.shape[2]) for part in parts]
         counts = [len(part) for part in flat]
-        filler = flat[0].new_zeros(-sum(counts) % FILL_ROWS if dtype != torch.float32 else 0, flat[0].shape[1])
-        aligned = self._align(torch.cat([*flat, filler]), index, dtype)
-        return [own.view_as(part) for own, part in zip(aligned.split([*counts, len(filler)]), parts, strict=False)]
+        padding = flat[0].new_zeros(-sum(counts) % FILL_ROWS if dtype != torch.float32 else 0, flat[0].shape[1])
+        aligned = self._align(torch.cat([*flat, padding]), index, dtype)
+        return [own.view_as(part) for own, part in zip(aligned.split([*counts, len(padding)]), parts, strict=False)]
 
     def _maps(self, length: int, like: Tensor) -> tuple[Tensor, Tensor, list[int]]:
         return centred_maps(self.name, self.levels, length, like.dtype, like.device)
@@ -222,7 +222,7 @@ def centred_maps(
 def _rows_by_length(offsets: Int64[Tensor, " B1"]) -> Iterator[Int64[Tensor, "n b"]]:
     """Grids of token indices, a row in each column, for each multiple of `LENGTH_MULTIPLE` that rows are filled up to.
 
-    The index after the last token stands for filler.
+    The index after the last token stands for padding.
     """
     lengths = offsets.diff()
     filled = lengths + -lengths % LENGTH_MULTIPLE

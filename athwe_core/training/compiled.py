@@ -9,16 +9,16 @@ import torch
 
 from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
-from athwe_core.durable import reason
-from athwe_core.processes import World
-from athwe_core.training.assemble import Assembly
+from athwe_core.distributed import ProcessGroup
+from athwe_core.safe_write import reason
+from athwe_core.training.build import TrainingSetup
 from athwe_core.training.step import compute_gradients
 
 MOST_SHAPES = 64
 """Shapes of batches that are compiled for; any more run as they are."""
 
 
-def wants_compiler(config: Config, device: torch.device, world: World) -> bool:
+def wants_compiler(config: Config, device: torch.device, world: ProcessGroup) -> bool:
     """Whether the steps of a run are to be compiled: `auto` is on CUDA only, where a step is bound by its kernels' starts.
 
     (On a CPU the encoders without dropout took 17.6 ms compiled and 22.7 as they are; with torch's dropout compiled 47.6.)
@@ -32,20 +32,20 @@ def wants_compiler(config: Config, device: torch.device, world: World) -> bool:
 
 
 def compile_or_not(
-    assembly: Assembly, batch: PackedBatch, config: Config, *, notify: Callable[[str], None] = lambda _: None
-) -> Assembly:
-    """The assembly with a compiled objective, tried on one batch; as it is, with a sentence to `notify`, where that fails.
+    setup: TrainingSetup, batch: PackedBatch, config: Config, *, notify: Callable[[str], None] = lambda _: None
+) -> TrainingSetup:
+    """The setup with a compiled objective, tried on one batch; as it is, with a sentence to `notify`, where that fails.
 
     No weight is changed. On CUDA the compiled code is recorded as a graph for each shape.
     """
     torch._dynamo.config.recompile_limit = MOST_SHAPES
-    mode = "reduce-overhead" if assembly.device.type == "cuda" else None
+    mode = "reduce-overhead" if setup.device.type == "cuda" else None
     try:
-        compiled = torch.compile(assembly.objective, dynamic=False, mode=mode)
-        trial = replace(assembly, compiled=compiled)
+        compiled = torch.compile(setup.objective, dynamic=False, mode=mode)
+        trial = replace(setup, compiled=compiled)
         compute_gradients(trial, batch, config, epoch=0, step=0)
     except Exception as error:  # it raises many kinds; what is wrong with the batch itself shows in the step without it
         notify(f"the compiler failed ({reason(error)}): going on without it")
-        trial = assembly
-    assembly.network.zero_grad(set_to_none=True)
+        trial = setup
+    setup.network.zero_grad(set_to_none=True)
     return trial

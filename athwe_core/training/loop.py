@@ -16,26 +16,25 @@ import torch
 from jaxtyping import Float64
 
 from athwe_core.batch import PackedBatch
-from athwe_core.config_sections import require
-from athwe_core.data.packing import FULL_FILL, SOME_FILL, epoch_batches, pack_share, training_rows
-from athwe_core.data.prepared import PreparedDataset
-from athwe_core.durable import reason
-from athwe_core.errors import CheckpointError, DataError
+from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, epoch_batches, pack_share, training_rows
+from athwe_core.data.prepare import PreparedDataset
+from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
+from athwe_core.errors import CheckpointError, DataError, require
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
-from athwe_core.processes import ALONE, Shares, World
-from athwe_core.training.assemble import assemble
-from athwe_core.training.checkpoint import load_weights, save_checkpoint
+from athwe_core.runs.checkpoint import load_weights, save_checkpoint
+from athwe_core.runs.find import FINISHED, INTERRUPTED, RUNNING, RunFolder
+from athwe_core.safe_write import reason
+from athwe_core.training.allocator import CHECK_STEPS, HeapTrimmer, keep_freed_memory
+from athwe_core.training.build import build_setup
 from athwe_core.training.compiled import compile_or_not, wants_compiler
-from athwe_core.training.memory import CHECK_STEPS, Growth, keep_freed_memory
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.out_of_memory import NoMemoryError, is_out_of_memory, step_within_memory
-from athwe_core.training.progress import changed_surroundings, restore, surroundings
 from athwe_core.training.randomness import keyed_rng
-from athwe_core.training.ranking_notes import RankingNotes, StopRanking
-from athwe_core.training.run_folder import FINISHED, INTERRUPTED, RUNNING, RunFolder
-from athwe_core.training.step import Readout, check_finite, steps_ahead, train_step
+from athwe_core.training.ranking_progress import RankingProgress, StopRanking
+from athwe_core.training.state import changed_environment, environment, restore
+from athwe_core.training.step import PendingLosses, check_finite, steps_ahead, train_step
 
 CHECKPOINT_MINUTES = 10.0
 SELECTION_METRIC = "ndcg@20"
@@ -73,7 +72,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     checkpoint_minutes: float = CHECKPOINT_MINUTES,
     notify: Callable[[str], None] = lambda _: None,
-    world: World = ALONE,
+    world: ProcessGroup = ALONE,
 ) -> Result:
     """Train the run's configuration to its end, from its last checkpoint where it has one.
 
@@ -122,25 +121,25 @@ class _Training:
         should_stop: Callable[[], bool],
         checkpoint_minutes: float,
         notify: Callable[[str], None],
-        world: World,
+        world: ProcessGroup,
     ) -> None:
         self.run, self.prepared, self.listener = run, prepared, listener
         self.asked_to_stop, self.notify, self.world = should_stop, notify, world
         self.config = run.config()
-        self.assembly = assemble(self.config, prepared)
-        self.optimizer = make_optimizer(self.assembly.network, lr=self.config.training.lr)
-        here = surroundings(self.assembly)
-        self.progress, self.records = restore(run, self.assembly, self.optimizer, notify, may_write=world.is_first)
-        self.assembly = self.assembly.spread(world)
-        self.is_to_compile = wants_compiler(self.config, self.assembly.device, world)
-        self.fill = FULL_FILL if self.is_to_compile else SOME_FILL
-        if run.last.exists() and (change := changed_surroundings(run.manifest(), here)):
+        self.setup = build_setup(self.config, prepared)
+        self.optimizer = make_optimizer(self.setup.network, lr=self.config.training.lr)
+        here = environment(self.setup)
+        self.progress, self.records = restore(run, self.setup, self.optimizer, notify, may_write=world.is_first)
+        self.setup = self.setup.spread(world)
+        self.is_to_compile = wants_compiler(self.config, self.setup.device, world)
+        self.padding = FIXED_PADDING if self.is_to_compile else SOME_PADDING
+        if run.last.exists() and (change := changed_environment(run.manifest(), here)):
             notify(change)
         if world.is_first:
             run.update_manifest(status=RUNNING, process=os.getpid(), **here)
-        self.unread: deque[tuple[int, Readout]] = deque()
+        self.unread: deque[tuple[int, PendingLosses]] = deque()
         self.clock = _Clock(checkpoint_minutes, self.save_last)
-        self.growth = Growth()
+        self.trimmer = HeapTrimmer()
 
     def to_the_end(self) -> Result:
         """Epochs until it is over, then the results."""
@@ -149,7 +148,7 @@ class _Training:
                 self.save_last()
                 return self.stopped()
             if is_best and self.world.is_first:
-                save_checkpoint(self.run.best, self.assembly.network, self.progress.state())
+                save_checkpoint(self.run.best, self.setup.network, self.progress.state())
             if self.world.is_first:
                 self.run.write_metrics(self.records)
             self.save_last()
@@ -174,7 +173,7 @@ class _Training:
         if not self.world.is_first:
             return
         save_checkpoint(
-            self.run.last, self.assembly.network, self.progress.state(), self.optimizer, keep=self.run.previous
+            self.run.last, self.setup.network, self.progress.state(), self.optimizer, keep=self.run.previous
         )
 
     def stopped(self) -> Result:
@@ -196,7 +195,7 @@ class _Training:
         self.clock.begin()
         began = time.perf_counter() - progress.seconds
         for chosen in batches[progress.step :]:
-            is_own, shares = self.world.divide(rows.num_supervised[chosen], multiple=self.fill.targets)
+            is_own, shares = self.world.divide(rows.num_supervised[chosen], multiple=self.padding.targets)
 
             def packed(targets: int | None, chosen: Any = chosen, is_own: Any = is_own) -> PackedBatch | None:
                 if targets is not None:
@@ -204,14 +203,14 @@ class _Training:
                     chosen, is_own = chosen[few], is_own[few]
                 if len(chosen) == 0:
                     return None
-                batch = pack_share(self.prepared, rows, chosen, max_length=L, is_own=is_own, fill=self.fill)
-                return batch.to(self.assembly.device)
+                batch = pack_share(self.prepared, rows, chosen, max_length=L, is_own=is_own, padding=self.padding)
+                return batch.to(self.setup.device)
 
-            self.unread.append((progress.step, Readout(self.step(packed, shares))))
+            self.unread.append((progress.step, PendingLosses(self.step(packed, shares))))
             progress.step += 1
             if progress.step % CHECK_STEPS == 0:
-                self.growth.look()
-            self.read(leave=steps_ahead(self.assembly.device))
+                self.trimmer.look()
+            self.read(leave=steps_ahead(self.setup.device))
             progress.seconds = time.perf_counter() - began
             if progress.step < steps:
                 if self.should_stop():
@@ -232,8 +231,8 @@ class _Training:
                 sums[name] = sums.get(name, 0.0) + value
             self.listener.step_ends(step + 1, {name: total / (step + 1) for name, total in sums.items()})
 
-    def step(self, packed: Callable[[int | None], PackedBatch | None], shares: Shares) -> dict[str, torch.Tensor]:
-        """One update, with as much thrift as it takes; where it cannot be done the state is saved.
+    def step(self, packed: Callable[[int | None], PackedBatch | None], shares: BatchShards) -> dict[str, torch.Tensor]:
+        """One update, with as much memory_saving as it takes; where it cannot be done the state is saved.
 
         Several processes take the step as it is: one alone cannot take it again.
         """
@@ -242,21 +241,21 @@ class _Training:
             batch = packed(None)
             assert batch is not None
             epoch, step = progress.epoch, progress.step
-            return train_step(self.assembly, self.optimizer, batch, self.config, epoch=epoch, step=step, shares=shares)
+            return train_step(self.setup, self.optimizer, batch, self.config, epoch=epoch, step=step, shares=shares)
         if self.is_to_compile:
             batch = packed(None)
             assert batch is not None
-            self.assembly = compile_or_not(self.assembly, batch, self.config, notify=self.notify)
+            self.setup = compile_or_not(self.setup, batch, self.config, notify=self.notify)
             self.is_to_compile = False
         try:
-            terms, progress.thrift = step_within_memory(
-                self.assembly,
+            terms, progress.memory_saving = step_within_memory(
+                self.setup,
                 self.optimizer,
                 packed,
                 self.config,
                 epoch=progress.epoch,
                 step=progress.step,
-                level=progress.thrift,
+                level=progress.memory_saving,
                 notify=self.notify,
             )
         except NoMemoryError:
@@ -291,10 +290,12 @@ class _Training:
     def ranks(self, split: str) -> Float64[np.ndarray, " U"] | None:
         """Of the held-out items, by the weights as they are; None when asked to stop, which several processes do not hear."""
         exclude_seen = self.config.evaluation.exclude_seen
-        network, world = self.assembly.network, self.world
-        heard = RankingNotes(split, self.notify, lambda: world.size == 1 and self.asked_to_stop())
+        network, world = self.setup.network, self.world
+        on_progress = RankingProgress(split, self.notify, lambda: world.size == 1 and self.asked_to_stop())
         try:
-            return rank_users(network, self.prepared, split=split, exclude_seen=exclude_seen, world=world, heard=heard)
+            return rank_users(
+                network, self.prepared, split=split, exclude_seen=exclude_seen, world=world, on_progress=on_progress
+            )
         except StopRanking:
             return None
 
@@ -303,7 +304,7 @@ class _Training:
         import polars as pl  # noqa: PLC0415 - only here
 
         self.world.wait()  # until the first has written the best
-        load_weights(self.run.best, self.assembly.network)
+        load_weights(self.run.best, self.setup.network)
         settings = self.config.evaluation
         results: dict[str, Any] = {
             "best_epoch": self.progress.best_epoch,

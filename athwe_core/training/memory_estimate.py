@@ -12,7 +12,7 @@
     saving      Adam's moments once more, as bytes
 
 Activations are counted stage by stage for T tokens, N targets and a G x S attention grid, which are those of the largest of a
-few batches drawn from the data. All is at the usual thrift; what is spared when memory runs out is not counted.
+few batches drawn from the data. All is at the usual memory_saving; what is spared when memory runs out is not counted.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import torch
 
 from athwe_core.batch import Catalogue, PackedBatch
 from athwe_core.config import Config
-from athwe_core.config_sections import ModelConfig
+from athwe_core.config_schema import ModelConfig
 from athwe_core.data.packing import MIN_BIN_SLOTS, Rows, batch_boundaries, pack, training_rows
-from athwe_core.data.prepared import PreparedDataset
+from athwe_core.data.prepare import PreparedDataset
 from athwe_core.device import available_memory, resolve_device, resolve_precision
 from athwe_core.evaluation.evaluate import BLOCK_TOKENS, workers_and_users
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
-from athwe_core.network import Network
-from athwe_core.nn.tables import ItemTables
-from athwe_core.training.assemble import training_time_range
+from athwe_core.models.athwe.network import Network
+from athwe_core.models.inputs import training_time_range
+from athwe_core.nn.item_embeddings import ItemTables
 from athwe_core.training.randomness import keyed_rng
 
 PROCESS_BYTES = {"cpu": 430e6, "cuda": 500e6}
@@ -96,7 +96,7 @@ def estimate_memory(prepared: PreparedDataset, config: Config) -> MemoryEstimate
         features=_feature_bytes(network.tables, catalogue, compute_bytes, on_cpu=on_cpu),
         state=16 * weights - 4 * without_gradient,
         step=int(SLACK * step_bytes(config, network, sizes, compute_bytes)),
-        evaluation=int(SLACK * _evaluation_bytes(config, prepared.num_rows, device)),
+        evaluation=int(SLACK * _evaluation_bytes(config, prepared.num_item_rows, device)),
         saving=8 * weights,
         available=available_memory(device),
     )
@@ -168,13 +168,13 @@ def _encoder_elements(model: ModelConfig, sizes: BatchSizes, m: int) -> float:
     return float(sum(attention + tokens * m * (9 * D + 2 * inner) for tokens in behind) + weights)
 
 
-def _evaluation_bytes(config: Config, num_rows: int, device: torch.device) -> float:
+def _evaluation_bytes(config: Config, num_item_rows: int, device: torch.device) -> float:
     model = config.model
     M, S = len(model.modalities), max(MIN_BIN_SLOTS, model.max_length)
-    workers, users = workers_and_users(num_rows, device)
+    workers, users = workers_and_users(num_item_rows, device)
     sizes = BatchSizes(BLOCK_TOKENS, users, -(-BLOCK_TOKENS // S), S)
     activations = _mixture_bytes(model, sizes, 4) / 2 + 4 * _encoder_elements(model, sizes, M) / model.num_layers / 2
-    return 2 * 4 * num_rows * M * model.hidden_size + workers * (6 * users * num_rows + activations)
+    return 2 * 4 * num_item_rows * M * model.hidden_size + workers * (6 * users * num_item_rows + activations)
 
 
 def _largest_batch(prepared: PreparedDataset, rows: Rows, config: Config) -> BatchSizes:
@@ -216,7 +216,7 @@ def _on_paper(prepared: PreparedDataset, config: Config) -> tuple[Network, Catal
     used, losses = config.model.modalities[1:], config.losses
     with torch.device("meta"):
         catalogue = Catalogue(
-            num_rows=prepared.num_rows,
+            num_item_rows=prepared.num_item_rows,
             features={m: torch.empty(f.shape) for m in used if (f := features[m]) is not None},
             categories=None
             if prepared.categories is None or losses.cp.weight == 0

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from athwe_core.network import Network
+from athwe_core.models.athwe.network import Network
 
 
 class LazyAdam(torch.optim.Adam):

@@ -10,10 +10,10 @@ from torch import Tensor
 from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
 from athwe_core.errors import AthweError
-from athwe_core.training.assemble import Assembly
-from athwe_core.training.memory import release_free_memory
+from athwe_core.training.allocator import release_free_memory
+from athwe_core.training.build import TrainingSetup
+from athwe_core.training.memory_saving import LEVELS
 from athwe_core.training.step import compute_gradients, train_step
-from athwe_core.training.thrift import LEVELS
 
 TRIALS = 6
 """Halvings of the interval in which the largest batch is sought: to 2 % of the batch."""
@@ -36,7 +36,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 
 def step_within_memory(
-    assembly: Assembly,
+    setup: TrainingSetup,
     optimizer: torch.optim.Optimizer,
     pack: Pack,
     config: Config,
@@ -46,7 +46,7 @@ def step_within_memory(
     level: int,
     notify: Callable[[str], None],
 ) -> tuple[dict[str, Tensor], int]:
-    """`train_step` on the whole batch, with more and more thrift until it fits.
+    """`train_step` on the whole batch, with more and more memory_saving until it fits.
 
     Args:
         level: index into LEVELS to begin with.
@@ -61,7 +61,9 @@ def step_within_memory(
         try:
             batch = pack(None)
             assert batch is not None
-            return train_step(assembly, optimizer, batch, config, epoch=epoch, step=step, thrift=LEVELS[level]), level
+            return train_step(
+                setup, optimizer, batch, config, epoch=epoch, step=step, memory_saving=LEVELS[level]
+            ), level
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
@@ -71,14 +73,14 @@ def step_within_memory(
             break
         level += 1
         notify(f"{where} does not fit into memory: going on with {LEVELS[level].what} (the same to rounding, slower)")
-    fitting = largest_batch(assembly, optimizer, pack, config, epoch=epoch, step=step)
-    raise _does_not_fit(where, fitting, config, assembly.device)
+    fitting = largest_batch(setup, optimizer, pack, config, epoch=epoch, step=step)
+    raise _does_not_fit(where, fitting, config, setup.device)
 
 
 def largest_batch(
-    assembly: Assembly, optimizer: torch.optim.Optimizer, pack: Pack, config: Config, *, epoch: int, step: int
+    setup: TrainingSetup, optimizer: torch.optim.Optimizer, pack: Pack, config: Config, *, epoch: int, step: int
 ) -> int:
-    """Most targets of this batch whose gradients fit with all thrift, less a margin; 0 where not even one does.
+    """Most targets of this batch whose gradients fit with all memory_saving, less a margin; 0 where not even one does.
 
     Found by trial, with room held free for what Adam keeps once it has made a step.
     """
@@ -89,8 +91,8 @@ def largest_batch(
             batch = pack(targets)
             if batch is None:
                 return False
-            room = [] if has_moments else [torch.empty_like(p) for p in _trainable(assembly) for _ in range(2)]
-            compute_gradients(assembly, batch, config, epoch=epoch, step=step, thrift=LEVELS[-1])
+            room = [] if has_moments else [torch.empty_like(p) for p in _trainable(setup) for _ in range(2)]
+            compute_gradients(setup, batch, config, epoch=epoch, step=step, memory_saving=LEVELS[-1])
             del room
         except Exception as error:
             if not is_out_of_memory(error):
@@ -111,8 +113,8 @@ def largest_batch(
     return max(int(MARGIN * most), min(most, 1))
 
 
-def _trainable(assembly: Assembly) -> list[Tensor]:
-    return [parameter for parameter in assembly.network.parameters() if parameter.requires_grad]
+def _trainable(setup: TrainingSetup) -> list[Tensor]:
+    return [parameter for parameter in setup.network.parameters() if parameter.requires_grad]
 
 
 def _let_go(optimizer: torch.optim.Optimizer, *, keep_moments: bool) -> None:

@@ -1,6 +1,6 @@
 """One optimiser step, straight through: batch -> outputs -> terms -> loss -> gradients -> new weights.
 
-Nothing in it waits for the device: what a step came to is read from `Readout`, later.
+Nothing in it waits for the device: what a step came to is read from `PendingLosses`, later.
 """
 
 from __future__ import annotations
@@ -12,52 +12,52 @@ from torch import Tensor
 
 from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
+from athwe_core.distributed import BatchShards, all_here
 from athwe_core.errors import NonFiniteLossError
-from athwe_core.objective import placeholder_mask, sample_candidates, total_loss
-from athwe_core.processes import Shares, all_here
-from athwe_core.training.assemble import Assembly
+from athwe_core.models.athwe.objective import placeholder_mask, sample_candidates, total_loss
+from athwe_core.training.build import TrainingSetup
+from athwe_core.training.memory_saving import LEVELS, MemorySaving, saving_memory
 from athwe_core.training.randomness import keyed_generator, keyed_seed
-from athwe_core.training.thrift import LEVELS, Thrift, sparing
 
 
 def train_step(
-    assembly: Assembly,
+    setup: TrainingSetup,
     optimizer: torch.optim.Optimizer,
     batch: PackedBatch,
     config: Config,
     *,
     epoch: int,
     step: int,
-    thrift: Thrift = LEVELS[0],
-    shares: Shares | None = None,
+    memory_saving: MemorySaving = LEVELS[0],
+    shares: BatchShards | None = None,
 ) -> dict[str, Tensor]:
     """Update the weights on one batch.
 
     Args:
         epoch, step: counted from 0; with the seed they key every random draw of the step.
-        thrift: how memory is spared; the result is the same to rounding.
+        memory_saving: how memory is spared; the result is the same to rounding.
         shares: where the batch is spread over processes: `batch` is this one's part, and every process takes the step.
     Returns: each loss term of the whole batch, unweighted, and their weighted sum as `total`; detached. Whether they are
         finite is seen when they are read (`check_finite`); where not, the weights are lost.
     """
     optimizer.zero_grad(set_to_none=True)
-    terms = compute_gradients(assembly, batch, config, epoch=epoch, step=step, thrift=thrift, shares=shares)
+    terms = compute_gradients(setup, batch, config, epoch=epoch, step=step, memory_saving=memory_saving, shares=shares)
     optimizer.step()
     return terms
 
 
 def compute_gradients(
-    assembly: Assembly,
+    setup: TrainingSetup,
     batch: PackedBatch,
     config: Config,
     *,
     epoch: int,
     step: int,
-    thrift: Thrift = LEVELS[0],
-    shares: Shares | None = None,
+    memory_saving: MemorySaving = LEVELS[0],
+    shares: BatchShards | None = None,
 ) -> dict[str, Tensor]:
     """The part of `train_step` before the update: done again it draws the same and comes to the same."""
-    network, seed = assembly.network, config.training.seed
+    network, seed = setup.network, config.training.seed
     shares = shares or all_here(batch.num_targets)
     own = (shares.rank,) if shares.rank > 0 else ()  # each process draws for its own tokens
     network.train()
@@ -70,17 +70,17 @@ def compute_gradients(
             batching=config.training.batching,
             generator=keyed_generator(seed, "placeholder", epoch, step, *own),
         )
-    if assembly.sampler is not None:
+    if setup.sampler is not None:
         negatives = keyed_generator(seed, "negatives", epoch, step)  # the same on every process
-        candidates = sample_candidates(assembly.sampler, shares.gather(batch.target_ids), negatives)
-    objective = assembly.objective if assembly.compiled is None or thrift is not LEVELS[0] else assembly.compiled
-    with sparing(network, thrift):
+        candidates = sample_candidates(setup.sampler, shares.gather(batch.target_ids), negatives)
+    objective = setup.objective if setup.compiled is None or memory_saving is not LEVELS[0] else setup.compiled
+    with saving_memory(network, memory_saving):
         parts = objective(
             batch,
             replaced=replaced,
             candidates=candidates,
             shares=shares if shares.num_processes > 1 else None,
-            chunk_elements=thrift.chunk_elements,
+            chunk_elements=memory_saving.chunk_elements,
         )
     total = total_loss(parts, config.losses)
     terms = _of_all(parts | {"total": total}, shares)
@@ -88,13 +88,13 @@ def compute_gradients(
     return terms
 
 
-def _of_all(parts: dict[str, Tensor], shares: Shares) -> dict[str, Tensor]:
+def _of_all(parts: dict[str, Tensor], shares: BatchShards) -> dict[str, Tensor]:
     """Terms of the whole batch from every process's parts, detached."""
     summed = shares.total(torch.stack([value.detach() for value in parts.values()]))
     return dict(zip(parts, summed, strict=True))
 
 
-class Readout:
+class PendingLosses:
     """The terms of a step on their way from the device: reading them waits for that step, not for those begun since."""
 
     def __init__(self, terms: dict[str, Tensor]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from athwe_core.analysis.findings import findings
+from athwe_core.analysis.audit.grade import findings
 
 METRICS = [f"{name}@{k}" for name in ("ndcg", "mrr", "hit") for k in (5, 10, 20, 50)]
 
@@ -217,7 +217,7 @@ RUNS = ("Toys_and_Games/athwe/first", "Toys_and_Games/hm4sr/second")
 TITLES = [
     "Wooden Alphabet Blocks, Set of 48 with Storage Cart",
     "Melody Garden Musical Activity Cube",
-    "Floor Puzzle: Animals of the World (100 Pieces)",
+    "Floor Puzzle: Animals of the ProcessGroup (100 Pieces)",
     "Magnetic Drawing Board with Four Stamps",
     "Rainbow Stacking Rings",
     "Junior Drum Set with Real Sounds and a Microphone Stand for Aspiring Musicians Aged Three and Up",
@@ -363,7 +363,7 @@ def why(
 
 def report(experiments: list[dict[str, Any]] | None = None) -> dict[str, Any]:
     """What `collect_report` returns, for two runs."""
-    from athwe_core.analysis import figures
+    from athwe_core.analysis.figures import plots as plots_module
 
     experiments = [ablation(), sweep(), kinds()] if experiments is None else experiments
     records = {"athwe/first": epoch_records(), "hm4sr/second": epoch_records(14, 1, ("ce", "cp", "idcl"))}
@@ -385,7 +385,7 @@ def report(experiments: list[dict[str, Any]] | None = None) -> dict[str, Any]:
         }
         for label, level, change, p in (("hm4sr", 0.058, None, None), ("athwe", 0.062, 6.9, 0.0004))
     ]
-    edges, counts = figures.time_bins(timestamps())
+    edges, counts = plots_module.time_bins(timestamps())
     return {
         "dataset": "Toys_and_Games",
         "data_version": "b5dfc042f9eb",
@@ -462,14 +462,20 @@ def report(experiments: list[dict[str, Any]] | None = None) -> dict[str, Any]:
         "groups": by_row,
         "experiments": experiments,
         "figures": {
-            "time": figures.inline_svg(
-                figures.time_distribution(timestamps()), title="Over time", description="30 bins"
+            "time": plots_module.inline_svg(
+                plots_module.time_distribution(timestamps()), title="Over time", description="30 bins"
             ),
-            "curves": figures.inline_svg(figures.learning_curves(records), title="Learning", description="By epoch"),
-            "groups": figures.inline_svg(figures.groups_figure(by_row, "ndcg@10"), title="Groups", description="Bars"),
+            "curves": plots_module.inline_svg(
+                plots_module.learning_curves(records), title="Learning", description="By epoch"
+            ),
+            "groups": plots_module.inline_svg(
+                plots_module.groups_figure(by_row, "ndcg@10"), title="Groups", description="Bars"
+            ),
             "experiments": [
-                figures.inline_svg(
-                    (figures.ablation_figure if result["kind"] == "ablation" else figures.sweep_figure)(result),
+                plots_module.inline_svg(
+                    (plots_module.ablation_figure if result["kind"] == "ablation" else plots_module.sweep_figure)(
+                        result
+                    ),
                     title=f"Experiment {number}",
                     description="See the table",
                 )

@@ -7,16 +7,16 @@ import polars as pl
 import pytest
 import torch
 
-from athwe_core.analysis.case_run import CaseRuns, open_runs
+from athwe_core.analysis.case_study.loaded_run import CaseRuns, open_runs
 from athwe_core.config import Config, replace_in
-from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
-from athwe_core.network import Network
-from athwe_core.training.assemble import assemble, fit_config
-from athwe_core.training.checkpoint import save_checkpoint
-from athwe_core.training.run_folder import FINISHED, RunFolder, create_run
+from athwe_core.models.athwe.network import Network
+from athwe_core.runs.checkpoint import save_checkpoint
+from athwe_core.runs.find import FINISHED, RunFolder, create_run
+from athwe_core.training.build import adapt_to_data, build_setup
 
 MakeConfig = Callable[..., Config]
 TINY = ("training.batch_targets=64", "training.epochs=2", "training.device=cpu", "model.num_layers=1")
@@ -45,7 +45,7 @@ def tiny_config(small: PreparedDataset, make_config: MakeConfig) -> MakeConfig:
     """A preset that fits the data set, at sizes at which two epochs take a moment."""
 
     def make(*overrides: str, preset: str = "athwe") -> Config:
-        return fit_config(replace_in(make_config(preset), [*TINY, *overrides]), small)[0]
+        return adapt_to_data(replace_in(make_config(preset), [*TINY, *overrides]), small)[0]
 
     return make
 
@@ -64,7 +64,7 @@ def finished(tmp_path: Path, small: PreparedDataset) -> Callable[..., RunFolder]
         seconds: float = 2.0,
     ) -> RunFolder:
         run = create_run(tmp_path, config, small, preset=preset, name=name, command="test")
-        network: Network = assemble(config, small).network
+        network: Network = build_setup(config, small).network
         save_checkpoint(run.best, network, {"progress": {}})
         places = [1.0] * small.num_users if ranks is None else list(ranks)
         frames = [per_user_frame(small, places, split=split) for split in ("validation", "test")]
@@ -98,9 +98,9 @@ def run_folders(
     """Runs by name, with best weights and per-user ranks of the test split."""
     folders = {}
     for name, (preset, overrides) in CASE_RUNS.items():
-        config, _ = fit_config(make_config(preset, *overrides), case_data)
+        config, _ = adapt_to_data(make_config(preset, *overrides), case_data)
         run = create_run(case_folder / "runs", config, case_data, preset=preset, name=name, command="test")
-        network = assemble(config, case_data).network
+        network = build_setup(config, case_data).network
         generator = torch.Generator().manual_seed(config.training.seed)
         with torch.no_grad():
             for parameter in network.parameters():

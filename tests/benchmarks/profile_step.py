@@ -14,12 +14,12 @@ from unittest.mock import patch
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from athwe_core import objective
-from athwe_core.analysis.bench import assemble_generated, generate_bench_data, training_batches
+from athwe_core.analysis.benchmark.step_time import build_generated, generate_bench_data, training_batches
 from athwe_core.config import build_config, parse_override
-from athwe_core.network import Network
+from athwe_core.models.athwe import objective
+from athwe_core.models.athwe.network import Network
 from athwe_core.training import step as step_module
-from athwe_core.training.memory import keep_freed_memory
+from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.optim import make_optimizer
 
 WARM_UP = 10
@@ -107,8 +107,8 @@ def main() -> None:
     config = build_config(args.preset, [parse_override(text) for text in args.set])
     keep_freed_memory()
     data = generate_bench_data(num_users=22_363, num_items=args.items, mean_length=8.9)
-    assembly = assemble_generated(data, config, num_items=args.items, feature_width=768)
-    optimizer = make_optimizer(assembly.network, lr=config.training.lr)
+    setup = build_generated(data, config, num_items=args.items, feature_width=768)
+    optimizer = make_optimizer(setup.network, lr=config.training.lr)
     batches = training_batches(data, config)
     totals: dict[str, list[float]] = defaultdict(list)
 
@@ -117,7 +117,7 @@ def main() -> None:
         with record_function(f"{STAGE}batch"):
             batch, shares = next(batches)
         optimizer.zero_grad(set_to_none=True)
-        step_module.compute_gradients(assembly, batch, config, epoch=0, step=step, shares=shares)
+        step_module.compute_gradients(setup, batch, config, epoch=0, step=step, shares=shares)
         with record_function(f"{STAGE}adam"):
             optimizer.step()
         totals["whole step"].append(time.perf_counter() - began)
@@ -127,7 +127,7 @@ def main() -> None:
     plain = median(totals.pop("whole step")[WARM_UP:])
     found: dict[str, list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        name_stages(assembly.network, stack)
+        name_stages(setup.network, stack)
         for step in range(args.steps):
             with profile(activities=[ProfilerActivity.CPU]) as recorded:
                 one(step)

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from athwe_core.analysis.bench import assemble_generated, generate_bench_data
+from athwe_core.analysis.benchmark.step_time import build_generated, generate_bench_data
 from athwe_core.config import build_config
-from athwe_core.data.store import open_prepared
+from athwe_core.data.store.dataset import open_prepared
 from athwe_core.evaluation.evaluate import rank_users
-from athwe_core.training.memory import keep_freed_memory
+from athwe_core.training.allocator import keep_freed_memory
 
 
 def seconds(call: Callable[[], object], *, repeats: int) -> str:
@@ -46,9 +46,7 @@ def main() -> None:
     data = generate_bench_data(num_users=given.users, num_items=given.items, mean_length=given.mean_length)
     for preset in given.preset or ["athwe"]:
         config = build_config(preset)
-        network = assemble_generated(
-            data, config, num_items=given.items, feature_width=given.feature_width
-        ).network.eval()
+        network = build_generated(data, config, num_items=given.items, feature_width=given.feature_width).network.eval()
         took = seconds(lambda network=network: rank_users(network, data, split="test"), repeats=given.repeats)
         print(f"rank {given.users:,} users over {given.items:,} items, {preset}: {took}")
     if given.dataset is not None:

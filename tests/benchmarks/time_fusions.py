@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from athwe_core.losses.auxiliary import expert_diversity
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
 from athwe_core.losses.contrastive import contrastive_loss, exclusion_bias
-from athwe_core.losses.items import expert_diversity
 from athwe_core.nn.dropout import dropout
+from athwe_core.nn.item_embeddings import table_and_rows
 from athwe_core.nn.moe import DenseTemporalMoE, InteractiveMoE
-from athwe_core.nn.tables import table_and_rows
 from athwe_core.nn.transformer import AttentionGrid, StackedTransformer, TransformerLayer
 from athwe_core.nn.wavelet import WaveletAlignment, causal_decompose
-from athwe_core.training.memory import keep_freed_memory
+from athwe_core.training.allocator import keep_freed_memory
 
 T, V, M, D, E, R = 1024, 12_102, 3, 64, 4, 128
 K = M * D

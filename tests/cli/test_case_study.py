@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from athwe_cli.case_study import page_name
-from athwe_cli.case_text import CaseText, printable
+from athwe_cli.case_study_text import CaseText, printable
 
 KEYS = {"user", "history", "target", "recommendations", "why", "runs", "k", "picked", "earlier_items"}
 
@@ -29,7 +29,7 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[dict[str, Any]], A
         written.append((cases, images))
         return f"<title>{len(cases)} cases</title>"
 
-    monkeypatch.setattr("athwe_core.analysis.pages.case_study_page", page)
+    monkeypatch.setattr("athwe_core.analysis.pages.html.case_study_page", page)
     return written
 
 
@@ -140,7 +140,7 @@ class TestPage:
         assert pages[-1][1].has(item)
         (tmp_path / "mine" / f"{item}.png").write_bytes(b"no picture")
         monkeypatch.setattr(
-            "athwe_core.analysis.pages.case_study_page", lambda cases, images: str(images.thumbnail(item))
+            "athwe_core.analysis.pages.html.case_study_page", lambda cases, images: str(images.thumbnail(item))
         )
         result = call(world, "case-study", "--run", "first", "--user", "5", "--images", str(tmp_path / "mine"))
         assert f"that could not be read: 1 ({item!r})" in result.stderr

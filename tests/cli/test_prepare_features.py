@@ -43,7 +43,7 @@ def test_text_encoder_shows_progress_and_names_itself(world: Path, bert: Path) -
 
 
 def test_an_interrupt_says_that_the_work_is_kept(world: Path, bert: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from athwe_core.data.features.shards import Shards
+    from athwe_core.data.features.resumable import Shards
 
     rows = Shards.rows
 

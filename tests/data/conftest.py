@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 
 Row = tuple[str, str, object]
 NUM_TOY_USERS, NUM_TOY_ITEMS = 7, 6

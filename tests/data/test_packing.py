@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 
 from athwe_core.batch import PackedBatch
 from athwe_core.data.packing import (
-    FULL_FILL,
-    SOME_FILL,
-    Fill,
+    FIXED_PADDING,
+    SOME_PADDING,
+    Padding,
     Rows,
     batch_boundaries,
     epoch_batches,
-    held_out_rows,
+    evaluation_rows,
     multiple_for,
     pack,
     pack_histories,
@@ -59,8 +59,11 @@ def test_prefix_rows_by_hand() -> None:
 
 def test_held_out_rows_by_hand() -> None:
     offsets = offsets_of([3, 9])
-    assert as_tuples(held_out_rows(leave_one_out(offsets), "validation", max_length=4)) == [(0, 1, 1, 0), (6, 10, 1, 1)]
-    assert as_tuples(held_out_rows(leave_one_out(offsets), "test", max_length=4)) == [(0, 2, 1, 0), (7, 11, 1, 1)]
+    assert as_tuples(evaluation_rows(leave_one_out(offsets), "validation", max_length=4)) == [
+        (0, 1, 1, 0),
+        (6, 10, 1, 1),
+    ]
+    assert as_tuples(evaluation_rows(leave_one_out(offsets), "test", max_length=4)) == [(0, 2, 1, 0), (7, 11, 1, 1)]
 
 
 @given(USER_LENGTHS, MAX_LENGTHS)
@@ -121,7 +124,7 @@ def test_an_epoch_is_a_permutation_that_repeats_with_its_generator() -> None:
     assert epoch(1) != first
 
 
-NUMBERS = {"num_targets", "asks_all"}
+NUMBERS = {"num_targets", "all_supervised"}
 
 
 def check_invariants(batch: PackedBatch) -> None:
@@ -146,7 +149,7 @@ def check_invariants(batch: PackedBatch) -> None:
         assert bins[batch.rows == row].unique().numel() == 1
     assert (batch.prefix_weight >= 0).all()
     assert batch.num_targets == len(batch.target_index)
-    assert batch.asks_all == (batch.num_targets == T)
+    assert batch.all_supervised == (batch.num_targets == T)
     for name in vars(batch).keys() - NUMBERS:
         assert getattr(batch, name).dtype == (torch.float32 if name == "prefix_weight" else torch.int64), name
 
@@ -160,7 +163,7 @@ def test_every_batch_keeps_the_promises_of_its_type(
     if kind in ("packed", "prefix"):
         rows = training_rows(data.split, batching=kind, max_length=max_length)
     else:
-        rows = held_out_rows(data.split, kind, max_length=max_length)
+        rows = evaluation_rows(data.split, kind, max_length=max_length)
     chosen = np.array(random.sample(range(len(rows)), k=min(len(rows), 5)))  # type: ignore[attr-defined]
     batch = pack(data, rows, chosen, max_length=max_length)
     check_invariants(batch)
@@ -199,21 +202,23 @@ def test_few_shapes_of_large_batches(make_data: Callable, batching: str, multipl
     data = make_data([17] * 60)
     rows = training_rows(data.split, batching=batching, max_length=16)
     tokens = {
-        pack(data, rows, np.arange(count), max_length=16, fill=SOME_FILL).num_tokens
+        pack(data, rows, np.arange(count), max_length=16, padding=SOME_PADDING).num_tokens
         for count in range(len(rows) - 20, len(rows))
     }
     assert all(number % multiple == 0 for number in tokens)
     assert len(tokens) <= (2 if batching == "prefix" else 6)
 
 
-@pytest.mark.parametrize("fill", [SOME_FILL, FULL_FILL, Fill(targets=48)])
-@pytest.mark.parametrize("lengths", [[19, 19], [35], [10, 7, 5], [4]])  # the first two fill their bins to the last slot
-def test_filler_lies_in_an_empty_slot(make_data: Callable, lengths: list[int], fill: Fill) -> None:
+@pytest.mark.parametrize("padding", [SOME_PADDING, FIXED_PADDING, Padding(targets=48)])
+@pytest.mark.parametrize(
+    "lengths", [[19, 19], [35], [10, 7, 5], [4]]
+)  # the first two padding their bins to the last slot
+def test_padding_lies_in_an_empty_slot(make_data: Callable, lengths: list[int], padding: Padding) -> None:
     data = make_data(lengths)
     rows = packed_rows(data.split, max_length=32)
-    batch = pack(data, rows, np.arange(len(rows)), max_length=32, fill=fill)
+    batch = pack(data, rows, np.arange(len(rows)), max_length=32, padding=padding)
     is_filler = batch.item_ids == 0
-    assert batch.num_tokens % fill.targets == 0
+    assert batch.num_tokens % padding.targets == 0
     assert is_filler.any()
     tokens = batch.grid_tokens.flatten()[batch.token_slots]
     assert torch.equal(tokens, torch.where(is_filler, -1, torch.arange(batch.num_tokens)))

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from athwe_core.data.features.clusters import cluster_labels
-from athwe_core.data.prepared import PreparedDataset, PrepareOptions
+from athwe_core.data.prepare import PreparedDataset, PrepareOptions
 from athwe_core.data.refresh import refresh
-from athwe_core.data.store import list_versions, open_prepared
+from athwe_core.data.store.dataset import list_versions, open_prepared
 from athwe_core.errors import ConfigError, DataError
 
 Write = Callable[..., Path]

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from athwe_core.data.store import PreparedDataset
+from athwe_core.data.store.dataset import PreparedDataset
 
 
 @pytest.fixture

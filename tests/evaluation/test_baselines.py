@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from athwe_core.data.store import PreparedDataset
+from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import ConfigError
 from athwe_core.evaluation import baselines
 from athwe_core.evaluation.baselines import popularity_ranks, training_popularity, transition_ranks

@@ -12,13 +12,14 @@ import torch
 
 from athwe_core.config import Config
 from athwe_core.data.packing import pack_histories
-from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.errors import AthweError
 from athwe_core.evaluation import evaluate
 from athwe_core.evaluation.baselines import popularity_ranks, training_popularity, transition_ranks
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
-from athwe_core.training.assemble import assemble, training_time_range
+from athwe_core.models.inputs import training_time_range
+from athwe_core.training.build import build_setup
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_every_asked_user_gets_the_rank_that_its_history_alone_gives(
     global_time_data: PreparedDataset, make_config: Callable[..., Config], split: str, exclude_seen: bool
 ) -> None:
     data = global_time_data
-    network = assemble(make_config("athwe"), data).network
+    network = build_setup(make_config("athwe"), data).network
     users = data.split.users(split)
     assert 10 < len(users) < data.num_users
     ranks = rank_users(network, data, split=split, exclude_seen=exclude_seen)
@@ -47,7 +48,7 @@ def test_every_asked_user_gets_the_rank_that_its_history_alone_gives(
             outputs = network(batch)
             scores = (network.user_vectors(outputs.states) @ outputs.table.T)[0, 1:]
         target = int(data.item_ids[row])
-        others = set(range(1, data.num_rows)) - {target}
+        others = set(range(1, data.num_item_rows)) - {target}
         if exclude_seen:
             others -= set(data.item_ids[start:row].tolist())
         above = sum(bool(scores[item - 1] > scores[target - 1]) for item in others)
@@ -70,7 +71,7 @@ def test_blocks_are_ranked_side_by_side_and_the_threads_are_as_before(
     monkeypatch: pytest.MonkeyPatch,
     is_broken: bool,
 ) -> None:
-    network = assemble(make_config("athwe"), global_time_data).network
+    network = build_setup(make_config("athwe"), global_time_data).network
     if is_broken:
         with torch.no_grad():
             network.tables.id.weight[3] = torch.nan
@@ -97,7 +98,7 @@ def test_blocks_are_ranked_side_by_side_and_the_threads_are_as_before(
 
 @pytest.mark.usefixtures("four_threads")
 @pytest.mark.parametrize(
-    ("num_rows", "device", "workers", "users"),
+    ("num_item_rows", "device", "workers", "users"),
     [
         (12_102, "cpu", 4, 512),
         (100_000, "cpu", 4, 167),
@@ -109,10 +110,10 @@ def test_blocks_are_ranked_side_by_side_and_the_threads_are_as_before(
     ],
 )
 def test_fewer_blocks_side_by_side_where_the_catalogue_is_large(
-    num_rows: int, device: str, workers: int, users: int
+    num_item_rows: int, device: str, workers: int, users: int
 ) -> None:
-    assert evaluate.workers_and_users(num_rows, torch.device(device)) == (workers, users)
-    assert workers * users * num_rows <= max(evaluate.BLOCK_SCORES, num_rows)
+    assert evaluate.workers_and_users(num_item_rows, torch.device(device)) == (workers, users)
+    assert workers * users * num_item_rows <= max(evaluate.BLOCK_SCORES, num_item_rows)
 
 
 def test_baselines_and_groups_of_a_global_split_cover_the_asked_users_only(global_time_data: PreparedDataset) -> None:

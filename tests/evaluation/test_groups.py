@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from athwe_core.data.store import PreparedDataset
+from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import DataError
 from athwe_core.evaluation.baselines import popularity_ranks
 from athwe_core.evaluation.groups import group_metrics, per_user_frame

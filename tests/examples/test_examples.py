@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from athwe_core.data.prepared import prepare
+from athwe_core.data.prepare import prepare
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

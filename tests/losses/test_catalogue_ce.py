@@ -48,7 +48,7 @@ def test_several_problems_at_once_are_each_alone(dtype: torch.dtype, chunk_eleme
     states, table, targets = problem(33, 13, 5)
     h = torch.stack([states, 0.1 * states.flip(0)]).requires_grad_()
     w = torch.stack([table, table.flip(1)]).requires_grad_()
-    options = {"bias": torch.randn(33, 13), "compute_dtype": dtype, "chunk_elements": chunk_elements, "num_rows": 40}
+    options = {"bias": torch.randn(33, 13), "compute_dtype": dtype, "chunk_elements": chunk_elements, "num_targets": 40}
     targets[3] = -1
     found = catalogue_cross_entropy(h, w, targets, **options)
     alone = torch.stack([catalogue_cross_entropy(*pair, targets, **options) for pair in zip(h, w, strict=True)])

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from fault_runs import DEMO, SMALL, Disk, after_epoch, call, done, one_line
 
-from athwe_core.data.store import list_versions, open_prepared
-from athwe_core.training.checkpoint import load_state
-from athwe_core.training.run_folder import RunFolder
+from athwe_core.data.store.dataset import list_versions, open_prepared
+from athwe_core.runs.checkpoint import load_state
+from athwe_core.runs.find import RunFolder
 
 NAME = "demo/hm4sr/run"
 TRAIN = ("train", "--dataset", "demo", "--name", "run", "--json", *SMALL)

@@ -15,10 +15,10 @@ import pytest
 from fault_runs import DEMO, SMALL, call
 
 from athwe_cli.render import TrainingDisplay
-from athwe_core.data import prepared as preparing
-from athwe_core.data.store import list_versions
-from athwe_core.training.checkpoint import load_state
-from athwe_core.training.run_folder import RunFolder
+from athwe_core.data import prepare as preparing
+from athwe_core.data.store.dataset import list_versions
+from athwe_core.runs.checkpoint import load_state
+from athwe_core.runs.find import RunFolder
 
 NAME = "demo/hm4sr/run"
 TRAIN = ("train", "--dataset", "demo", "--name", "run", "--json", *SMALL)
@@ -27,7 +27,7 @@ CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 SIGNALLED_TWICE = """
 import os, sys
 from athwe_cli.render import TrainingDisplay
-from athwe_core.training import checkpoint
+from athwe_core.runs import checkpoint
 number, place = int(sys.argv.pop(1)), sys.argv.pop(1)
 steps = []
 real = checkpoint.save_file

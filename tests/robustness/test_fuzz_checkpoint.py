@@ -20,15 +20,15 @@ from safetensors.torch import load_file, save
 
 from athwe_core.analysis.evaluate_run import evaluate_run
 from athwe_core.config import build_config, replace_in
-from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.errors import CheckpointError, ConfigError, DataError
-from athwe_core.training.assemble import Assembly, assemble, fit_config
-from athwe_core.training.checkpoint import OPTIMIZER, STATE, WEIGHTS, load_weights
+from athwe_core.runs.checkpoint import OPTIMIZER, STATE, WEIGHTS, load_weights
+from athwe_core.runs.find import METRICS, RunFolder, create_run, list_runs
+from athwe_core.runs.rank_table import read_sealed, write_sealed
+from athwe_core.training.build import TrainingSetup, adapt_to_data, build_setup
 from athwe_core.training.loop import train
 from athwe_core.training.optim import make_optimizer
-from athwe_core.training.progress import Progress, restore
-from athwe_core.training.ranks_file import read_sealed, write_sealed
-from athwe_core.training.run_folder import METRICS, RunFolder, create_run, list_runs
+from athwe_core.training.state import TrainingState, restore
 
 TINY = ("model.hidden_size=4", "model.inner_size=4", "model.num_layers=1", "model.max_length=4", "training.epochs=2")
 TINY = (*TINY, "model.modalities=[id]", "losses.cp.weight=0", "training.precision=fp32", "training.batch_targets=200")
@@ -47,24 +47,24 @@ class Saved:
         self.run, self.prepared = run, prepared
         self.records = (run.path / METRICS).read_bytes()
         self.content = {name: (run.last / name).read_bytes() for name in (WEIGHTS, OPTIMIZER, STATE)}
-        self.assembly: Assembly = assemble(run.config(), prepared)
-        self.optimizer = make_optimizer(self.assembly.network, lr=1.0)
+        self.setup: TrainingSetup = build_setup(run.config(), prepared)
+        self.optimizer = make_optimizer(self.setup.network, lr=1.0)
         self.progress = self.load()
         self.weights = load_file(run.last / WEIGHTS)
         self.moments = copy.deepcopy(self.optimizer.state_dict()["state"])
 
-    def load(self) -> Progress:
+    def load(self) -> TrainingState:
         """What going on from the last checkpoint starts with; weights that were not loaded stay at 7."""
         with torch.no_grad():
-            for parameter in self.assembly.network.parameters():
+            for parameter in self.setup.network.parameters():
                 parameter.fill_(7.0)
         self.optimizer.state.clear()
-        return restore(self.run, self.assembly, self.optimizer, lambda _: None)[0]
+        return restore(self.run, self.setup, self.optimizer, lambda _: None)[0]
 
-    def assert_same(self, progress: Progress) -> None:
+    def assert_same(self, progress: TrainingState) -> None:
         """What was loaded is what was saved, to the last bit."""
         assert progress == self.progress
-        found = self.assembly.network.state_dict()
+        found = self.setup.network.state_dict()
         assert found.keys() == self.weights.keys()
         assert all(torch.equal(found[name], value) for name, value in self.weights.items())
         state = self.optimizer.state_dict()["state"]
@@ -85,7 +85,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     folder = tmp_path_factory.mktemp("runs")
     options = PrepareOptions(demo_users=100, demo_items=100)
     prepared = prepare("demo", data_dir=folder, prepared_dir=folder / "prepared", options=options)
-    config, _ = fit_config(replace_in(build_config("athwe"), [*TINY, "losses.pcl.weight=0"]), prepared)
+    config, _ = adapt_to_data(replace_in(build_config("athwe"), [*TINY, "losses.pcl.weight=0"]), prepared)
     run = create_run(folder / "runs", config, prepared, preset="athwe", name="run", command="test")
     train(run, prepared, listener=Silence())
     shutil.rmtree(run.previous)
@@ -142,7 +142,7 @@ def test_fuzz_checkpoint_files_under_right_checksums(name: str, cases: int, save
         except CheckpointError as caught:
             assert_told(caught)
             return "refused"
-        found = saved.assembly.network.state_dict()
+        found = saved.setup.network.state_dict()
         assert {key: value.shape for key, value in found.items()} == {k: v.shape for k, v in saved.weights.items()}
         return "loaded"
 
@@ -307,16 +307,16 @@ def test_files_of_two_checkpoints_do_not_mix(saved: Saved) -> None:
 )
 def test_a_checkpoint_of_another_configuration_is_refused(override: str, difference: str, saved: Saved) -> None:
     saved.replace()
-    network = assemble(replace_in(saved.run.config(), [override]), saved.prepared).network
+    network = build_setup(replace_in(saved.run.config(), [override]), saved.prepared).network
     with pytest.raises(CheckpointError, match=difference):
         load_weights(saved.run.last, network)
 
 
 def test_a_checkpoint_of_another_preset_is_refused(saved: Saved) -> None:
     saved.replace()
-    config, _ = fit_config(replace_in(build_config("hm4sr"), TINY), saved.prepared)
+    config, _ = adapt_to_data(replace_in(build_config("hm4sr"), TINY), saved.prepared)
     with pytest.raises(CheckpointError, match=r"weights\.safetensors must .*it (lacks|has) \w+"):
-        load_weights(saved.run.last, assemble(config, saved.prepared).network)
+        load_weights(saved.run.last, build_setup(config, saved.prepared).network)
     assert saved.load() == saved.progress  # the run's own preset goes on
 
 
@@ -325,7 +325,7 @@ def test_a_checkpoint_of_another_data_set_is_refused(saved: Saved, tmp_path: Pat
     other = prepare(
         "demo", data_dir=tmp_path, prepared_dir=tmp_path, options=PrepareOptions(demo_users=100, demo_items=101)
     )
-    network = assemble(saved.run.config(), other).network
+    network = build_setup(saved.run.config(), other).network
     with pytest.raises(CheckpointError, match=r"must hold tables\.\S+ of shape .*Has the data set or the config"):
         load_weights(saved.run.last, network)
 

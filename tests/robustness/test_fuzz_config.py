@@ -30,7 +30,7 @@ from athwe_core.config import (
 )
 from athwe_core.data.packing import pack, packed_rows
 from athwe_core.errors import ConfigError
-from athwe_core.network import Network
+from athwe_core.models.athwe.network import Network
 
 PRESET_TEXTS = [
     resources.files("athwe_core").joinpath("presets", f"{name}.yaml").read_bytes() for name in sorted(PRESETS)

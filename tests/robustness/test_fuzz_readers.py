@@ -31,14 +31,14 @@ from fuzz_inputs import (
 )
 from hypothesis import strategies as st
 
-from athwe_core.data import amazon_items
 from athwe_core.data.features.categories import category_table
 from athwe_core.data.features.text import text_features
 from athwe_core.data.interactions import number_and_order
-from athwe_core.data.lines import Reading
 from athwe_core.data.options import PrepareOptions
-from athwe_core.data.records import Records
-from athwe_core.data.sources import find_source, read_source
+from athwe_core.data.readers import amazon_metadata
+from athwe_core.data.readers.detect import find_source, read_source
+from athwe_core.data.readers.lines import Reading
+from athwe_core.data.readers.records import Records
 
 SHARES = st.sampled_from([0.0, 0.5, 1.0])
 
@@ -59,7 +59,7 @@ class Inline:
 
 @pytest.fixture(autouse=True)
 def _inline_literals(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(amazon_items, "ProcessPoolExecutor", Inline)
+    monkeypatch.setattr(amazon_metadata, "ProcessPoolExecutor", Inline)
 
 
 def read_all(folder: Path, files: dict[str, bytes], **options: Any) -> str:

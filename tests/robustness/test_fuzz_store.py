@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from athwe_core.data.features.arrays import read_array
 from athwe_core.data.packing import pack, packed_rows
-from athwe_core.data.prepared import PrepareOptions, open_prepared, prepare
+from athwe_core.data.prepare import PrepareOptions, open_prepared, prepare
 from athwe_core.errors import DataError
 
 NAMES = (
@@ -53,7 +53,7 @@ def use(place: Path) -> str:
     def read() -> str:
         prepared = open_prepared("toy", prepared_dir=place)
         assert len(prepared.user_tokens) == prepared.num_users
-        assert len(prepared.item_tokens) == prepared.item_table().height == prepared.num_rows
+        assert len(prepared.item_tokens) == prepared.item_table().height == prepared.num_item_rows
         assert prepared.split_rule in prepared.rules
         assert prepared.item_ids[prepared.split.held_out("test").clip(0)].max() <= prepared.num_items
         assert prepared.split.is_training(len(prepared.item_ids)).shape == prepared.item_ids.shape

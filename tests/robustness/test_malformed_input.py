@@ -12,7 +12,7 @@ from malformed_cases import GOOD, META_CODE, TEXT_CASES, Case, Read, Refused
 from malformed_features import FEATURE_CASES, Touches
 from malformed_versions import PARQUET_CASES, VERSION_CASES
 
-from athwe_core.data.prepared import PreparedDataset, PrepareOptions, open_prepared, prepare
+from athwe_core.data.prepare import PreparedDataset, PrepareOptions, open_prepared, prepare
 from athwe_core.errors import AthweError, DataError
 
 CASES = {**TEXT_CASES, **FEATURE_CASES, **PARQUET_CASES}
@@ -106,7 +106,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read_all(place: Path) -> PreparedDataset:
     prepared = open_prepared("toy", prepared_dir=place)
     assert len(prepared.user_tokens) == prepared.num_users
-    assert len(prepared.item_tokens) == prepared.num_rows
+    assert len(prepared.item_tokens) == prepared.num_item_rows
     return prepared
 
 

@@ -17,9 +17,9 @@ import pytest
 from fuzz_inputs import forget_peak, guarded, peak_kilobytes
 from malformed_cases import csv, inter
 
-from athwe_core.data.lines import MAX_LINE_BYTES, MAX_RATIO, RATIO_FROM, Reading, blocks
-from athwe_core.data.prepared import prepare
-from athwe_core.data.tables import Table
+from athwe_core.data.prepare import prepare
+from athwe_core.data.readers.lines import MAX_LINE_BYTES, MAX_RATIO, RATIO_FROM, Reading, blocks
+from athwe_core.data.readers.table_file import Table
 from athwe_core.errors import DataError
 
 MIB = 2**20
@@ -51,7 +51,7 @@ BOMBS = {
 def test_archives_that_unpack_without_end_are_refused_early(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("athwe_core.data.lines.RATIO_FROM", 64 * MIB)  # quicker than the real one
+    monkeypatch.setattr("athwe_core.data.readers.lines.RATIO_FROM", 64 * MIB)  # quicker than the real one
     content, message = BOMBS[name]
     (tmp_path / "data" / "toy").mkdir(parents=True)
     path = tmp_path / "data" / "toy" / "toy.csv"
@@ -71,7 +71,7 @@ def test_archives_that_unpack_without_end_are_refused_early(
 LIMITED = """
 import resource, sys
 from pathlib import Path
-from athwe_core.data.prepared import prepare
+from athwe_core.data.prepare import prepare
 from athwe_core.errors import DataError
 
 place = Path(sys.argv[1])
@@ -111,7 +111,7 @@ def test_the_ratio_counts_only_from_a_size_that_does_harm(tmp_path: Path, monkey
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(b"x" * 1000 + b"\n" + (b"x" * 1000 + b"\n") * 3000))
     assert sum(block.num_lines for block in blocks(path, Reading([path]))) == 3001
-    monkeypatch.setattr("athwe_core.data.lines.RATIO_FROM", MIB)
+    monkeypatch.setattr("athwe_core.data.readers.lines.RATIO_FROM", MIB)
     with pytest.raises(
         DataError, match=r"a\.gz must not unpack to more than 200 times .* Unpack it first if you trust it"
     ):

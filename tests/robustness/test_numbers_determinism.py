@@ -11,10 +11,10 @@ import hashlib, json, sys
 from pathlib import Path
 import torch
 from athwe_core.config import build_config, replace_in
-from athwe_core.data.prepared import PrepareOptions, prepare
-from athwe_core.training.assemble import fit_config
+from athwe_core.data.prepare import PrepareOptions, prepare
+from athwe_core.training.build import adapt_to_data
 from athwe_core.training.loop import train
-from athwe_core.training.run_folder import create_run
+from athwe_core.runs.find import create_run
 
 class Silence:
     epoch_begins = step_ends = epoch_ends = lambda *_, **__: None
@@ -27,7 +27,7 @@ small = ["model.hidden_size=8", "model.inner_size=12", "model.max_length=6", "tr
 outcomes = {}
 for number, (seed, precision, batching) in enumerate(cases):
     chosen = [f"training.seed={seed}", f"training.precision={precision}", f"training.batching={batching}"]
-    config, _ = fit_config(replace_in(build_config("athwe"), [*small, "training.epochs=1", *chosen]), data)
+    config, _ = adapt_to_data(replace_in(build_config("athwe"), [*small, "training.epochs=1", *chosen]), data)
     run = create_run(folder, config, data, preset="athwe", name=f"r{number}", command="test")
     results = train(run, data, listener=Silence()).results
     files = [run.best / "weights.safetensors", run.last / "weights.safetensors", run.last / "optimizer.safetensors"]

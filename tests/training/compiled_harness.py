@@ -15,16 +15,16 @@ import torch
 from spread_harness import SMALL, Data, difference, network_of
 
 from athwe_core.config import build_config, replace_in
-from athwe_core.data.packing import FULL_FILL, pack, training_rows
+from athwe_core.data.packing import FIXED_PADDING, pack, training_rows
 from athwe_core.training import compiled
-from athwe_core.training.assemble import Assembly
+from athwe_core.training.build import TrainingSetup
 from athwe_core.training.step import compute_gradients
 
 
 def main(preset: str) -> None:
     config = replace_in(build_config(preset), [*SMALL, "model.dropout=0"])
     data = Data()
-    assembly = network_of(config, data)
+    setup = network_of(config, data)
     rows = training_rows(data.split, batching="packed", max_length=6)
     real = torch.compile
 
@@ -35,16 +35,16 @@ def main(preset: str) -> None:
     torch.compile = traced  # type: ignore[assignment]
 
     def batch_of(count: int) -> Any:
-        return pack(data, rows, np.arange(count), max_length=6, fill=FULL_FILL)
+        return pack(data, rows, np.arange(count), max_length=6, padding=FIXED_PADDING)
 
-    def results(assembly: Assembly, count: int) -> dict[str, torch.Tensor]:
-        assembly.network.zero_grad()
-        terms = compute_gradients(assembly, batch_of(count), config, epoch=0, step=0)
-        found = {name: p.grad.clone() for name, p in assembly.network.named_parameters() if p.grad is not None}
+    def results(setup: TrainingSetup, count: int) -> dict[str, torch.Tensor]:
+        setup.network.zero_grad()
+        terms = compute_gradients(setup, batch_of(count), config, epoch=0, step=0)
+        found = {name: p.grad.clone() for name, p in setup.network.named_parameters() if p.grad is not None}
         return found | {f"term {name}": value for name, value in terms.items()}
 
     notes: list[str] = []
-    trial = compiled.compile_or_not(assembly, batch_of(7), config, notify=notes.append)
+    trial = compiled.compile_or_not(setup, batch_of(7), config, notify=notes.append)
     graphs = torch._dynamo.utils.counters["stats"]["unique_graphs"]
     # other targets, tokens and rows, which are the same shape once filled up
     differences = [difference(results(trial, n), results(replace(trial, compiled=None), n)) for n in (7, 4, 2)]

@@ -24,22 +24,23 @@ import polars as pl  # noqa: F401 - the end of training needs it; imported, not 
 import torch
 
 from athwe_core.config import build_config, replace_in
-from athwe_core.data.store import PreparedDataset, open_prepared
-from athwe_core.training import loop, run_files
-from athwe_core.training.assemble import assemble, fit_config
+from athwe_core.data.store.dataset import PreparedDataset, open_prepared
+from athwe_core.runs import run as run_module
+from athwe_core.runs.find import RunFolder, create_run
+from athwe_core.training import loop
+from athwe_core.training.build import adapt_to_data, build_setup
 from athwe_core.training.optim import make_optimizer
-from athwe_core.training.run_folder import RunFolder, create_run
 
 PREPARE = """
 import sys
 from pathlib import Path
-from athwe_core.data.prepared import PrepareOptions, prepare
+from athwe_core.data.prepare import PrepareOptions, prepare
 options = PrepareOptions(demo_users=100, demo_items=100)
 prepare("demo", data_dir=Path(), prepared_dir=Path(sys.argv[1]), options=options)
 """
 SMALL = ("model.hidden_size=8", "model.inner_size=12", "model.max_length=6", "training.batch_targets=200")
 PHASES = ("training", "evaluating", "saving", "writing")
-PARTS = {(loop, "rank_users"): 1, (loop, "save_checkpoint"): 2, (run_files, "replace_text"): 3}
+PARTS = {(loop, "rank_users"): 1, (loop, "save_checkpoint"): 2, (run_module, "replace_text"): 3}
 """Functions that are a phase of their own."""
 
 
@@ -121,8 +122,8 @@ def main(folder: Path, kills: int, batching: str, precision: str, seed: int) -> 
     subprocess.run([sys.executable, "-c", PREPARE, str(folder / "prepared")], check=True)
     data = open_prepared("demo", prepared_dir=folder / "prepared")
     overrides = [*SMALL, "training.epochs=2", f"training.batching={batching}", f"training.precision={precision}"]
-    config, _ = fit_config(replace_in(build_config("athwe"), overrides), data)
-    make_optimizer(assemble(config, data).network, lr=1.0)  # the first one imports torch's compiler
+    config, _ = adapt_to_data(replace_in(build_config("athwe"), overrides), data)
+    make_optimizer(build_setup(config, data).network, lr=1.0)  # the first one imports torch's compiler
     for (place, name), phase in PARTS.items():
         board.mark(place, name, phase)
 

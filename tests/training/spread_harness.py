@@ -21,11 +21,11 @@ from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config, build_config, replace_in
-from athwe_core.data.packing import Fill, pack_share, training_rows
+from athwe_core.data.packing import Padding, pack_share, training_rows
 from athwe_core.data.split import Split, leave_one_out
-from athwe_core.processes import World
+from athwe_core.distributed import ProcessGroup
 from athwe_core.training import step
-from athwe_core.training.assemble import Assembly, build
+from athwe_core.training.build import TrainingSetup, build
 from athwe_core.training.optim import make_optimizer
 
 V = 30
@@ -54,22 +54,20 @@ class Data:
         return leave_one_out(self.offsets)
 
 
-def network_of(config: Config, data: Data) -> Assembly:
+def network_of(config: Config, data: Data) -> TrainingSetup:
     generator = torch.Generator().manual_seed(1)
     catalogue = Catalogue(
-        num_rows=V,
+        num_item_rows=V,
         features={m: torch.randn(V, 7, generator=generator) for m in ("text", "image")},
         categories=torch.randint(0, 2, (V, 3), generator=generator),
         clusters={m: torch.arange(V) % 4 for m in ("text", "image")},
         target_counts=torch.from_numpy(np.bincount(data.item_ids, minlength=V)),
     )
-    assembly = build(
-        config, catalogue, TimeRange(1_400_000_001, 1_500_000_000, 40**4), torch.device("cpu"), torch.float32
-    )
+    setup = build(config, catalogue, TimeRange(1_400_000_001, 1_500_000_000, 40**4), torch.device("cpu"), torch.float32)
     with torch.no_grad():
-        for parameter in assembly.network.parameters():
+        for parameter in setup.network.parameters():
             parameter.normal_(0, 0.3, generator=generator)
-    return assembly
+    return setup
 
 
 def marks(batch: PackedBatch, **_: Any) -> Tensor:
@@ -77,15 +75,17 @@ def marks(batch: PackedBatch, **_: Any) -> Tensor:
     return (batch.user_index[batch.rows] + batch.positions) % 2 == 0
 
 
-def take_step(world: World, config: Config, data: Data, chosen: np.ndarray[Any, Any]) -> dict[str, dict[str, Tensor]]:
+def take_step(
+    world: ProcessGroup, config: Config, data: Data, chosen: np.ndarray[Any, Any]
+) -> dict[str, dict[str, Tensor]]:
     rows = training_rows(data.split, batching=config.training.batching, max_length=6)
-    assembly = network_of(config, data).spread(world)
+    setup = network_of(config, data).spread(world)
     is_own, shares = world.divide(rows.num_supervised[chosen], multiple=4)
-    batch = pack_share(data, rows, chosen, max_length=6, is_own=is_own, fill=Fill(targets=4, rows=4, bins=2))
-    optimizer = make_optimizer(assembly.network, lr=0.01)
+    batch = pack_share(data, rows, chosen, max_length=6, is_own=is_own, padding=Padding(targets=4, rows=4, bins=2))
+    optimizer = make_optimizer(setup.network, lr=0.01)
     step.placeholder_mask = marks
-    terms = step.train_step(assembly, optimizer, batch, config, epoch=0, step=0, shares=shares)
-    parameters = {name: p for name, p in assembly.network.named_parameters() if p.requires_grad and p.numel() > 0}
+    terms = step.train_step(setup, optimizer, batch, config, epoch=0, step=0, shares=shares)
+    parameters = {name: p for name, p in setup.network.named_parameters() if p.requires_grad and p.numel() > 0}
     return {
         "terms": terms,
         "gradients": {name: p.grad.to_dense().clone() for name, p in parameters.items() if p.grad is not None},
@@ -102,7 +102,7 @@ def compare(folder: Path, size: int, kind: str, count: int) -> dict[str, float]:
     overrides = [*SMALL, *([] if kind == "none" else kind.split(","))]
     config, data = replace_in(build_config("athwe"), overrides), Data()
     chosen = np.random.default_rng(2).permutation(7)[:count]
-    expected = take_step(World(), config, data, chosen)
+    expected = take_step(ProcessGroup(), config, data, chosen)
     children = []
     for rank in range(size):
         child = os.fork()
@@ -110,7 +110,7 @@ def compare(folder: Path, size: int, kind: str, count: int) -> dict[str, float]:
             try:
                 meeting = f"file://{folder}/meeting-{abs(hash((kind, count)))}"
                 dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
-                found = take_step(World(rank, size), config, data, chosen)
+                found = take_step(ProcessGroup(rank, size), config, data, chosen)
                 largest = {part: difference(found[part], expected[part]) for part in expected}
                 (folder / f"{rank}.json").write_text(json.dumps(largest))
                 os._exit(0)

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from athwe_core.config import Config, build_config, replace_in
-from athwe_core.data.packing import FULL_FILL, pack, training_rows
-from athwe_core.processes import World
+from athwe_core.data.packing import FIXED_PADDING, pack, training_rows
+from athwe_core.distributed import ProcessGroup
 from athwe_core.training import compiled as module
-from athwe_core.training.assemble import Assembly, build
+from athwe_core.training.build import TrainingSetup, build
 from athwe_core.training.compiled import compile_or_not, wants_compiler
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -36,7 +36,7 @@ def test_what_is_compiled(
 ) -> None:
     overrides = [f"training.compiler={choice}", f"losses.catalogue.kind={loss}"]
     config = replace_in(build_config(preset), overrides)
-    assert wants_compiler(config, device, World(0, processes)) is expected
+    assert wants_compiler(config, device, ProcessGroup(0, processes)) is expected
 
 
 @pytest.mark.parametrize("preset", ["hm4sr", "athwe"])
@@ -52,15 +52,15 @@ def test_a_compiled_step_is_the_plain_step_and_is_compiled_once(preset: str) -> 
 
 
 @pytest.fixture
-def world(catalogue: Any, time_range: Any, make_config: Callable) -> tuple[Config, Assembly]:
+def world(catalogue: Any, time_range: Any, make_config: Callable) -> tuple[Config, TrainingSetup]:
     config = make_config("hm4sr")
     return config, build(config, catalogue, time_range, CPU, torch.float32)
 
 
 def test_without_a_working_compiler_it_goes_on_with_one_line(
-    world: tuple[Config, Assembly], make_data: Callable, monkeypatch: pytest.MonkeyPatch
+    world: tuple[Config, TrainingSetup], make_data: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config, assembly = world
+    config, setup = world
 
     def broken(_batch: Any, **_: Any) -> None:
         raise RuntimeError("no C++ compiler was found\nand forty lines of advice")
@@ -68,7 +68,7 @@ def test_without_a_working_compiler_it_goes_on_with_one_line(
     monkeypatch.setattr(module.torch, "compile", lambda _, **__: broken)
     data = make_data([9, 8])
     rows = training_rows(data.split, batching="packed", max_length=6)
-    batch = pack(data, rows, np.arange(len(rows)), max_length=6, fill=FULL_FILL)
+    batch = pack(data, rows, np.arange(len(rows)), max_length=6, padding=FIXED_PADDING)
     notes: list[str] = []
-    assert compile_or_not(assembly, batch, config, notify=notes.append) is assembly
+    assert compile_or_not(setup, batch, config, notify=notes.append) is setup
     assert notes == ["the compiler failed (no C++ compiler was found): going on without it"]

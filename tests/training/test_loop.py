@@ -13,13 +13,14 @@ import torch
 from safetensors.torch import load_file
 
 from athwe_core.config import Config, replace_in
-from athwe_core.data.prepared import PreparedDataset
+from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import CheckpointError, NonFiniteLossError
 from athwe_core.evaluation import evaluate
-from athwe_core.training import loop, ranking_notes
-from athwe_core.training.assemble import fit_config, training_time_range
+from athwe_core.models.inputs import training_time_range
+from athwe_core.runs.find import RunFolder, create_run
+from athwe_core.training import loop, ranking_progress
+from athwe_core.training.build import adapt_to_data
 from athwe_core.training.loop import Result, train
-from athwe_core.training.run_folder import RunFolder, create_run
 
 SIZES = ("training.batch_targets=200", "training.epochs=3", "training.lr=0.003", "model.dropout=0.2")
 
@@ -44,7 +45,7 @@ class Silence:
 @pytest.fixture
 def make_run(tmp_path: Path, prepared: PreparedDataset, make_config: Callable[..., Config]) -> Callable[..., RunFolder]:
     def make(name: str, *overrides: str, preset: str = "athwe") -> RunFolder:
-        config, _ = fit_config(make_config(preset, *SIZES, *overrides), prepared)
+        config, _ = adapt_to_data(make_config(preset, *SIZES, *overrides), prepared)
         return create_run(tmp_path, config, prepared, preset=preset, name=name, command="test")
 
     return make
@@ -134,7 +135,7 @@ def test_a_long_ranking_says_how_far_it_is(
     said: list[str] = []
     train(make_run("run", "training.epochs=1"), prepared, listener=Silence(), notify=said.append)
     assert said == []
-    monkeypatch.setattr(ranking_notes, "SECONDS_BETWEEN", 0.0)
+    monkeypatch.setattr(ranking_progress, "SECONDS_BETWEEN", 0.0)
     train(make_run("slow", "training.epochs=1"), prepared, listener=Silence(), notify=said.append)
     users = len(prepared.split.users("test"))
     assert users > 100
@@ -234,7 +235,7 @@ def test_reading_steps_late_changes_nothing(
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(
     make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
-    from athwe_core import objective
+    from athwe_core.models.athwe import objective
 
     monkeypatch.setattr(loop, "steps_ahead", lambda _: ahead)
 
@@ -291,7 +292,7 @@ class TestFitConfig:
         bare = replace(
             prepared, image_features=None, text_features=None, categories=None, text_clusters=None, image_clusters=None
         )
-        config, notes = fit_config(replace_in(make_config("athwe"), ["losses.cluster.weight=1"]), bare)
+        config, notes = adapt_to_data(replace_in(make_config("athwe"), ["losses.cluster.weight=1"]), bare)
         assert config.model.modalities == ("id",)
         off = (config.losses.cp.weight, config.losses.cluster.weight, config.losses.pcl.weight)
         assert off == (0, 0, 0)
@@ -303,14 +304,14 @@ class TestFitConfig:
     ) -> None:
         from dataclasses import replace
 
-        _, notes = fit_config(
+        _, notes = adapt_to_data(
             make_config("athwe-published"), replace(prepared, text_clusters=None, image_clusters=None)
         )
         command = "athwe prepare --dataset demo --refresh clusters --clusters 100"
         assert notes == [f"demo has no cluster labels: the cluster term is off; to have them: {command}"]
 
     def test_keeps_what_is_there(self, prepared: PreparedDataset, make_config: Callable[..., Config]) -> None:
-        assert fit_config(make_config("hm4sr"), prepared) == (make_config("hm4sr"), [])
+        assert adapt_to_data(make_config("hm4sr"), prepared) == (make_config("hm4sr"), [])
 
 
 def test_time_range_is_of_training_interactions_only(prepared: PreparedDataset) -> None:

@@ -10,9 +10,9 @@ from memory_meter import MemoryMeter
 from athwe_core import device
 from athwe_core.config import Config, build_config, replace_in
 from athwe_core.data.packing import epoch_batches, pack, training_rows
-from athwe_core.data.prepared import PreparedDataset, PrepareOptions, prepare
+from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.training import memory_estimate
-from athwe_core.training.assemble import assemble, fit_config
+from athwe_core.training.build import adapt_to_data, build_setup
 from athwe_core.training.memory_estimate import estimate_memory
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.randomness import keyed_rng
@@ -34,7 +34,7 @@ def larger(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 
 
 def configuration(data: PreparedDataset, preset: str, *overrides: str) -> Config:
-    return fit_config(replace_in(build_config(preset), ["training.device=cpu", *overrides]), data)[0]
+    return adapt_to_data(replace_in(build_config(preset), ["training.device=cpu", *overrides]), data)[0]
 
 
 def counted(data: PreparedDataset, config: Config, *, steps: int = 2) -> int:
@@ -45,12 +45,12 @@ def counted(data: PreparedDataset, config: Config, *, steps: int = 2) -> int:
         rows, batch_targets=config.training.batch_targets, rng=keyed_rng(config.training.seed, "shuffle", 0)
     )
     with MemoryMeter() as meter:
-        assembly = assemble(config, data)
-        weights = sum(parameter.nbytes for parameter in assembly.network.parameters())
+        setup = build_setup(config, data)
+        weights = sum(parameter.nbytes for parameter in setup.network.parameters())
         features = meter.alive - weights
-        optimizer = make_optimizer(assembly.network, lr=config.training.lr)
+        optimizer = make_optimizer(setup.network, lr=config.training.lr)
         for step, chosen in enumerate(batches[:steps]):
-            train_step(assembly, optimizer, pack(data, rows, chosen, max_length=length), config, epoch=0, step=step)
+            train_step(setup, optimizer, pack(data, rows, chosen, max_length=length), config, epoch=0, step=step)
     return meter.peak - features
 
 
@@ -97,8 +97,8 @@ def test_every_network_of_usual_size(
 def test_it_is_the_state_that_stays(prepared: PreparedDataset) -> None:
     """Weights and two moments, to the byte: 16 bytes a weight less the gradient, which goes with the step."""
     config = configuration(prepared, "athwe", *TINY)
-    assembly = assemble(config, prepared)
-    assert estimate_memory(prepared, config).state == 16 * sum(p.numel() for p in assembly.network.parameters())
+    setup = build_setup(config, prepared)
+    assert estimate_memory(prepared, config).state == 16 * sum(p.numel() for p in setup.network.parameters())
 
 
 def test_it_builds_nothing(prepared: PreparedDataset) -> None:

@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from athwe_core.config import Config
-from athwe_core.data.packing import FULL_FILL, SOME_FILL, Fill, pack, training_rows
-from athwe_core.training.assemble import Assembly, build
-from athwe_core.training.step import Readout, compute_gradients
+from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, Padding, pack, training_rows
+from athwe_core.training.build import TrainingSetup, build
+from athwe_core.training.step import PendingLosses, compute_gradients
 
 
 class Transfers(TorchDispatchMode):
@@ -40,25 +40,25 @@ def on_meta(values: Any) -> Any:
 @pytest.fixture
 def take_step(
     catalogue: Any, time_range: Any, make_config: Callable[..., Config], make_data: Callable[..., Any]
-) -> Callable[[str, str, Fill], Transfers]:
-    def take(preset: str, batching: str, fill: Fill) -> Transfers:
+) -> Callable[[str, str, Padding], Transfers]:
+    def take(preset: str, batching: str, padding: Padding) -> Transfers:
         config = make_config(preset, f"training.batching={batching}", "model.dropout=0.5")
-        assembly: Assembly = build(config, catalogue, time_range, torch.device("cpu"), torch.bfloat16)
+        setup: TrainingSetup = build(config, catalogue, time_range, torch.device("cpu"), torch.bfloat16)
         data = make_data([9, 8, 5, 4])
         rows = training_rows(data.split, batching=batching, max_length=6)
-        batch = pack(data, rows, np.arange(len(rows)), max_length=6, fill=fill)
-        assembly.objective.to("meta")
-        known = assembly.catalogue
-        assembly.objective.catalogue = replace(
+        batch = pack(data, rows, np.arange(len(rows)), max_length=6, padding=padding)
+        setup.objective.to("meta")
+        known = setup.catalogue
+        setup.objective.catalogue = replace(
             known,
             features=on_meta(known.features),
             categories=on_meta(known.categories),
             clusters=on_meta(known.clusters),
         )
         with Transfers() as transfers:
-            terms = compute_gradients(assembly, batch.to("meta"), config, epoch=0, step=0)
+            terms = compute_gradients(setup, batch.to("meta"), config, epoch=0, step=0)
         assert all(value.is_meta for value in terms.values())
-        trained = [parameter for parameter in assembly.network.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in setup.network.parameters() if parameter.requires_grad]
         assert all(parameter.grad is not None for parameter in trained)
         return transfers
 
@@ -67,21 +67,23 @@ def take_step(
 
 @pytest.mark.parametrize("preset", ["athwe", "hm4sr"])
 @pytest.mark.parametrize("batching", ["packed", "prefix"])
-@pytest.mark.parametrize("fill", [SOME_FILL, FULL_FILL], ids=["some", "full"])
-def test_a_step_reads_nothing_and_waits_for_no_copy(preset: str, batching: str, fill: Fill, take_step: Any) -> None:
-    transfers = take_step(preset, batching, fill)
+@pytest.mark.parametrize("padding", [SOME_PADDING, FIXED_PADDING], ids=["some", "full"])
+def test_a_step_reads_nothing_and_waits_for_no_copy(
+    preset: str, batching: str, padding: Padding, take_step: Any
+) -> None:
+    transfers = take_step(preset, batching, padding)
     assert len(transfers.are_free) > 10  # the batch, and which tokens hold the placeholder
     assert all(transfers.are_free)
 
 
 def test_a_centred_wavelet_reads_the_lengths_of_the_rows(take_step: Any) -> None:
     with pytest.raises(NotImplementedError, match="nonzero"):
-        take_step("athwe-published", "prefix", SOME_FILL)
+        take_step("athwe-published", "prefix", SOME_PADDING)
 
 
 def test_what_is_read_later_is_what_was() -> None:
     terms = {"ce": torch.tensor(1.5), "total": torch.tensor(2.5)}
-    readout = Readout(terms)
+    readout = PendingLosses(terms)
     terms["ce"].fill_(9.0)  # the next step's, in the same memory
     assert readout.read() == {"ce": 1.5, "total": 2.5}
 
@@ -89,6 +91,6 @@ def test_what_is_read_later_is_what_was() -> None:
 @pytest.mark.gpu
 def test_a_readout_of_a_device_is_what_was() -> None:
     terms = {"ce": torch.tensor(1.5, device="cuda")}
-    readout = Readout(terms)
+    readout = PendingLosses(terms)
     terms["ce"].fill_(9.0)
     assert readout.read() == {"ce": 1.5}

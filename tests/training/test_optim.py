@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from athwe_core.batch import Catalogue, TimeRange
-from athwe_core.network import Network
+from athwe_core.models.athwe.network import Network
 from athwe_core.training.optim import LazyAdam, make_optimizer
 
 LR = 0.01
@@ -19,7 +19,7 @@ STEPS = (([1, 4, 7], 1.0), ([4, 5], 3.0), ([1, 4], -0.5))
 @pytest.fixture
 def network(make_config: Callable, catalogue: Catalogue, time_range: TimeRange) -> Network:
     config = make_config("athwe", "losses.catalogue.kind=sampled")
-    counted = replace(catalogue, target_counts=torch.ones(catalogue.num_rows, dtype=torch.int64))
+    counted = replace(catalogue, target_counts=torch.ones(catalogue.num_item_rows, dtype=torch.int64))
     return Network(config.model, config.losses, counted, time_range)
 
 

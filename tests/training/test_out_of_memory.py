@@ -1,4 +1,4 @@
-"""A step that does not fit goes on with more thrift and says so; where nothing fits the error names a batch that does.
+"""A step that does not fit goes on with more memory_saving and says so; where nothing fits the error names a batch that does.
 
 The limit is of `MemoryMeter`, which refuses as a device does.
 """
@@ -17,16 +17,16 @@ from torch import Tensor
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config, replace_in
 from athwe_core.data.packing import Rows, pack, training_rows
-from athwe_core.data.prepared import PreparedDataset
+from athwe_core.data.prepare import PreparedDataset
+from athwe_core.runs.checkpoint import load_state
+from athwe_core.runs.find import RunFolder, create_run
 from athwe_core.training import out_of_memory
-from athwe_core.training.assemble import Assembly, build, fit_config
-from athwe_core.training.checkpoint import load_state
+from athwe_core.training.build import TrainingSetup, adapt_to_data, build
 from athwe_core.training.loop import train
+from athwe_core.training.memory_saving import LEVELS
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.out_of_memory import MARGIN, NoMemoryError, is_out_of_memory, step_within_memory
-from athwe_core.training.run_folder import RunFolder, create_run
 from athwe_core.training.step import train_step
-from athwe_core.training.thrift import LEVELS
 
 NUM_ROWS, TARGETS = 3001, 200
 SMALL_LEVELS = tuple(replace(level, chunk_elements=level.chunk_elements // 2**5) for level in LEVELS)
@@ -42,10 +42,10 @@ def small_levels() -> Iterator[None]:
 
 
 @dataclass
-class World:
+class ProcessGroup:
     """A network on random items, a batch of `TARGETS` targets, and the optimiser."""
 
-    assembly: Assembly
+    setup: TrainingSetup
     optimizer: torch.optim.Optimizer
     config: Config
     data: Any
@@ -59,42 +59,42 @@ class World:
         return pack(self.data, self.rows, chosen, max_length=self.config.model.max_length) if len(chosen) else None
 
     def step(self, notify: Callable[[str], None], level: int = 0) -> tuple[dict[str, Tensor], int]:
-        here = (self.assembly, self.optimizer, self.pack, self.config)
+        here = (self.setup, self.optimizer, self.pack, self.config)
         return step_within_memory(*here, epoch=0, step=0, level=level, notify=notify)
 
     def moments(self) -> Tensor:
         """Adam's first moments of all weights: after one step a tenth of the gradients."""
-        states = [self.optimizer.state[parameter] for parameter in self.assembly.network.parameters()]
+        states = [self.optimizer.state[parameter] for parameter in self.setup.network.parameters()]
         return torch.cat([state["exp_avg"].flatten() for state in states if state])
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self.assembly.network.state_dict().items()}
+        return {name: value.clone() for name, value in self.setup.network.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
 def make_world(
     make_config: Callable[..., Config], make_data: Callable[..., Any], time_range: TimeRange
-) -> Callable[[], World]:
+) -> Callable[[], ProcessGroup]:
     """Built anew at each call, the same each time."""
     config = make_config("hm4sr", "model.dropout=0.2", f"training.batch_targets={TARGETS}")
     data = make_data([7] * (TARGETS // 4), num_rows=NUM_ROWS)  # 4 supervised tokens each
     generator = torch.Generator().manual_seed(0)
     items = Catalogue(
-        num_rows=NUM_ROWS,
+        num_item_rows=NUM_ROWS,
         features={m: torch.randn(NUM_ROWS, 4, generator=generator) for m in ("text", "image")},
         categories=torch.randint(0, 2, (NUM_ROWS, 3), generator=generator),
     )
 
-    def make() -> World:
-        assembly = build(config, items, time_range, torch.device("cpu"), torch.float32)
+    def make() -> ProcessGroup:
+        setup = build(config, items, time_range, torch.device("cpu"), torch.float32)
         rows = training_rows(data.split, batching="packed", max_length=config.model.max_length)
-        return World(assembly, make_optimizer(assembly.network, lr=0.01), config, data, rows)
+        return ProcessGroup(setup, make_optimizer(setup.network, lr=0.01), config, data, rows)
 
     return make
 
 
 @pytest.fixture(scope="module")
-def peaks(make_world: Callable[[], World]) -> list[int]:
+def peaks(make_world: Callable[[], ProcessGroup]) -> list[int]:
     """Most bytes alive in the first step of a run, at each level."""
     found = []
     for level in range(len(LEVELS)):
@@ -111,7 +111,7 @@ def test_each_level_takes_less(peaks: list[int]) -> None:
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_a_step_that_does_not_fit_goes_on_with_as_much_thrift_as_it_takes_and_says_so(
-    level: int, peaks: list[int], make_world: Callable[[], World]
+    level: int, peaks: list[int], make_world: Callable[[], ProcessGroup]
 ) -> None:
     straight, said = make_world(), []
     expected, _ = straight.step(lambda _: None)
@@ -135,7 +135,7 @@ def named_targets(error: NoMemoryError) -> int:
 
 
 def test_where_nothing_fits_the_error_names_a_batch_that_does_and_the_weights_are_as_they_were(
-    peaks: list[int], make_world: Callable[[], World]
+    peaks: list[int], make_world: Callable[[], ProcessGroup]
 ) -> None:
     limit, before = int(0.7 * peaks[-1]), make_world().weights()
     with MemoryMeter(limit=limit):
@@ -144,7 +144,7 @@ def test_where_nothing_fits_the_error_names_a_batch_that_does_and_the_weights_ar
             world.step(lambda _: None)
     assert not world.optimizer.state
     assert all(torch.equal(value, before[name]) for name, value in world.weights().items())
-    assert all(parameter.grad is None for parameter in world.assembly.network.parameters())
+    assert all(parameter.grad is None for parameter in world.setup.network.parameters())
     targets = named_targets(caught.value)
     assert 0 < targets < TARGETS
     assert caught.value.exit_code == 1
@@ -156,7 +156,13 @@ def test_where_nothing_fits_the_error_names_a_batch_that_does_and_the_weights_ar
             batch = world.pack(targets)
             for step in (0, 1):  # only the second one has the moments beside it
                 train_step(
-                    world.assembly, world.optimizer, batch, world.config, epoch=0, step=step, thrift=SMALL_LEVELS[-1]
+                    world.setup,
+                    world.optimizer,
+                    batch,
+                    world.config,
+                    epoch=0,
+                    step=step,
+                    memory_saving=SMALL_LEVELS[-1],
                 )
 
     two_steps(targets)
@@ -165,7 +171,7 @@ def test_where_nothing_fits_the_error_names_a_batch_that_does_and_the_weights_ar
 
 
 def test_in_a_later_step_the_moments_count_once_and_stay_as_they_were(
-    peaks: list[int], make_world: Callable[[], World]
+    peaks: list[int], make_world: Callable[[], ProcessGroup]
 ) -> None:
     with MemoryMeter() as meter:
         world = make_world()
@@ -182,7 +188,7 @@ def test_in_a_later_step_the_moments_count_once_and_stay_as_they_were(
     assert all(torch.equal(state["exp_avg"], moments[id(p)]) for p, state in world.optimizer.state.items())
 
 
-def test_where_not_even_one_row_fits_it_says_so(make_world: Callable[[], World]) -> None:
+def test_where_not_even_one_row_fits_it_says_so(make_world: Callable[[], ProcessGroup]) -> None:
     with MemoryMeter() as meter:
         world = make_world()
         meter.limit = meter.alive + 1000
@@ -211,7 +217,7 @@ def test_this_machines_own_refusal_is_recognised() -> None:
 
 
 def test_an_error_of_another_kind_is_not_taken_for_one(
-    make_world: Callable[[], World], monkeypatch: pytest.MonkeyPatch
+    make_world: Callable[[], ProcessGroup], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_: Any, **__: Any) -> None:
         raise RuntimeError("a bug")
@@ -252,7 +258,7 @@ def make_run(
 
     def make(name: str) -> RunFolder:
         overrides = ["training.batch_targets=200", "training.epochs=1", "model.dropout=0.2"]
-        config, _ = fit_config(replace_in(make_config("hm4sr"), overrides), prepared)
+        config, _ = adapt_to_data(replace_in(make_config("hm4sr"), overrides), prepared)
         return create_run(folder, config, prepared, preset="hm4sr", name=name, command="test")
 
     return make
@@ -294,16 +300,16 @@ def test_a_run_that_must_spare_memory_says_so_once_and_keeps_sparing_when_resume
     straight: tuple[RunFolder, int], make_run: Callable[..., RunFolder], prepared: PreparedDataset
 ) -> None:
     expected, peak = straight
-    run, said = make_run("sparing"), []
+    run, said = make_run("saving_memory"), []
     with MemoryMeter() as meter:
         listener = Listener(meter, at=2, until=5, limit=0.85 * peak)
         stopped = train(run, prepared, listener=listener, notify=said.append, should_stop=lambda: listener.steps >= 4)
     assert not stopped.finished
     assert [text.partition(":")[0] for text in said] == ["step 3 of epoch 1 does not fit into memory"] * 2
-    assert load_state(run.last)["progress"]["thrift"] == 2
+    assert load_state(run.last)["progress"]["memory_saving"] == 2
     result = train(run, prepared, listener=Listener(), notify=said.append)
     assert len(said) == 2
-    assert load_state(run.last)["progress"]["thrift"] == 2
+    assert load_state(run.last)["progress"]["memory_saving"] == 2
     own, theirs = run.metrics()[0]["losses"], expected.metrics()[0]["losses"]
     assert own == pytest.approx(theirs, rel=1e-4)
     assert result.finished

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from athwe_core.processes import ALONE, Shares, World, all_here, joined
+from athwe_core.distributed import ALONE, BatchShards, ProcessGroup, all_here, init_distributed
 
 HARNESS = Path(__file__).with_name("spread_harness.py")
 KINDS = (
@@ -34,7 +34,7 @@ def test_the_step_is_the_one_of_a_single_process(tmp_path: Path, size: int) -> N
 
 
 def divided(counts: list[int], size: int) -> list[list[int]]:
-    parts = [World(rank, size).divide(np.array(counts)) for rank in range(size)]
+    parts = [ProcessGroup(rank, size).divide(np.array(counts)) for rank in range(size)]
     assert all(shares.counts == parts[0][1].counts for _, shares in parts)
     assert [shares.counts[shares.rank] for _, shares in parts] == [int(np.array(counts)[own].sum()) for own, _ in parts]
     return [np.array(counts)[own].tolist() for own, _ in parts]
@@ -57,10 +57,10 @@ def test_rows_are_cut_where_targets_are_nearest_to_equal(
 
 
 def test_a_process_knows_its_place_among_the_rows_of_all() -> None:
-    shares = Shares((3, 0, 4), rank=2)
+    shares = BatchShards((3, 0, 4), rank=2)
     assert shares.num_targets == 7
-    assert [Shares((3, 0, 4), rank=rank).start for rank in range(3)] == [0, 3, 3]
-    assert [Shares((3, 0, 5), rank=rank, multiple=4).start for rank in range(3)] == [0, 4, 4]
+    assert [BatchShards((3, 0, 4), rank=rank).start for rank in range(3)] == [0, 3, 3]
+    assert [BatchShards((3, 0, 5), rank=rank, multiple=4).start for rank in range(3)] == [0, 4, 4]
 
 
 def test_alone_everything_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,5 +72,5 @@ def test_alone_everything_is_the_identity(monkeypatch: pytest.MonkeyPatch) -> No
     assert ALONE.text_of_first("a run") == "a run"
     assert ALONE.any(True)
     assert not ALONE.any(False)
-    with joined() as world:
+    with init_distributed() as world:
         assert world == ALONE

@@ -9,22 +9,25 @@ from forbidden_calls import forbidden
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("athwe_core", "athwe_cli", "examples") for path in (ROOT / folder).rglob("*.py"))
-TEMPLATES = ROOT / "athwe_core" / "analysis" / "templates"
+TEMPLATES = ROOT / "athwe_core" / "analysis" / "pages" / "templates"
 PERMITTED = {
     (
-        "athwe_core/data/amazon_items.py",
+        "athwe_core/data/readers/amazon_metadata.py",
         "reads Python literals",
     ): "lines of the 2014 metadata; it runs nothing, is bounded",
-    ("athwe_core/data/amazon_items.py", "imports concurrent.futures"): "texts to and rows from processes of its own",
-    ("athwe_core/data/amazon_items.py", "imports multiprocessing"): "the same",
+    (
+        "athwe_core/data/readers/amazon_metadata.py",
+        "imports concurrent.futures",
+    ): "texts to and rows from processes of its own",
+    ("athwe_core/data/readers/amazon_metadata.py", "imports multiprocessing"): "the same",
     ("athwe_core/evaluation/evaluate.py", "imports concurrent.futures"): "threads: nothing is pickled between them",
-    ("athwe_core/analysis/experiment_runs.py", "imports multiprocessing"): "runs in processes of its own",
-    ("athwe_core/analysis/growth.py", "imports multiprocessing"): "measurements in processes of its own",
-    ("athwe_core/analysis/suite.py", "imports multiprocessing"): "the same",
-    ("athwe_core/analysis/worker.py", "imports multiprocessing"): "the other end of that pipe",
-    ("athwe_core/analysis/figure_output.py", "reads XML"): "a figure that matplotlib drew a moment before",
-    ("athwe_core/analysis/pages.py", "marks text as safe HTML"): "own style and script, escaped JSON, own figures",
-    ("athwe_core/analysis/audit_page.py", "marks text as safe HTML"): "an own figure",
+    ("athwe_core/analysis/experiments/execute.py", "imports multiprocessing"): "runs in processes of its own",
+    ("athwe_core/analysis/benchmark/scaling.py", "imports multiprocessing"): "measurements in processes of its own",
+    ("athwe_core/analysis/benchmark/suite.py", "imports multiprocessing"): "the same",
+    ("athwe_core/analysis/experiments/worker_process.py", "imports multiprocessing"): "the other end of that pipe",
+    ("athwe_core/analysis/figures/save.py", "reads XML"): "a figure that matplotlib drew a moment before",
+    ("athwe_core/analysis/pages/html.py", "marks text as safe HTML"): "own style and script, escaped JSON, own figures",
+    ("athwe_core/analysis/audit/page.py", "marks text as safe HTML"): "an own figure",
 }
 """Place and deed to the reason why it may stay."""
 

@@ -18,10 +18,10 @@ import torch
 import yaml
 from trust_cases import NUM_ITEMS, SMALL, Payload, call, error_line, write_atomic
 
-from athwe_core.data.features.given import read_vectors
-from athwe_core.data.features.shards import Shards
+from athwe_core.data.features.from_files import read_vectors
+from athwe_core.data.features.resumable import Shards
 from athwe_core.errors import CheckpointError, DataError
-from athwe_core.published import read_published_weights
+from athwe_core.models.athwe.published import read_published_weights
 
 ROWS = torch.zeros(NUM_ITEMS + 1, 4)
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from athwe_core.data.shown import brief, listed
 from athwe_core.errors import DataError
+from athwe_core.messages import brief, listed
 
 if TYPE_CHECKING:
     from torch import Tensor

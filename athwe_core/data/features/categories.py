@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import UInt8
 
-from athwe_core.data.records import ItemTable, split_sequence
-from athwe_core.data.shown import listed
+from athwe_core.data.readers.records import ItemTable, split_sequence
 from athwe_core.errors import DataError
+from athwe_core.messages import listed
 
 DEFAULT_COLUMNS = ("categories", "category")
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
+from athwe_core.data.features.build import FeatureWork
 from athwe_core.data.features.categories import ItemCategories, category_table
-from athwe_core.data.features.given import ItemVectors, read_clusters, read_multi_hot, read_vectors
-from athwe_core.data.features.work import FeatureWork
-from athwe_core.data.records import ItemTable
+from athwe_core.data.features.from_files import ItemVectors, read_clusters, read_multi_hot, read_vectors
+from athwe_core.data.readers.records import ItemTable
 
 PROBLEMS = "image_problems.tsv"
 

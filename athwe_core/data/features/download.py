@@ -18,7 +18,7 @@ from time import time
 from typing import TYPE_CHECKING, Any
 
 import athwe_core
-from athwe_core.data.features.public_transport import RefusedError, public_transport
+from athwe_core.data.features.public_hosts import RefusedError, public_transport
 from athwe_core.errors import ConfigError, DataError
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from athwe_core.data.features.encoders import SAFE, Encoder, ModelFiles, load_encoder, loading, quiet
-from athwe_core.data.features.shards import Progress, Shards, say_nothing
-from athwe_core.data.images import ImageSource
+from athwe_core.data.features.image_files import ImageSource
+from athwe_core.data.features.resumable import Shards, WorkProgress, say_nothing
 from athwe_core.errors import DataError
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def encode_images(
     image_encoder: ImageEncoder,
     *,
     place: Path,
-    progress: Progress = say_nothing,
+    progress: WorkProgress = say_nothing,
 ) -> EncodedImages:
     """Vectors of the pictures of N items; finished parts are kept under `place` until the caller removes them.
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from athwe_core.data.features.encoders import SAFE, Encoder, ModelFiles, load_encoder, loading, quiet
-from athwe_core.data.features.shards import Progress, Shards, say_nothing
+from athwe_core.data.features.resumable import Shards, WorkProgress, say_nothing
 from athwe_core.errors import ConfigError, DataError
 
 OPTION = "text_encoder"
@@ -144,7 +144,7 @@ class EncodedTexts:
 
 
 def encode_texts(
-    texts: list[str], text_encoder: TextEncoder, *, place: Path, progress: Progress = say_nothing
+    texts: list[str], text_encoder: TextEncoder, *, place: Path, progress: WorkProgress = say_nothing
 ) -> EncodedTexts:
     """Vectors of N texts, whatever their order; finished parts are kept under `place` until the caller removes them.
 

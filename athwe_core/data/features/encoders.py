@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from athwe_core.data.features.download import fetch_model
-from athwe_core.data.store import file_hash
 from athwe_core.errors import AthweError, ConfigError, DataError
+from athwe_core.safe_write import file_hash
 
 if TYPE_CHECKING:
     import torch

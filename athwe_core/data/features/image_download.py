@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from athwe_core.data.features.download import Limits, fetch_all
-from athwe_core.data.features.shards import Progress, say_nothing
-from athwe_core.data.images import SUFFIXES, ImageSource, picture_suffix
+from athwe_core.data.features.image_files import SUFFIXES, ImageSource, picture_suffix
+from athwe_core.data.features.resumable import WorkProgress, say_nothing
 
 FAILURES = "failures.tsv"
 _UNSAFE = re.compile(r"[^A-Za-z0-9 !#$&'()+,;=@\[\]^_`{}~.-]")
@@ -38,7 +38,7 @@ class Downloaded:
 
 
 def download_images(
-    urls: Mapping[str, str], folder: Path, *, limits: Limits | None = None, progress: Progress = say_nothing
+    urls: Mapping[str, str], folder: Path, *, limits: Limits | None = None, progress: WorkProgress = say_nothing
 ) -> Downloaded:
     """Fetch the picture of each item to `folder/ITEM.jpg` (.png, .webp by content). Run again, it fetches what is missing.
 

@@ -10,8 +10,8 @@ from jaxtyping import Float32, Float64, Int64, UInt8, UInt64
 from scipy import sparse
 
 from athwe_core.data.features.categories import column_missing
-from athwe_core.data.features.given import ItemVectors
-from athwe_core.data.records import ItemTable, split_sequence
+from athwe_core.data.features.from_files import ItemVectors
+from athwe_core.data.readers.records import ItemTable, split_sequence
 
 DEFAULT_COLUMNS = ("title", "brand", "categories")
 CHARACTER_SIZES = (4,)

@@ -2,7 +2,7 @@ import polars as pl
 import pytest
 
 from athwe_core.data.features.categories import category_table
-from athwe_core.data.records import ItemTable
+from athwe_core.data.readers.records import ItemTable
 from athwe_core.errors import DataError
 
 TOKENS = ["", "x", "y", "z"]

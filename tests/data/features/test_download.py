@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from athwe_core.data.features import download, public_transport
+from athwe_core.data.features import download, public_hosts
 from athwe_core.data.features.download import Limits, fetch_all
 from athwe_core.data.features.image_download import FAILURES, download_images
-from athwe_core.data.features.public_transport import is_public
+from athwe_core.data.features.public_hosts import is_public
 from athwe_core.errors import ConfigError
 
 QUICK = Limits(retries=2, backoff_seconds=0.01, seconds=0.5, max_bytes=20_000, redirects=3, allow_private_hosts=True)
@@ -308,7 +308,7 @@ def test_a_name_that_resolves_to_this_machine_is_refused(server: Server, monkeyp
 
 
 def test_a_redirect_into_a_private_network_is_refused(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(public_transport, "is_public", lambda address: str(address) == "127.0.0.1")
+    monkeypatch.setattr(public_hosts, "is_public", lambda address: str(address) == "127.0.0.1")
     server.extra["in"] = lambda handler, _count: handler.send(302, Location="http://127.0.0.2:1/picture")
     content, reason = fetch(server, "in", replace(QUICK, allow_private_hosts=False))
     assert content is None

@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from athwe_core.data.features import encode_images as encode_module
-from athwe_core.data.features import shards
+from athwe_core.data.features import resumable
 from athwe_core.data.features.encode_images import ImageEncoder, encode_images, load_image_encoder
 from athwe_core.data.features.encoders import find_model
-from athwe_core.data.images import ImageSource
+from athwe_core.data.features.image_files import ImageSource
 from athwe_core.errors import DataError
 
 SaveModel = Callable[..., Path]
@@ -116,7 +116,7 @@ def test_vectors_follow_their_items_in_any_order(vit: ImageEncoder, source: Imag
 def test_a_killed_run_goes_on_and_still_knows_what_was_broken(
     vit: ImageEncoder, source: ImageSource, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "SHARD_ROWS", 3)
+    monkeypatch.setattr(resumable, "SHARD_ROWS", 3)
     monkeypatch.setattr(encode_module, "BATCH_IMAGES", 2)
     whole = encode_images(ITEMS, source, vit, place=tmp_path / "whole")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from athwe_core.data.features import encode_text, shards
+from athwe_core.data.features import encode_text, resumable
 from athwe_core.data.features.encode_text import TextEncoder, batches, encode_texts, load_text_encoder
 from athwe_core.data.features.encoders import find_model
 from athwe_core.errors import ConfigError, DataError
@@ -99,7 +99,7 @@ class Counted:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "SHARD_ROWS", 4)
+    monkeypatch.setattr(resumable, "SHARD_ROWS", 4)
     monkeypatch.setattr(encode_text, "BATCH_TEXTS", 2)
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import sparse
 
 from athwe_core.data.features.text import ngram_counts, text_features, tf_idf, truncated_svd
-from athwe_core.data.records import ItemTable
+from athwe_core.data.readers.records import ItemTable
 from athwe_core.errors import DataError
 
 WORDS = ["red", "blue", "wooden", "metal", "train", "doll", "castle", "puzzle"]

@@ -1,0 +1,256 @@
+"""A case study in a terminal of 80 columns. Titles are foreign text: nothing but their printable characters is shown."""
+
+from __future__ import annotations
+
+import io
+import math
+import unicodedata
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from athwe_core.analysis.case_study import sentences as said
+
+MOST_ITEMS, MOST_INFLUENCES = 20, 6
+EXPERTS_A_TABLE, GATE_WIDTH, ATTENTION_WIDTH, PART_WIDTH = 4, 9, 32, 6
+STYLES = {"id": "cyan", "text": "magenta", "image": "yellow"}
+_UP, _ALONG = "▁▂▃▄▅▆▇█", " ▏▎▍▌▋▊▉█"
+_UP_ASCII, _ALONG_ASCII = "_.:-=+*#", " .......#"
+
+
+def printable(text: object) -> str:
+    """The text on one line without control, format and private characters: no escape code, no change of direction."""
+    kept = (" " if character.isspace() else character for character in str(text))
+    return " ".join("".join(c for c in kept if not unicodedata.category(c).startswith("C")).split())
+
+
+class CaseText:
+    """Prints case studies."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        is_ascii = console.options.ascii_only
+        if is_ascii and isinstance(console.file, io.TextIOWrapper):
+            console.file.reconfigure(errors="replace")  # a title may hold any character
+        self.up, self.along = (_UP_ASCII, _ALONG_ASCII) if is_ascii else (_UP, _ALONG)
+
+    def show(self, case: Mapping[str, Any]) -> None:
+        """Print history, recommendations of each run, the why of the first and the findings of the others."""
+        self._head(case)
+        self._history(case)
+        for run in case["recommendations"]:
+            self._recommendations(case, run)
+        first, *others = case["why"]
+        self._why(case, first)
+        for run in others:
+            self._findings(case, run)
+
+    def _line(self, text: object, style: str = "") -> None:
+        self.console.print(Text(printable(text), style))
+
+    def _title(self, text: object) -> None:
+        self.console.print()
+        self._line(text, "bold")
+
+    def _head(self, case: Mapping[str, Any]) -> None:
+        who = f"A new user of {case['dataset']}"
+        if case["user"] is not None:
+            rules = f"{case['split_rule']} split, ties in {case['tie_order']} order"
+            who = f"User {case['user']} of {case['dataset']}, {case['split']}, {rules}"
+        self._title(who)
+        if case["picked"]:
+            self._line(f"picked as {case['picked']}")
+
+    def _history(self, case: Mapping[str, Any]) -> None:
+        items, target = case["history"], case["target"]
+        earlier = f", after {case['earlier_items']:,} that the network does not read" if case["earlier_items"] else ""
+        self._title(f"History: {_count(len(items), 'item')}{earlier}")
+        table = _plain(("", "right"), ("", "left"), ("later", "right"), fills=True)
+        table.add_column("", ratio=3, no_wrap=True, overflow="ellipsis")
+        table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis", style="dim")
+        if len(items) > MOST_ITEMS:
+            table.add_row("...", "", "", _cell(f"{len(items) - MOST_ITEMS} more, see the page or --json"))
+        for item in items[-MOST_ITEMS:]:
+            table.add_row(str(item["position"] + 1), *_entry(item))
+        if target is not None:
+            table.add_row("next", *_entry(target), style="bold")
+        self.console.print(table)
+        if target is not None:
+            ranks = [f"rank {said.rank_words(rank)} by {_short(run)}" for run, rank in target["ranks"].items()]
+            self._line(f"The true next item has {', '.join(ranks)}.")
+
+    def _recommendations(self, case: Mapping[str, Any], run: str) -> None:
+        rows, why = case["recommendations"][run], case["why"][run]
+        modalities = list(why["by_modality"])
+        facts = case["runs"][run]
+        reached = f"validation NDCG@20 {facts['validation_ndcg@20']:.4f}, epoch {facts['best_epoch']}"
+        self._title(f"Top {len(rows)} of {_short(run)} ({reached})")
+        table = _plain(("", "right"), ("", "left"), fills=True)
+        table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
+        table.add_column("score", justify="right", no_wrap=True)
+        for name in modalities:
+            table.add_column(Text(name, STYLES[name]), min_width=PART_WIDTH + 1, no_wrap=True)
+        parts = [row["by_modality"] for row in rows] + [why["by_modality"]]
+        largest = max(abs(value) for part in parts for value in part.values())
+
+        def add(row: Mapping[str, Any], mark: str) -> None:
+            bars = [Text(self._bar(row["by_modality"][name], largest), STYLES[name]) for name in modalities]
+            style = "bold" if "*" in mark else ""
+            table.add_row(said.rank_words(row["rank"]), mark, _name(row), f"{row['score']:.2f}", *bars, style=style)
+
+        for row in rows:
+            add(row, "*" if row["is_target"] else "o" if row["in_history"] else "")
+        if why["subject"]["is_target"] and not any(row["is_target"] for row in rows):
+            add({**why["subject"], "rank": why["rank"], "score": why["score"], "by_modality": why["by_modality"]}, "*")
+        self.console.print(table)
+        marks = {"*": case["target"] is not None, "o": any(row["in_history"] for row in rows)}
+        words = {"*": "* the true next item", "o": "o already in the history"}
+        legend = [words[mark] for mark, is_there in marks.items() if is_there]
+        if legend:
+            self._line(", ".join(legend), "dim")
+
+    def _why(self, case: Mapping[str, Any], run: str) -> None:
+        why, history = case["why"][run], case["history"]
+        window = history[why["first_position"] :]
+        subject = "The true next item" if why["subject"]["is_target"] else "The first recommendation"
+        self._title(f"Why {_short(run)} has it at rank {said.rank_words(why['rank'])}")
+        self._line(f"{subject}: {_name(why['subject'])}")
+        self._line(said.score(why))
+        if why["influence"]:
+            self._influence(why, history)
+        if why["gaps"]:
+            self._gaps(why, case["k"])
+        gates = {"time": why["temporal_gates"]} if why["temporal_gates"] else {}
+        gates |= why["interactive_gates"] or {}
+        if gates:
+            self._gates(gates)
+        if why["temporal_gates"]:
+            self._line(said.temporal_gates(why["temporal_gates"], window))
+        self._attention(why["attention"], window)
+        if why["wavelet_energy"]:
+            self._energy(why["wavelet_energy"])
+
+    def _influence(self, why: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
+        self._title("What mattered most: one item left out")
+        table = _plain(("", "right"), fills=True)
+        table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
+        for name in ("rank then", "score"):
+            table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("", min_width=PART_WIDTH + 1, no_wrap=True)
+        most = sorted(why["influence"], key=lambda entry: -_weight(entry["rank_without"], why["rank"]))[
+            :MOST_INFLUENCES
+        ]
+        largest = max(abs(entry["score_change"]) for entry in most)
+        for entry in most:
+            ranks = f"{said.rank_words(why['rank'])} -> {said.rank_words(entry['rank_without'])}"
+            change = entry["score_change"]
+            position = entry["position"]
+            table.add_row(
+                str(position + 1), _name(history[position]), ranks, f"{change:+.2f}", self._bar(change, largest)
+            )
+        self.console.print(table)
+
+    def _gaps(self, why: Mapping[str, Any], k: int) -> None:
+        self._title("If the last item had come at another time after the one before")
+        table = _plain(
+            ("", "left"), ("after", "right"), ("rank", "right"), ("score", "right"), (f"top {k} kept", "right")
+        )
+        for gap in why["gaps"]:
+            after, rank = said.gap_words(gap["gap_seconds"]), said.rank_words(gap["rank"])
+            table.add_row(gap["label"], after, rank, f"{gap['score']:.2f}", f"{gap['kept']} of {len(gap['top'])}")
+        self.console.print(table)
+
+    def _gates(self, gates: Mapping[str, Sequence[Sequence[float]]]) -> None:
+        self._title("Gates of the experts: oldest to latest item, and at the latest")
+        most = max(len(steps[-1]) for steps in gates.values())
+        for first in range(0, most, EXPERTS_A_TABLE):
+            numbers = range(first, min(first + EXPERTS_A_TABLE, most))
+            table = _plain(("", "left"), *((f"expert {number + 1}", "left") for number in numbers))
+            for name, steps in gates.items():
+                top = max(max(step) for step in steps)
+                curves = [[step[number] for step in steps] for number in numbers if number < len(steps[-1])]
+                cells = [f"{self._curve(curve, top, GATE_WIDTH)} {curve[-1]:.2f}" for curve in curves]
+                table.add_row(Text(name, STYLES.get(name, "green")), *cells)
+            self.console.print(table)
+
+    def _attention(self, weights: Mapping[str, Sequence[Sequence[float]]], window: Sequence[Mapping[str, Any]]) -> None:
+        self._title("Attention of the last position: oldest to latest item, and the most")
+        table = _plain(("", "left"), ("", "left"), ("", "left"))
+        for name, layers in weights.items():
+            mean = [sum(column) / len(layers) for column in zip(*layers, strict=True)]
+            best = sorted(range(len(mean)), key=lambda at: -mean[at])[:3]
+            top = ", ".join(f"item {window[at]['position'] + 1} {mean[at]:.0%}" for at in best)
+            curve = Text(self._curve(mean, max(mean), ATTENTION_WIDTH), STYLES[name])
+            table.add_row(Text(name, STYLES[name]), curve, top)
+        self.console.print(table)
+        self._line(said.attention(weights, window))
+
+    def _energy(self, energy: Mapping[str, Any]) -> None:
+        self._title("Wavelet energy, from slow to quick change")
+        table = _plain(("", "left"), *((band, "left") for band in energy["bands"]))
+        for name, shares in energy["share"].items():
+            bars = [f"{share:4.0%} {self._bar(share, 1.0, signed=False)}" for share in shares]
+            table.add_row(Text(name, STYLES[name]), *bars)
+        self.console.print(table)
+
+    def _findings(self, case: Mapping[str, Any], run: str) -> None:
+        why, history = case["why"][run], case["history"]
+        self._title(f"{_short(run)} in short; more on the page and in --json")
+        self._line(said.score(why))
+        self._line(said.influence(why, history))
+        self._line(said.gaps(why, k=case["k"]))
+        if why["temporal_gates"]:
+            self._line(said.temporal_gates(why["temporal_gates"], history[why["first_position"] :]))
+
+    def _bar(self, value: float, largest: float, *, signed: bool = True) -> str:
+        """A bar in eighths of a column, after a minus where the value has one."""
+        eighths = round(abs(value) / (largest or 1) * PART_WIDTH * 8)
+        bar = self.along[8] * (eighths // 8) + self.along[eighths % 8].strip()
+        return f"{'-' if value < 0 else ' '}{bar}" if signed else bar
+
+    def _curve(self, values: Sequence[float], top: float, width: int) -> str:
+        """Heights from 0 to `top`; neighbours share a column as their mean where there are more than `width`."""
+        columns = min(len(values), width)
+        edges = [len(values) * i // columns for i in range(columns + 1)]
+        means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]
+        return "".join(self.up[min(int(mean / (top or 1) * len(self.up)), len(self.up) - 1)] for mean in means)
+
+
+def _plain(*columns: tuple[str, str], fills: bool = False) -> Table:
+    """A table without lines; `fills` takes the whole width for the columns that are to come."""
+    show_header = fills or any(name for name, _ in columns)
+    padding = (0, 1 if fills else 2, 0, 0)
+    table = Table(box=None, pad_edge=False, padding=padding, expand=fills, show_header=show_header)
+    for name, justify in columns:
+        table.add_column(name, justify=justify, no_wrap=True)  # type: ignore[arg-type]
+    return table
+
+
+def _cell(text: object) -> Text:
+    return Text(printable(text))
+
+
+def _name(item: Mapping[str, Any]) -> Text:
+    return _cell(printable(item["title"]) or item["item_id"])
+
+
+def _entry(item: Mapping[str, Any]) -> tuple[str, str, Text, Text]:
+    gap = "" if item["gap_seconds"] is None else said.gap_words(item["gap_seconds"])
+    return item["date"], gap, _name(item), _cell(item["category"])
+
+
+def _short(run: str) -> str:
+    return run.split("/", 1)[-1]
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _weight(rank: float, other: float) -> float:
+    """How far two ranks are apart: 4 and 40 as far as 100 and 1000."""
+    return abs(math.log(rank / other))

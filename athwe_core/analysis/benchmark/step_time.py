@@ -1,0 +1,286 @@
+"""How long a training step takes, beside the floor below which no implementation of the loss can go."""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from itertools import count, islice
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+
+from athwe_core.batch import Catalogue, PackedBatch, TimeRange
+from athwe_core.config import Config
+from athwe_core.data.packing import (
+    FIXED_PADDING,
+    NO_PADDING,
+    SOME_PADDING,
+    Padding,
+    SplitInteractionArrays,
+    epoch_batches,
+    pack_share,
+    training_rows,
+)
+from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.split import Split, leave_one_out
+from athwe_core.device import resolve_device, resolve_precision
+from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
+from athwe_core.training.allocator import keep_freed_memory
+from athwe_core.training.build import TrainingSetup, build, build_setup
+from athwe_core.training.compiled import compile_or_not, wants_compiler
+from athwe_core.training.optim import make_optimizer
+from athwe_core.training.randomness import keyed_rng
+from athwe_core.training.step import PendingLosses, steps_ahead, train_step
+
+WARM_UP_STEPS = 20
+"""At most: in the first steps libraries compile a kernel for each shape that they have not met."""
+NUM_CATEGORIES = 300
+NUM_CLUSTERS = 100
+_ROWS_AT_ONCE = 2**16
+
+
+@dataclass(frozen=True)
+class BenchData:
+    """InteractionArrays without a data set behind them, for a bench at any size."""
+
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+    item_ids: np.ndarray[Any, np.dtype[np.int32]]
+    timestamps: np.ndarray[Any, np.dtype[np.int64]]
+
+    @property
+    def split(self) -> Split:
+        return leave_one_out(self.offsets)
+
+
+def generate_bench_data(*, num_users: int, num_items: int, mean_length: float, seed: int = 0) -> BenchData:
+    """Users with at least five items, geometric beyond, of Zipf-like popularity, days apart.
+
+    Args:
+        mean_length: mean items of a user, >= 5; 8.9 is Beauty's.
+    """
+    rng = np.random.default_rng(seed)
+    lengths = 4 + rng.geometric(1 / max(mean_length - 4, 1), size=num_users)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    item_ids = 1 + (num_items * rng.random(offsets[-1]) ** 2).astype(np.int32)
+    gaps = (rng.pareto(1.0, size=offsets[-1]) * 10).clip(max=1000).astype(np.int64) * 86_400
+    timestamps = 1_300_000_000 + np.cumsum(gaps)
+    timestamps -= np.repeat(timestamps[offsets[:-1]] - 1_300_000_000, lengths)
+    return BenchData(offsets, item_ids.astype(np.int32), timestamps)
+
+
+def bench_prepared(prepared: PreparedDataset, config: Config, *, steps: int) -> dict[str, Any]:
+    """Bench on a prepared data set; `config` must fit it."""
+    return _bench(prepared, build_setup(config, prepared), config, steps=steps) | {"dataset": prepared.name}
+
+
+def bench_generated(
+    data: BenchData, config: Config, *, num_items: int, feature_width: int, steps: int
+) -> dict[str, Any]:
+    """Bench on generated interactions with random features, categories and clusters."""
+    setup = build_generated(data, config, num_items=num_items, feature_width=feature_width)
+    return _bench(data, setup, config, steps=steps)
+
+
+def build_generated(
+    data: BenchData, config: Config, *, num_items: int, feature_width: int, folder: Path | None = None
+) -> TrainingSetup:
+    """A network for generated interactions; with a folder, features lie there in half precision, mapped into memory."""
+    device = resolve_device(config.training.device)
+    generator = torch.Generator().manual_seed(0)
+    V, used = num_items + 1, config.model.modalities[1:]
+
+    def features(name: str) -> torch.Tensor:
+        if folder is None:
+            return torch.randn(V, feature_width, generator=generator)
+        found = np.memmap(folder / name, np.float16, "w+", shape=(V, feature_width))
+        for first in range(0, V, _ROWS_AT_ONCE):
+            block = found[first : first + _ROWS_AT_ONCE]
+            block[:] = torch.randn(*block.shape, generator=generator).half().numpy()
+        return torch.from_numpy(found)
+
+    catalogue = Catalogue(
+        num_item_rows=V,
+        features={m: features(m) for m in used},
+        categories=(torch.rand(V, NUM_CATEGORIES, generator=generator) < 0.01).byte(),
+        clusters={m: torch.randint(0, NUM_CLUSTERS, (V,), generator=generator) for m in used},
+        target_counts=torch.from_numpy(np.bincount(data.item_ids, minlength=V)),
+    )
+    span = TimeRange(int(data.timestamps.min()), int(data.timestamps.max()), 1000 * 86_400)
+    return build(config, catalogue, span, device, resolve_precision(config.training.precision, device))
+
+
+def _bench(data: BenchData | PreparedDataset, setup: TrainingSetup, config: Config, *, steps: int) -> dict[str, Any]:
+    notes: list[str] = []
+    timed = time_steps(data, setup, config, steps=steps, notify=notes.append)
+    del timed["seconds"]
+    peak = peak_memory_bytes(setup.device)
+    N, floor = config.training.batch_targets, floors(setup, config)
+    features = setup.network.tables.feature_widths
+    return timed | {
+        "peak_memory_bytes": peak,
+        "floor_seconds": floor,
+        "ratio": timed["step_seconds"]["median"] / floor["fp32"],
+        "notes": notes,
+        "settings": {
+            "rows": setup.catalogue.num_item_rows,
+            "feature_width": max(features.values(), default=0),
+            "mean_length": len(data.item_ids) / (len(data.offsets) - 1),
+            "batching": config.training.batching,
+            "batch_targets": N,
+            "precision": str(setup.compute_dtype).removeprefix("torch."),
+            "device": str(setup.device),
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "steps": steps,
+        },
+    }
+
+
+def time_steps(
+    data: SplitInteractionArrays,
+    setup: TrainingSetup,
+    config: Config,
+    *,
+    steps: int,
+    world: ProcessGroup = ALONE,
+    is_padded: bool = False,
+    notify: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Times of full training steps, the packing of their batches included, read as training reads them.
+
+    Args:
+        steps: timed steps, after as many that warm up but no more than `WARM_UP_STEPS`.
+        world: processes that take the steps together.
+        is_padded: rows are padded to max_length, as the published code has them, to be compared with.
+        notify: called with a sentence when the steps cannot be compiled as the configuration wants.
+    Returns: `seconds` of each step, `step_seconds` median, min and max, `targets_per_second`, `tokens_per_second`.
+    """
+    keep_freed_memory()
+    setup = setup.spread(world)
+    optimizer = make_optimizer(setup.network, lr=config.training.lr)
+    is_compiled = wants_compiler(config, setup.device, world)
+    padding = NO_PADDING if is_padded else FIXED_PADDING if is_compiled else SOME_PADDING
+    batches = training_batches(data, config, world, padding)
+    if is_compiled:
+        setup = compile_or_not(setup, next(batches)[0].to(setup.device), config, notify=notify)
+    unread: deque[PendingLosses] = deque()
+    ends, tokens, targets = [time.perf_counter()], 0, 0
+    warm_up = min(steps, WARM_UP_STEPS)
+    for step in range(warm_up + steps):
+        packed, shares = next(batches)
+        if is_padded:
+            packed = padded_rows(packed, max_length=config.model.max_length)
+        batch = packed.to(setup.device)
+        unread.append(PendingLosses(train_step(setup, optimizer, batch, config, epoch=0, step=step, shares=shares)))
+        if step >= warm_up:
+            tokens += int((packed.item_ids > 0).sum())
+            targets += batch.num_targets
+        is_last = step + 1 == warm_up + steps
+        while len(unread) > (0 if is_last else steps_ahead(setup.device)):
+            unread.popleft().read()
+            ends.append(time.perf_counter())
+    seconds = np.diff(ends)[warm_up:].tolist()
+    return {
+        "seconds": seconds,
+        "step_seconds": {"median": median(seconds), "min": min(seconds), "max": max(seconds)},
+        "targets_per_second": targets / sum(seconds),
+        "tokens_per_second": tokens / sum(seconds),
+    }
+
+
+def padded_rows(batch: PackedBatch, *, max_length: int) -> PackedBatch:
+    """The batch with padding tokens for what padding to max_length would add, and an attention bin for each row."""
+    B, T = batch.num_rows, batch.num_tokens
+    add = B * max_length - T
+    slots = batch.rows * max_length + batch.positions
+    grid = torch.full((B * max_length,), -1)
+    grid[slots] = torch.arange(T)
+    more = torch.zeros(add, dtype=torch.int64)
+    return replace(
+        batch,
+        item_ids=torch.cat([batch.item_ids, more]),
+        intervals=torch.cat([batch.intervals, more]),
+        positions=torch.cat([batch.positions, more]),
+        timestamps=torch.cat([batch.timestamps, more + batch.timestamps[-1]]),
+        offsets=torch.cat([batch.offsets, torch.tensor([T + add])]),
+        rows=torch.cat([batch.rows, more + B]),
+        user_index=torch.cat([batch.user_index, torch.tensor([-1])]),
+        prefix_weight=torch.cat([batch.prefix_weight, torch.zeros(add)]),
+        grid_tokens=grid.view(B, max_length),
+        token_slots=torch.cat([slots, (grid < 0).nonzero()[:, 0]]),
+        all_supervised=False,
+    )
+
+
+def count_kernels(data: SplitInteractionArrays, setup: TrainingSetup, config: Config) -> int:
+    """CUDA kernels of one step as it is, without a graph."""
+    from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 - only on CUDA
+
+    optimizer = make_optimizer(setup.network, lr=config.training.lr)
+    batch, shares = next(training_batches(data, config))
+    batch = batch.to(setup.device)
+    for step in range(2):
+        with profile(activities=[ProfilerActivity.CUDA]) as recorded:
+            train_step(setup, optimizer, batch, config, epoch=0, step=step, shares=shares)
+            _synchronize(setup.device)
+    return sum(str(event.device_type).endswith("CUDA") for event in recorded.events() or [])
+
+
+def training_batches(
+    data: SplitInteractionArrays, config: Config, world: ProcessGroup = ALONE, padding: Padding = SOME_PADDING
+) -> Iterator[tuple[PackedBatch, BatchShards]]:
+    """This process's share of full batches, epoch after epoch."""
+    L, budget = config.model.max_length, config.training.batch_targets
+    rows = training_rows(data.split, batching=config.training.batching, max_length=L)
+    for epoch in count():
+        for chosen in epoch_batches(rows, batch_targets=budget, rng=keyed_rng(config.training.seed, "shuffle", epoch)):
+            if rows.num_supervised[chosen].sum() > 0.9 * min(budget, rows.num_targets):
+                is_own, shares = world.divide(rows.num_supervised[chosen], multiple=padding.targets)
+                yield pack_share(data, rows, chosen, max_length=L, is_own=is_own, padding=padding), shares
+
+
+def floors(setup: TrainingSetup, config: Config) -> dict[str, float]:
+    """`catalogue_floor_seconds` of a step of the configuration, in fp32 and bf16."""
+    N, K = config.training.batch_targets, setup.network.hidden_size * len(config.model.modalities)
+    return {
+        name: catalogue_floor_seconds(N, setup.catalogue.num_item_rows, K, dtype, setup.device)
+        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+    }
+
+
+def catalogue_floor_seconds(N: int, V: int, K: int, dtype: torch.dtype, device: torch.device) -> float:
+    """Median time of the three products of the catalogue's cross-entropy alone: scores and its two gradients."""
+    states, table, gradient = (torch.randn(*shape, device=device).to(dtype) for shape in ((N, K), (V, K), (N, V)))
+
+    def products() -> None:
+        _ = states @ table.T, gradient @ table, gradient.T @ states
+        _synchronize(device)
+
+    return median(islice(_timings(products), 3, 13))
+
+
+def _timings(call: Callable[[], None]) -> Iterator[float]:
+    while True:
+        began = time.perf_counter()
+        call()
+        yield time.perf_counter() - began
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory so far: of the device where it is CUDA, of this process otherwise."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,215 @@
+"""The speed tables: steps of presets, batchings and precisions on a Beauty-sized catalogue, and the ranking of its users."""
+
+from __future__ import annotations
+
+import multiprocessing
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from multiprocessing.connection import Connection
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from athwe_core.analysis.benchmark.step_time import (
+    build_generated,
+    count_kernels,
+    floors,
+    generate_bench_data,
+    peak_memory_bytes,
+    time_steps,
+)
+from athwe_core.config import Config, build_config, replace_in
+from athwe_core.data.packing import epoch_batches, training_rows
+from athwe_core.device import has_fast_bf16, resolve_device
+from athwe_core.errors import AthweError
+from athwe_core.evaluation.evaluate import rank_users
+from athwe_core.training.allocator import keep_freed_memory
+from athwe_core.training.randomness import keyed_rng
+
+MEAN_LENGTH, FEATURE_WIDTH = 8.9, 768
+ROUNDS = 2
+"""Times that the list is gone through, so that a change in what else the machine does meets every case."""
+PADDED_STEPS = 3
+
+
+@dataclass(frozen=True)
+class Size:
+    """Of the generated data; as it is, Beauty's."""
+
+    users: int = 22_363
+    items: int = 12_101
+
+
+BEAUTY = Size()
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table of steps."""
+
+    preset: str
+    rows: str
+    """packed, prefix, or padded: prefix rows filled up to max_length tokens each, as the published code has them."""
+    precision: str
+    compiler: str = "off"
+
+    def config(self, device: str) -> Config:
+        batching = "packed" if self.rows == "packed" else "prefix"
+        settings = {"batching": batching, "precision": self.precision, "compiler": self.compiler, "device": device}
+        return replace_in(build_config(self.preset), [f"training.{key}={value}" for key, value in settings.items()])
+
+
+def suite_cases(device: torch.device) -> list[Case]:
+    """What is timed on a device: bf16 where it is fast there, compiled steps on CUDA."""
+    precisions = ["fp32", "bf16"] if has_fast_bf16(device) else ["fp32"]
+    low = precisions[-1]
+    cases = [Case("hm4sr", rows, "fp32") for rows in ("padded", "prefix")]
+    cases += [Case("hm4sr", "packed", precision) for precision in precisions]
+    cases += [Case("athwe", "packed", precision) for precision in precisions]
+    cases += [Case("hm4sr", "prefix", low), Case("athwe-published", "prefix", low)]
+    if device.type == "cuda":
+        cases += [Case(preset, "packed", low, "on") for preset in ("hm4sr", "athwe")]
+        cases += [Case("hm4sr", "padded", low), Case("hm4sr", "prefix", low, "on")]
+    return list(dict.fromkeys(cases))
+
+
+def run_suite(
+    device: str, *, steps: int, notify: Callable[[str], None], cases: list[Case] | None = None, size: Size = BEAUTY
+) -> dict[str, Any]:
+    """Every case in a process of its own, twice over; then the ranking.
+
+    Args:
+        device: as `training.device`.
+        steps: timed steps of a case in each round, after those that warm up; padded rows take three.
+        notify: called with a sentence for each measurement.
+    Returns: `machine`, `steps` (fields of the case; step_seconds median, min and max over all rounds; epoch_seconds;
+        floor_seconds; ratio to the fp32 floor; peak_memory_bytes; kernels a step on CUDA) and `ranking`.
+    Raises: AthweError when a process fails.
+    """
+    where = resolve_device(device)
+    found: dict[Case, list[dict[str, Any]]] = {case: [] for case in cases or suite_cases(where)}
+    for _ in range(ROUNDS):
+        for case, rounds in found.items():
+            one = _in_its_own_process(case, device, min(steps, PADDED_STEPS) if case.rows == "padded" else steps, size)
+            rounds.append(one)
+            notify(f"{case.preset} {case.rows} {case.precision}: {median(one['seconds']):.3f} s a step")
+    machine = {
+        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+    sizes = asdict(size) | {"mean_length": MEAN_LENGTH, "feature_width": FEATURE_WIDTH}
+    ranking = [_ranking(preset, device, size) for preset in ("hm4sr", "athwe")]
+    return {
+        "machine": machine,
+        "sizes": sizes,
+        "steps": [_summary(case, rounds) for case, rounds in found.items()],
+        "ranking": ranking,
+    }
+
+
+def _summary(case: Case, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+    seconds = [value for one in rounds for value in one["seconds"]]
+    floors = {name: min(one["floor_seconds"][name] for one in rounds) for name in ("fp32", "bf16")}
+    typical = median(seconds)
+    return asdict(case) | {
+        "step_seconds": {"median": typical, "min": min(seconds), "max": max(seconds)},
+        "epoch_seconds": typical * rounds[0]["steps_per_epoch"],
+        "floor_seconds": floors,
+        "ratio": typical / floors["fp32"],
+        "peak_memory_bytes": max(one["peak_memory_bytes"] for one in rounds),
+        "kernels": rounds[0]["kernels"],
+        "notes": rounds[0]["notes"],
+    }
+
+
+def _in_its_own_process(case: Case, device: str, steps: int, size: Size) -> dict[str, Any]:
+    context = multiprocessing.get_context("spawn")
+    mine, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(theirs, case, device, steps, size), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        found = mine.recv()
+    except EOFError:
+        found = "its process was killed"
+    process.join()
+    if isinstance(found, str):
+        raise AthweError(f"bench of {case}", f"must come to its end ({found})")
+    return dict(found)
+
+
+def _send(connection: Connection, case: Case, device: str, steps: int, size: Size) -> None:
+    try:
+        connection.send(_measured(case, device, steps, size))
+    except Exception as error:
+        connection.send(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+
+
+def _measured(case: Case, device: str, steps: int, size: Size) -> dict[str, Any]:
+    config, notes = case.config(device), list[str]()
+    data = generate_bench_data(num_users=size.users, num_items=size.items, mean_length=MEAN_LENGTH)
+    setup = build_generated(data, config, num_items=size.items, feature_width=FEATURE_WIDTH)
+    is_padded = case.rows == "padded"
+    timed = time_steps(data, setup, config, steps=steps, is_padded=is_padded, notify=notes.append)
+    peak = peak_memory_bytes(setup.device)
+    N = config.training.batch_targets
+    rows = training_rows(data.split, batching=config.training.batching, max_length=config.model.max_length)
+    return {
+        "seconds": timed["seconds"],
+        "steps_per_epoch": len(epoch_batches(rows, batch_targets=N, rng=keyed_rng(0, "shuffle", 0))),
+        "floor_seconds": floors(setup, config),
+        "peak_memory_bytes": peak,
+        "kernels": count_kernels(data, setup, config) if setup.device.type == "cuda" else None,
+        "notes": notes,
+    }
+
+
+def _ranking(preset: str, device: str, size: Size) -> dict[str, Any]:
+    config = replace_in(build_config(preset), [f"training.device={device}"])
+    data = generate_bench_data(num_users=size.users, num_items=size.items, mean_length=MEAN_LENGTH)
+    setup = build_generated(data, config, num_items=size.items, feature_width=FEATURE_WIDTH)
+    keep_freed_memory()
+    seconds = []
+    for _ in range(3):
+        began = time.perf_counter()
+        rank_users(setup.network, data, split="test")
+        seconds.append(time.perf_counter() - began)
+    return {"preset": preset, "users": size.users, "seconds": median(seconds)}
+
+
+def _processor() -> str:
+    """The processor's own name where Linux tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def suite_markdown(result: dict[str, Any]) -> str:
+    """The tables for a README."""
+    machine, sizes = result["machine"], result["sizes"]
+    lines = [
+        f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {machine['date']}; "
+        f"{sizes['items']:,} items, {sizes['users']:,} users, features of {sizes['feature_width']}, 1,024 targets a step.",
+        "",
+        "| preset | rows | precision | compiled | s a step (min) | / fp32 floor | s an epoch | peak GB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in result["steps"]:
+        times = f"{one['step_seconds']['median']:.3f} ({one['step_seconds']['min']:.3f})"
+        lines.append(
+            f"| {one['preset']} | {one['rows']} | {one['precision']} | {one['compiler']} | {times} | {one['ratio']:.2f} "
+            f"| {one['epoch_seconds']:.1f} | {one['peak_memory_bytes'] / 1e9:.2f} |"
+        )
+    lines += ["", "| ranking of | users | s |", "|---|---|---|"]
+    lines += [f"| {one['preset']} | {one['users']:,} | {one['seconds']:.2f} |" for one in result["ranking"]]
+    return "\n".join(lines) + "\n"

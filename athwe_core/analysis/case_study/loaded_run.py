@@ -1,0 +1,143 @@
+"""Finished runs opened side by side, to score histories one at a time and look inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from athwe_core.analysis.case_study.item_metadata import ItemFacts, item_facts
+from athwe_core.analysis.case_study.select_user import Case
+from athwe_core.batch import PackedBatch
+from athwe_core.config import Config
+from athwe_core.data.packing import pack_histories
+from athwe_core.data.prepare import PreparedDataset
+from athwe_core.errors import ConfigError, DataError
+from athwe_core.evaluation.ranking import target_ranks
+from athwe_core.models.athwe.network import Network, Outputs
+from athwe_core.runs.checkpoint import load_state
+from athwe_core.runs.find import RunFolder
+from athwe_core.training.build import build_best
+
+History = tuple[list[int], list[int]]
+"""Internal item ids and unix seconds, oldest first, at least one."""
+
+
+@dataclass(frozen=True)
+class ForwardPass:
+    """What a network makes of one history."""
+
+    batch: PackedBatch
+    outputs: Outputs
+    vector: Float[Tensor, " K"]
+    """The user vector."""
+    scores: Float[Tensor, " V"]
+
+
+@dataclass(frozen=True)
+class CaseRun:
+    """A run with its best weights, in evaluation mode."""
+
+    folder: RunFolder
+    config: Config
+    network: Network
+    table: Float[Tensor, "V K"]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def facts(self) -> dict[str, Any]:
+        """preset, validation_ndcg@20 and best_epoch."""
+        progress = load_state(self.folder.best)["progress"]
+        preset = self.folder.manifest()["preset"]
+        return {"preset": preset, "validation_ndcg@20": progress["best_value"], "best_epoch": progress["best_epoch"]}
+
+    def window(self, case: Case) -> History:
+        """The latest items of a case, as many as the network reads."""
+        length = self.config.model.max_length
+        return case.item_ids[-length:], case.timestamps[-length:]
+
+    @torch.inference_mode()
+    def look(self, history: History) -> ForwardPass:
+        """Score one history and keep everything on the way."""
+        batch = pack_histories([history]).to(self.table.device)
+        outputs = self.network(batch, self.table)
+        vector = self.network.user_vectors(outputs.states)[0]
+        return ForwardPass(batch, outputs, vector, self.table @ vector)
+
+    @torch.inference_mode()
+    def scores(self, histories: Sequence[History]) -> Float[Tensor, "n V"]:
+        """Scores of the whole catalogue for each history, in one batch."""
+        batch = pack_histories(histories).to(self.table.device)
+        vectors = self.network.user_vectors(self.network(batch, self.table).states)
+        return (vectors @ self.table.T)[batch.user_index.argsort()]
+
+    def by_modality(self, vector: Float[Tensor, " K"], items: Sequence[int]) -> list[dict[str, float]]:
+        """The part of each modality in the score of each item; the parts sum to the score."""
+        parts = (self.table[list(items)] * vector).view(len(items), len(self.network.modalities), -1).sum(-1)
+        return [dict(zip(self.network.modalities, row, strict=True)) for row in parts.tolist()]
+
+
+@dataclass(frozen=True)
+class CaseRuns:
+    """Runs on the same data; the first is the one whose ranks are asked."""
+
+    runs: list[CaseRun]
+    prepared: PreparedDataset
+
+    @cached_property
+    def items(self) -> ItemFacts:
+        return item_facts(self.prepared)
+
+
+def open_runs(folders: Sequence[RunFolder], prepared_dir: Path) -> CaseRuns:
+    """Load the best weights of each run.
+
+    Raises:
+        ConfigError: A run is named twice.
+        DataError: Two runs were trained on different data.
+        CheckpointError: A run has no best weights yet.
+    """
+    names = [folder.name for folder in folders]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError("--against", "must name another run", name)
+    data = [folder.manifest()["data"] for folder in folders]
+    for name, other in zip(names, data, strict=True):
+        if other["content_hash"] != data[0]["content_hash"]:
+            here, there = (f"{d['name']} version {d['version']}" for d in (data[0], other))
+            rule = f"must be trained on the same data as {names[0]}, {here}"
+            raise DataError(f"run {name}", rule, there, "Choose runs of one prepared version")
+    prepared = folders[0].open_data(prepared_dir)
+    return CaseRuns([_open(folder, prepared) for folder in folders], prepared)
+
+
+def _open(folder: RunFolder, prepared: PreparedDataset) -> CaseRun:
+    network = build_best(folder, prepared).network
+    with torch.inference_mode():
+        return CaseRun(folder, folder.config(), network, network.tables())
+
+
+def ranks(scores: Float[Tensor, "n V"], item: int, *, excluded: Int64[Tensor, " E"]) -> list[int | float]:
+    """Expected rank of an item under each row of scores, without the excluded items; whole where it is not shared."""
+    n = len(scores)
+    rows = torch.arange(n, device=scores.device).repeat_interleave(len(excluded))
+    targets = torch.full((n,), item, device=scores.device)
+    found = target_ranks(scores, targets, excluded=(rows, excluded.repeat(n))).tolist()
+    return [int(rank) if rank == int(rank) else rank for rank in found]
+
+
+def top_items(scores: Float[Tensor, " V"], *, k: int, excluded: Int64[Tensor, " E"]) -> list[int]:
+    """The k best items (fewer where there are no more), best first, equal ones by number."""
+    allowed = torch.ones_like(scores, dtype=torch.bool)
+    allowed[0] = False
+    allowed[excluded] = False
+    order = scores.sort(descending=True, stable=True).indices
+    return order[allowed[order]][:k].tolist()

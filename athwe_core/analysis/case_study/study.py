@@ -1,0 +1,142 @@
+"""One user looked at closely: the history, what each run recommends, and why (figure 6 of the paper and what is behind)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from athwe_core.analysis.case_study.explain import explain
+from athwe_core.analysis.case_study.item_metadata import ItemFacts
+from athwe_core.analysis.case_study.loaded_run import CaseRun, CaseRuns, ranks, top_items
+from athwe_core.analysis.case_study.select_user import Case
+from athwe_core.errors import ConfigError, DataError
+
+
+@torch.inference_mode()
+def case_study(opened: CaseRuns, case: Case, *, k: int = 10, exclude_seen: bool | None = None) -> dict[str, Any]:
+    """The case as plain values that JSON can hold.
+
+    Args:
+        opened: from `open_runs`; every run explains itself, the first gives the target's `rank`.
+        case: whose next item is asked.
+        k: how many recommendations of each run, >= 1.
+        exclude_seen: take the items of the whole history out of the ranking, never the target; None: as the first run was
+            trained. One rule for all runs, so that their ranks can be set side by side.
+    Returns:
+        dataset, data_version, tie_order, split_rule, split, user, picked, k, exclude_seen.
+        history: the longest window of the runs, oldest first; earlier_items: how many came before it.
+        target: None where it is not known.
+        recommendations, why, runs: by run. `why` explains the target, or the first recommendation where there is none, see
+            `explain`; lists by position begin at history position `first_position`.
+        Titles and categories are as the source has them: escape them where they are shown.
+    Raises:
+        ConfigError: k is below 1.
+        DataError: Every item is seen and therefore out.
+    """
+    if k < 1:
+        raise ConfigError("--k", "must be positive", k)
+    prepared, items, runs = opened.prepared, opened.items, opened.runs
+    rule = runs[0].config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
+    length = min(max(run.config.model.max_length for run in runs), len(case.item_ids))
+    target = None if case.target is None else case.target[0]
+    seen = sorted(set(case.item_ids) - {target}) if rule else []
+    views = {run.name: _view(run, case, items, k=k, seen=seen, shown=length) for run in runs}
+    return {
+        "dataset": prepared.name,
+        "data_version": prepared.version,
+        "tie_order": prepared.manifest["statistics"]["tie_order"],
+        "split_rule": prepared.split_rule,
+        "split": case.split,
+        "user": case.user,
+        "picked": case.picked,
+        "history": _history(case, items, length),
+        "earlier_items": len(case.item_ids) - length,
+        "target": _target(case, items, {name: why["rank"] for name, (_, why) in views.items()}),
+        "recommendations": {name: recommended for name, (recommended, _) in views.items()},
+        "why": {name: why for name, (_, why) in views.items()},
+        "runs": {run.name: run.facts() for run in runs},
+        "k": k,
+        "exclude_seen": rule,
+    }
+
+
+def _history(case: Case, items: ItemFacts, length: int) -> list[dict[str, Any]]:
+    gaps = [None, *np.diff(case.timestamps).tolist()]
+    first = len(case.item_ids) - length
+    entries = []
+    for position in range(length):
+        seconds = case.timestamps[first + position]
+        entries.append(
+            {
+                "position": position,
+                **items.of(case.item_ids[first + position]),
+                "date": utc_date(seconds),
+                "timestamp": seconds,
+                "gap_seconds": gaps[first + position],
+            }
+        )
+    return entries
+
+
+def utc_date(seconds: int) -> str:
+    """`2014-03-01` for unix seconds of any size."""
+    return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
+
+
+def _target(case: Case, items: ItemFacts, rank_by_run: dict[str, float]) -> dict[str, Any] | None:
+    if case.target is None:
+        return None
+    item, seconds = case.target
+    return {
+        **items.of(item),
+        "date": utc_date(seconds),
+        "timestamp": seconds,
+        "gap_seconds": seconds - case.timestamps[-1],
+        "rank": next(iter(rank_by_run.values())),
+        "ranks": rank_by_run,
+    }
+
+
+def _view(
+    run: CaseRun, case: Case, items: ItemFacts, *, k: int, seen: list[int], shown: int
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What one run recommends, and why."""
+    history = run.window(case)
+    look = run.look(history)
+    excluded: Int64[Tensor, " E"] = torch.tensor(seen, dtype=torch.int64, device=look.scores.device)
+    top = top_items(look.scores, k=k, excluded=excluded)
+    if not top:
+        raise DataError("history", f"holds every item of the catalogue: run {run.name} has none to recommend")
+    target = None if case.target is None else case.target[0]
+    past = set(case.item_ids)
+    recommended = [
+        {
+            "rank": ranks(look.scores[None], item, excluded=excluded)[0],
+            **items.of(item),
+            "score": float(look.scores[item]),
+            "by_modality": parts,
+            "in_history": item in past,
+            "is_target": item == target,
+        }
+        for item, parts in zip(top, run.by_modality(look.vector, top), strict=True)
+    ]
+    subject = top[0] if target is None else target
+    why = explain(
+        run,
+        history,
+        look,
+        subject,
+        top=top,
+        excluded=excluded,
+        item_ids=items.item_ids,
+        first_position=shown - len(history[0]),
+    )
+    facts = items.of(subject)
+    return recommended, {
+        "subject": {"item_id": facts["item_id"], "title": facts["title"], "is_target": target is not None},
+        **why,
+    }

@@ -1,0 +1,111 @@
+"""A figure as files for print, or as a part of a page."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from athwe_core.analysis.figures.style import CSS, INK, RC
+from athwe_core.safe_write import replacing
+
+_SVG, _XLINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}"
+_REFERENCE = re.compile(r"url\(#([^)]+)\)")
+_PRESENTATION = (
+    *("fill", "fill-opacity", "opacity", "stroke", "stroke-opacity", "stroke-width", "stroke-dasharray"),
+    *("stroke-dashoffset", "stroke-linejoin", "stroke-linecap", "stroke-miterlimit"),
+    *("text-anchor", "font-size", "font-weight"),
+)
+"""Properties kept of a style, as attributes of their own; the family of letters is the page's."""
+
+
+def save_figure(figure: Figure, stem: Path) -> list[Path]:
+    """Write STEM.svg (letters as outlines, equal bytes for an equal figure) and STEM.png (200 dpi), each in one step."""
+    written = []
+    for kind, options in (("svg", {"metadata": {"Date": None, "Creator": None}}), ("png", {"dpi": 200})):
+        path = stem.with_name(f"{stem.name}.{kind}")
+        with replacing(path) as temporary, matplotlib.rc_context(RC | {"svg.fonttype": "path"}):
+            figure.savefig(temporary, format=kind, facecolor="white", **options)
+        written.append(path)
+    return written
+
+
+def inline_svg(figure: Figure, *, title: str, description: str) -> str:
+    """The figure as an `<svg>` element for HTML: transparent, as wide as its place, coloured by the page's CSS variables.
+
+    Args:
+        title, description: what it is and what it shows, for those who do not see it. Two figures of one page must differ
+            in one of them or in what they show.
+    Returns: markup without style attributes or scripts; its ids begin with a hash of the content and the two texts.
+    """
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(RC | {"svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    prefix = "f" + hashlib.sha256(buffer.getvalue() + f"\0{title}\0{description}".encode()).hexdigest()[:10]
+    root = ET.fromstring(buffer.getvalue())
+    for parent in list(root.iter()):
+        for child in [child for child in parent if child.tag == f"{_SVG}style" or not child.tag.startswith(_SVG)]:
+            parent.remove(child)
+        for child in [child for child in parent if child.tag.endswith("}metadata")]:
+            parent.remove(child)
+    values = [(name, value) for element in root.iter() for name, value in element.attrib.items()]
+    referenced = {value[1:] for name, value in values if name == f"{_XLINK}href"}
+    referenced |= {found for _, value in values for found in _REFERENCE.findall(value)}
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(_SVG)
+        element.attrib = dict(_page_attributes(element.attrib, prefix, referenced))
+    names = {"title": title, "desc": description}
+    for place, (tag, text) in enumerate(names.items()):
+        child = ET.Element(tag, {"id": f"{prefix}-{tag}"})
+        child.text = text
+        root.insert(place, child)
+    _, _, width, height = root.attrib["viewBox"].split()
+    root.attrib = {
+        "class": "figure",
+        "role": "img",
+        "aria-labelledby": f"{prefix}-title",
+        "aria-describedby": f"{prefix}-desc",
+        "viewBox": f"0 0 {width} {height}",
+        "width": f"{float(width) * 4 / 3:.0f}",
+        "fill": CSS[INK],
+        "stroke-linejoin": "round",
+    }
+    return ET.tostring(root, encoding="unicode", short_empty_elements=True)
+
+
+def _page_attributes(attributes: dict[str, str], prefix: str, referenced: set[str]) -> list[tuple[str, str]]:
+    """Attributes with styles written out one by one, ids made the figure's own and colours the page's."""
+    found = []
+    for name, value in attributes.items():
+        if name == "id":
+            found += [("id", f"{prefix}-{value}")] if value in referenced else []
+        elif name == "style":
+            found += _declarations(value, prefix)
+        elif name == f"{_XLINK}href":
+            found.append(("href", f"#{prefix}-{value[1:]}"))
+        else:
+            found.append((name, _own(value, prefix)))
+    return found
+
+
+def _declarations(style: str, prefix: str) -> list[tuple[str, str]]:
+    found = []
+    for declaration in style.split(";"):
+        name, _, value = (part.strip() for part in declaration.partition(":"))
+        if name == "font":  # of older versions of the library: weight and size in one
+            found += [("font-size", size) for size in re.findall(r"[\d.]+px", value)]
+            found += [("font-weight", weight) for weight in re.findall(r"\b(bold|[1-9]00)\b", value)]
+        elif name in _PRESENTATION:
+            found.append((name, CSS.get(value, value)))
+        elif name == "clip-path":
+            found.append((name, _own(value, prefix)))
+    return found
+
+
+def _own(value: str, prefix: str) -> str:
+    return _REFERENCE.sub(rf"url(#{prefix}-\1)", value)

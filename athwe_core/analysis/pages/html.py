@@ -1,0 +1,141 @@
+"""Self-contained HTML pages: no network, no file beside them, light and dark, for screens of every width and for print.
+
+Every value is escaped by the templates; scripts build what they show from text. A content security policy allows the page's
+own style and script by their hashes, pictures from `data:` URLs, and nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from athwe_core.analysis.case_study.sentences import rank_words
+from athwe_core.analysis.case_study.study import utc_date
+from athwe_core.analysis.case_study.view_model import Thumbnails, case_view, short_names
+from athwe_core.analysis.figures.style import metric_name
+
+TEMPLATES = Path(__file__).parent / "templates"
+MOST_CUT_OFF = 10
+"""Of the metrics in the table of runs, as in the paper."""
+_SIGNIFICANT_DIGITS = 5
+_HIDDEN_IN_JSON = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+def case_study_page(cases: Sequence[Mapping[str, Any]], images: Thumbnails | None) -> str:
+    """HTML of one or more case studies of a data set.
+
+    Args:
+        cases: what `case-study --json` prints, at least one.
+        images: where pictures of items come from; None, or None for an item: its initials stand in.
+    """
+    first = cases[0]
+    runs = {run: facts for case in cases for run, facts in case["runs"].items()}
+    return render(
+        "case_study.html.j2",
+        title=f"Case study: {first['dataset']}",
+        dataset=first["dataset"],
+        facts={
+            "prepared version": first["data_version"],
+            "split": f"{first['split']}, {first['split_rule']}",
+            "order of ties": first["tie_order"],
+            "seen items": "out of the ranking" if first["exclude_seen"] else "in the ranking",
+        },
+        runs=[(short, runs[run]) for run, short in short_names(runs).items()],
+        cases=[case_view(case, images, number=number) for number, case in enumerate(cases)],
+        data=script_json({"cases": cases, "short": short_names(runs)}),
+    )
+
+
+def report_page(report: Mapping[str, Any]) -> str:
+    """HTML of what `collect_report` found on a data set; its figures are taken as `inline_svg` made them."""
+    figures = report["figures"]
+    drawn = {name: figures[name] and Markup(figures[name]) for name in ("time", "curves", "groups")}
+    drawn["experiments"] = [Markup(svg) for svg in figures["experiments"]]
+    title = f"Report: {report['dataset']}"
+    best = _best_of(report["comparison"])
+    return render("report.html.j2", title=title, report=dict(report) | {"figures": drawn}, best=best)
+
+
+def _best_of(comparison: Mapping[str, Any] | None) -> dict[str, float | None]:
+    """Metrics of the table to the best mean of its rows, None where the rows must not be ranked or there is but one."""
+    if comparison is None:
+        return {}
+    rows = [row["metrics"] for row in comparison["rows"]]
+    ranked = comparison["comparable"] and len(rows) > 1
+    shown = [
+        metric for metric in rows[0] if int(metric.split("@")[1]) <= MOST_CUT_OFF and all(metric in row for row in rows)
+    ]
+    return {metric: max(row[metric]["mean"] for row in rows) if ranked else None for metric in shown}
+
+
+def script_json(value: object) -> Markup:
+    """JSON that is safe within a script element; numbers to five significant digits, null where they are not finite."""
+    text = json.dumps(_rounded(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return Markup("".join(_HIDDEN_IN_JSON.get(character, character) for character in text))
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return float(f"{value:.{_SIGNIFICANT_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(inner) for inner in value]
+    return value
+
+
+def render(template: str, *, title: str, data: Markup | None = None, **values: Any) -> str:
+    """A page from one of `TEMPLATES` that extends `base.html.j2`; `data`, of `script_json`, is what its script reads."""
+    style, script = _own_file("page.css"), _own_file("page.js")
+    policy = (
+        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        "base-uri 'none'; form-action 'none'"
+    )
+    return (
+        _environment()
+        .get_template(template)
+        .render(title=title, data=data, style=style, script=script, policy=policy, **values)
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": "{:,}".format,
+        "day": utc_date,
+        "metric_name": metric_name,
+        "number": _number,
+        "percent": lambda value: "–" if value is None else f"{value:+.1f}%".replace("-", "−"),
+        "rank": rank_words,
+    }
+    return environment
+
+
+def _number(value: float | None, digits: int = 4) -> str:
+    """A number with fixed digits and a real minus sign; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", "−")
+
+
+@cache
+def _own_file(name: str) -> Markup:
+    return Markup((TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def _hash(content: str) -> str:
+    return f"sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}"

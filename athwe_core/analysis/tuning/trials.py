@@ -1,0 +1,226 @@
+"""The trials of a study: what optuna proposes becomes the configuration of an ordinary run, which may be pruned."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from athwe_core.analysis.experiments.plan import run_identity
+from athwe_core.analysis.experiments.result import EXPERIMENTS
+from athwe_core.analysis.tuning.optuna_study import load_optuna, revive, settled
+from athwe_core.analysis.tuning.search_space import SearchSpace, draw, with_values
+from athwe_core.config import Config, config_tree
+from athwe_core.data.prepare import PreparedDataset
+from athwe_core.errors import ConfigError, NonFiniteLossError, require
+from athwe_core.runs.find import MANIFEST, RunFolder, create_run
+from athwe_core.training.build import adapt_to_data
+from athwe_core.training.loop import SELECTION_METRIC, Listener, train
+from athwe_core.training.randomness import keyed_rng, keyed_seed
+
+if TYPE_CHECKING:
+    import optuna
+
+PRUNED = "pruned"
+"""Status of a run that was ended early because others did better."""
+STARTUP_TRIALS, WARMUP_EPOCHS = 5, 3
+DRAWS = 1000
+"""Combinations drawn before all count as tried."""
+
+
+class TuningListener(Listener, Protocol):
+    """Hears what tuning does: trials, and the training of each."""
+
+    def trial_begins(self, number: int, *, trials: int, values: dict[str, Any], run: str) -> None:
+        """Trial `number` (from 0) of a study that goes on until it has `trials` begins or goes on."""
+
+    def trial_ends(self, number: int, *, state: str, value: float | None) -> None:
+        """It is complete, pruned or failed; its best validation value where it is complete."""
+
+    def note(self, text: str) -> None:
+        """One sentence the user should know, e.g. of a damaged checkpoint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """A study and all that decides what its trials are."""
+
+    space: SearchSpace
+    base: Config
+    """Fits `prepared`; each trial is this with the values of the space."""
+    prepared: PreparedDataset
+    runs_dir: Path
+    preset: str
+    """The middle part of the runs' names."""
+    name: str
+    """Its runs are `tune-<name>-<number>`."""
+    seed: int
+    """Of the proposals: each depends on it, its number and the trials before, whatever was interrupted in between."""
+    startup_trials: int = STARTUP_TRIALS
+    """Complete trials before one is pruned for being below the median of an epoch."""
+    warmup_epochs: int = WARMUP_EPOCHS
+    """Epochs before a trial is pruned."""
+
+    def __post_init__(self) -> None:
+        is_plain = self.name == Path(self.name).name and self.name not in ("", ".", "..")
+        require(is_plain, "--name", "must be a plain name", self.name)
+        require(self.seed >= 0, "--seed", "must not be negative", self.seed)
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.runs_dir) / self.prepared.name / EXPERIMENTS / f"tune-{self.name}"
+
+    def settings(self) -> dict[str, Any]:
+        """What a study that goes on must share with its beginning."""
+        leaves = _leaves(config_tree(self.base))
+        del leaves["training.device"]
+        space = {f"search space of {key}": str(part) for key, part in self.space.items()}
+        pruning = {"startup trials": self.startup_trials, "warm-up epochs": self.warmup_epochs}
+        data = self.prepared.manifest["content_hash"][:12]
+        return {"preset": self.preset, "content of the data": data, "--seed": self.seed, **pruning, **space, **leaves}
+
+    def config(self, values: dict[str, Any]) -> Config:
+        """Of a trial, without what the data lacks."""
+        return adapt_to_data(with_values(self.base, values), self.prepared)[0]
+
+    def decode(self, params: dict[str, Any]) -> dict[str, Any]:
+        """Values of the keys from what optuna stores."""
+        return {key: part.decode(params[key]) for key, part in self.space.items()}
+
+    def identity(self, config: Config) -> str:
+        """Equal for trials that would come to the same."""
+        return run_identity(config, self.prepared.manifest["content_hash"])
+
+    def run(self, number: int) -> RunFolder:
+        """Where the trial's run is, or will be."""
+        return RunFolder(Path(self.runs_dir) / self.prepared.name / self.preset / f"tune-{self.name}-{number}")
+
+
+def next_trial(study: optuna.Study, tuning: Tuning) -> optuna.trial.Trial | None:
+    """The trial that was broken off, else a new one; None when no untried combination is found."""
+    if not revive(study):
+        number = len(settled(study))
+        values = _propose(study, tuning, number)
+        if values is None:
+            return None
+        params = {key: part.encode(values[key]) for key, part in tuning.space.items()}
+        identity = tuning.identity(tuning.config(values))
+        study.enqueue_trial(params, user_attrs={"number": number, "identity": identity, "params": params})
+    return study.ask({key: part.distribution() for key, part in tuning.space.items()})
+
+
+def finish_trial(
+    study: optuna.Study,
+    trial: optuna.trial.Trial,
+    tuning: Tuning,
+    *,
+    trials: int,
+    command: str,
+    listener: TuningListener,
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Train the trial's run to its end, or until it is pruned or fails; False when asked to stop."""
+    states = load_optuna().trial.TrialState
+    number, values = trial.user_attrs["number"], tuning.decode(trial.params)
+    config = tuning.config(values)
+    run = _run(tuning, number, config, command)
+    listener.trial_begins(number, trials=trials, values=values, run=run.name)
+    reports = _Reports(trial, listener, config.training.epochs)
+    try:
+        for record in run.metrics():
+            reports.report(record)
+        result = train(run, tuning.prepared, listener=reports, should_stop=should_stop, notify=listener.note)
+        if not result.finished:
+            return False
+    except _EndedEarlyError:
+        run.update_manifest(status=PRUNED)
+        study.tell(trial, state=states.PRUNED)
+        listener.trial_ends(number, state="pruned", value=None)
+    except NonFiniteLossError as error:
+        trial.set_user_attr("reason", str(error))
+        study.tell(trial, state=states.FAIL)
+        listener.trial_ends(number, state="failed", value=None)
+    else:
+        value = max(record["validation"][SELECTION_METRIC] for record in run.metrics())
+        study.tell(trial, value)
+        listener.trial_ends(number, state="complete", value=value)
+    return True
+
+
+class _EndedEarlyError(Exception):
+    """Ends the training of a trial; its state is saved."""
+
+
+@dataclass
+class _Reports:
+    """The training loop's listener: validation values go to optuna, everything to the listener of the study."""
+
+    trial: optuna.trial.Trial
+    listener: TuningListener
+    last_epoch: int
+    reported: set[int] = field(default_factory=set)
+
+    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int, best: float | None) -> None:
+        self.listener.epoch_begins(epoch, epochs=epochs, steps=steps, done=done, best=best)
+
+    def step_ends(self, step: int, means: dict[str, float]) -> None:
+        self.listener.step_ends(step, means)
+
+    def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
+        self.listener.epoch_ends(record, is_best=is_best)
+        self.report(record)
+
+    def report(self, record: dict[str, Any]) -> None:
+        """Tell optuna of an epoch, once; raises _EndedEarlyError where the epochs to come are not worth it."""
+        epoch = record["epoch"]
+        if epoch not in self.reported:
+            self.reported.add(epoch)
+            self.trial.report(record["validation"][SELECTION_METRIC], epoch)
+        if epoch < self.last_epoch and self.trial.should_prune():
+            raise _EndedEarlyError
+
+
+def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Key with dots to value."""
+    found: dict[str, Any] = {}
+    for name, value in tree.items():
+        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def _propose(study: optuna.Study, tuning: Tuning, number: int) -> dict[str, Any] | None:
+    """Values no settled trial has: of the tree-structured Parzen estimator, drawn at random where it repeats itself."""
+    optuna = load_optuna()
+    tried = {trial.user_attrs["identity"] for trial in settled(study)}
+    seed = keyed_seed(tuning.seed, "sampler", number) % 2**32
+    scratch = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
+    scratch.add_trials(settled(study))
+    asked = scratch.ask({key: part.distribution() for key, part in tuning.space.items()})
+    values, rng = tuning.decode(asked.params), keyed_rng(tuning.seed, "draw", number)
+    seen: list[dict[str, Any]] = []
+    for _ in range(DRAWS):
+        if values not in seen:
+            seen.append(values)
+            try:
+                if tuning.identity(tuning.config(values)) not in tried:
+                    return values
+            except ConfigError:  # values that do not go together
+                pass
+        values = draw(tuning.space, rng)
+    return None
+
+
+def _run(tuning: Tuning, number: int, config: Config, command: str) -> RunFolder:
+    """The trial's run, which is there already when it was broken off."""
+    run = tuning.run(number)
+    if not (run.path / MANIFEST).exists():
+        shutil.rmtree(run.path, ignore_errors=True)  # of a process killed before anything was in it
+        return create_run(
+            tuning.runs_dir, config, tuning.prepared, preset=tuning.preset, name=run.path.name, command=command
+        )
+    if run_identity(run.config(), run.manifest()["data"]["content_hash"]) != tuning.identity(config):
+        rule = f"must be of a new study, and run {run.name} has another configuration"
+        raise ConfigError("--name", rule, tuning.name, "Choose another, or delete that run")
+    return run

@@ -1,0 +1,158 @@
+"""Tuning: trials until there are enough, the best chosen on validation alone, its test scores read once."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from athwe_core.analysis.tuning.optuna_study import importances, load_optuna, open_study, settled
+from athwe_core.analysis.tuning.search_space import combinations
+from athwe_core.analysis.tuning.trials import Tuning, TuningListener, finish_trial, next_trial
+from athwe_core.errors import CheckpointError, NonFiniteLossError, require
+from athwe_core.runs.find import CONFIG
+from athwe_core.safe_write import replace_text
+from athwe_core.training.loop import SELECTION_METRIC
+
+if TYPE_CHECKING:
+    import optuna
+
+__all__ = ["Tuning", "TuningListener", "tune"]
+
+RESULT, BEST = "result.json", "best.yaml"
+
+
+def tune(
+    tuning: Tuning,
+    *,
+    trials: int,
+    command: str,
+    listener: TuningListener,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Any] | None:
+    """Go on with the study until it has `trials` trials; one that was broken off is gone on with first.
+
+    A trial counts when it is complete, pruned, or failed by a loss that is not finite. It is complete at the end of its
+    training; its value is the best validation NDCG@20 of its epochs. The study is in `tuning.folder`.
+
+    Args:
+        command: what to type to do it again, for the manifests of the runs and the result.
+        should_stop: asked after every step; True saves the state and ends.
+    Returns: kind, study, dataset, preset, data_version, tie_order, split_rule, exclude_seen, seed, metric, split, space,
+        combinations, trials (number, state, value, values, epochs, best_epoch, run, reason), best (number, run, values,
+        validation, test, config), importance, notes, command, athwe, folder; None when it was asked to stop.
+        Also in `result.json` of the folder, beside `best.yaml`, the chosen configuration. Of no other trial than the chosen
+        one test scores are read.
+    Raises: ConfigError without optuna, or for a study begun with other settings; CheckpointError when another process works
+        on it or its journal is unreadable; NonFiniteLossError when no trial is complete.
+    """
+    require(trials >= 1, "--trials", "must be at least 1", trials)
+    load_optuna()
+    tuning.folder.mkdir(parents=True, exist_ok=True)
+    with _held(tuning.folder):
+        study = open_study(
+            tuning.folder,
+            name=tuning.name,
+            settings=tuning.settings(),
+            startup_trials=tuning.startup_trials,
+            warmup_epochs=tuning.warmup_epochs,
+        )
+        notes: list[str] = []
+        while (done := len(settled(study))) < trials and not notes:
+            if should_stop():
+                return None
+            trial = next_trial(study, tuning)
+            if trial is None:
+                notes.append(f"no combination is left to try after {done} trials")
+            elif not finish_trial(
+                study, trial, tuning, trials=trials, command=command, listener=listener, should_stop=should_stop
+            ):
+                return None
+        return _write_result(study, tuning, notes=notes, command=command)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold the study for this process; the system lets go of it when the process ends, however it ends."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        remedy = "Wait for it, end it, or choose another --name"
+        raise CheckpointError(f"study {folder}", "is at work in another process", remedy=remedy) from None
+    finally:
+        os.close(handle)
+
+
+def _write_result(study: optuna.Study, tuning: Tuning, *, notes: list[str], command: str) -> dict[str, Any]:
+    trials = [_described(trial, tuning) for trial in sorted(settled(study), key=lambda t: t.user_attrs["number"])]
+    complete = [trial for trial in trials if trial["state"] == "complete"]
+    if not complete:
+        reasons = [trial["reason"] for trial in trials]
+        raise NonFiniteLossError(
+            f"a trial of study {tuning.name}",
+            "must be complete",
+            reasons,
+            "Narrow the search space, e.g. of training.lr",
+        )
+    best = max(complete, key=lambda trial: trial["value"])
+    run = tuning.run(best["number"])
+    manifest, path = run.manifest(), tuning.folder / BEST
+    header = (
+        f"# Trial {best['number']} of study {tuning.name}, the best of {len(trials)} by validation {SELECTION_METRIC}.\n"
+        f"# athwe train --dataset {tuning.prepared.name} --preset {tuning.preset} --config {path}\n"
+    )
+    replace_text(path, header + (run.path / CONFIG).read_text(encoding="utf-8"))
+    results = manifest["results"]
+    result = {
+        "kind": "tune",
+        "study": tuning.name,
+        "dataset": tuning.prepared.name,
+        "preset": tuning.preset,
+        "data_version": tuning.prepared.version,
+        "tie_order": tuning.prepared.manifest["statistics"]["tie_order"],
+        "split_rule": tuning.prepared.split_rule,
+        "exclude_seen": tuning.base.evaluation.exclude_seen,
+        "seed": tuning.seed,
+        "metric": SELECTION_METRIC,
+        "split": "validation",
+        "space": {key: str(part) for key, part in tuning.space.items()},
+        "combinations": combinations(tuning.space),
+        "trials": trials,
+        "best": {
+            "number": best["number"],
+            "run": run.name,
+            "values": best["values"],
+            "validation": results["validation"],
+            "test": results["test"],
+            "config": str(path),
+        },
+        "importance": importances(study),
+        "notes": notes,
+        "command": command,
+        "athwe": {"version": manifest["versions"]["athwe"], "git_commit": manifest["versions"]["git_commit"]},
+        "folder": str(tuning.folder),
+    }
+    replace_text(tuning.folder / RESULT, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _described(trial: optuna.trial.FrozenTrial, tuning: Tuning) -> dict[str, Any]:
+    """What validation says of a settled trial."""
+    by_epoch = trial.intermediate_values
+    number = trial.user_attrs["number"]
+    return {
+        "number": number,
+        "state": "failed" if trial.state.name == "FAIL" else trial.state.name.lower(),
+        "value": max(by_epoch.values(), default=None),
+        "values": tuning.decode(trial.params),
+        "epochs": len(by_epoch),
+        "best_epoch": max(by_epoch, key=by_epoch.__getitem__, default=None),
+        "run": tuning.run(number).name,
+        "reason": trial.user_attrs.get("reason"),
+    }

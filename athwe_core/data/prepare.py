@@ -1,0 +1,258 @@
+"""Source files to a prepared data set on disk: read, filter, number, order, split, add features, write one version."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+import athwe_core
+from athwe_core.data.demo import generate as generate_module
+from athwe_core.data.features.build import EncodingSettings, FeatureWork, plan_work
+from athwe_core.data.features.collect import ItemFeatures, collect_features
+from athwe_core.data.features.from_files import find_feature_files, has_given
+from athwe_core.data.interactions import Interactions, number_and_order
+from athwe_core.data.options import PrepareOptions
+from athwe_core.data.readers.detect import (
+    ATOMIC,
+    DEMO,
+    INTERACTIONS,
+    ITEMS,
+    Source,
+    available_datasets,
+    find_source,
+    read_source,
+)
+from athwe_core.data.readers.lines import ByteProgress, Reading
+from athwe_core.data.readers.records import ItemTable
+from athwe_core.data.split import tied_test_share
+from athwe_core.data.store.dataset import (
+    PreparedDataset,
+    content_hash,
+    current_version,
+    list_versions,
+    mark_current,
+    new_version,
+    open_prepared,
+    prepared_folder,
+)
+from athwe_core.data.store.schema import FORMAT, MANIFEST, save_arrays
+from athwe_core.errors import DataError
+from athwe_core.messages import brief, clipped
+from athwe_core.safe_write import file_hash, reason
+
+__all__ = ["PrepareOptions", "PreparedDataset", "available_datasets", "list_versions", "open_prepared", "prepare"]
+
+
+_LARGE = 10**9  # bytes that take seconds to hash
+
+
+def _ignore(*_: object) -> None:
+    """Hear nothing."""
+
+
+def prepare(
+    name: str,
+    *,
+    data_dir: Path,
+    prepared_dir: Path,
+    options: PrepareOptions | None = None,
+    raw: Sequence[Path] = (),
+    item_file: Path | None = None,
+    encoding: EncodingSettings | None = None,
+    notify: Callable[[str], None] = _ignore,
+    progress: ByteProgress = _ignore,
+) -> PreparedDataset:
+    """Turn the source of `name` into a prepared version, mark it current and open it.
+
+    Args:
+        name: Folder `data_dir/NAME` with files of any source, or `demo`, which is generated, or a name for what is in `raw`.
+        data_dir: Only read.
+        prepared_dir: The version goes to `prepared_dir/NAME/<version>/`. The same input with the same options is the
+            same version, which is then left as it is.
+        options: Defaults where None.
+        raw: Files and folders to read instead of `data_dir/NAME`, see `find_source`; only read.
+        item_file: Item table of a `table`.
+        encoding: Where the pictures are and how encoders work; the defaults where None.
+        notify: Called with one sentence for each thing the user should know.
+        progress: Called with the bytes read so far and in all.
+    Raises:
+        ConfigError: NAME is no plain folder name, options do not fit together, or a library of an encoder is missing.
+        DataError: The data set is unknown, malformed, too small after filtering, or its features do not fit.
+    """
+    options = options or PrepareOptions()
+    folder = prepared_folder(prepared_dir, name)
+    source = find_source(name, data_dir=Path(data_dir), raw=raw, item_file=item_file, options=options)
+    if source.why:
+        notify(source.why)
+    feature_files = [] if source.kind == DEMO else find_feature_files(source.folder)
+    num_bytes = sum(path.stat().st_size for path in (*source.paths, *feature_files))
+    if num_bytes > _LARGE:
+        notify(f"hashing {num_bytes / 1e9:.1f} GB of source files, to know whether they are prepared already")
+    hashes = {path: file_hash(path) for path in (*source.paths, *feature_files)}
+    reading = Reading(source.paths, options.max_bad_lines, progress)
+    work = _plan_work(source, options, encoding or EncodingSettings(), folder, notify)
+    loaded = None
+    if work.needs_item_table:
+        loaded = _load(source, options, reading)
+        work.find_pictures(source.folder, loaded.items, loaded.interactions.item_tokens)
+        for note in work.notes:
+            notify(note)
+    version = _version(source, hashes, options, work)
+    if version in list_versions(name, prepared_dir=prepared_dir):
+        notify(f"{name} is already prepared with these files and options: version {version}")
+    else:
+        with new_version(folder, version) as temporary:
+            manifest = _write(temporary, source, hashes, work, loaded or _load(source, options, reading))
+            _write_manifest(temporary, {"name": name, "version": version, **manifest})
+        work.finish()
+    prepared = open_prepared(name, prepared_dir=prepared_dir, version=version)
+    if current_version(name, prepared_dir=prepared_dir) != version:
+        mark_current(folder, version)
+    for note in prepared.manifest["notes"]:
+        notify(note)
+    return prepared
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """What was read: the item table, the ordered interactions, and what gives the features of numbered items."""
+
+    items: ItemTable | None
+    interactions: Interactions
+    features_of: Callable[[list[str], FeatureWork], ItemFeatures]
+
+
+def _plan_work(
+    source: Source, options: PrepareOptions, encoding: EncodingSettings, place: Path, notify: Callable[[str], None]
+) -> FeatureWork:
+    is_demo = source.kind == DEMO
+    return plan_work(
+        options,
+        encoding,
+        place=place,
+        folder=source.folder,
+        has_text=options.text_columns is None and (is_demo or has_given(source.folder, "txt_emb")),
+        has_image=is_demo or has_given(source.folder, "img_emb"),
+        notify=notify,
+    )
+
+
+def _version(source: Source, hashes: dict[Path, str], options: PrepareOptions, work: FeatureWork) -> str:
+    """First 12 hex digits of a hash of format, name, every option and every source file's content.
+
+    Of kinds of source that came later, their kind and which file is what count too, and encoders where there are any: older
+    versions keep their names.
+    """
+    generator = generate_module.FORMAT if source.kind == DEMO else 0
+    inputs: Any = {path.name: digest for path, digest in hashes.items()}
+    if source.kind not in (ATOMIC, DEMO):
+        files = [[role, path.name, hashes[path]] for role in (INTERACTIONS, ITEMS) for path in getattr(source, role)]
+        inputs = [source.kind, files, inputs]
+    identity = [FORMAT, generator, source.name, options.identity(), inputs]
+    identity += [made] if (made := work.identity()) else []
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _write(path: Path, source: Source, hashes: dict[Path, str], work: FeatureWork, loaded: _Loaded) -> dict[str, Any]:
+    """Write arrays and tables to `path` and return what the manifest says about them."""
+    items, interactions, options = loaded.items, loaded.interactions, work.options
+    features = loaded.features_of(interactions.item_tokens, work)
+    arrays = {**interactions.arrays(), **features.arrays()}
+    save_arrays(path, arrays, half_features=options.half_features)
+    _write_table(interactions.user_tokens.to_frame("user_id"), path / "users.parquet")
+    _write_table(_item_frame(items, interactions.item_tokens), path / "items.parquet")
+    features.write_problems(path)
+    return {
+        "content_hash": content_hash(path),
+        "options": asdict(options),
+        "source": source.kind,
+        "sources": [{"file": file.name, "bytes": file.stat().st_size, "sha256": hashes[file]} for file in hashes],
+        "arrays": {stem: list(array.shape) for stem, array in arrays.items()},
+        "tables": {stem: file_hash(path / f"{stem}.parquet") for stem in ("users", "items")},
+        "item_columns": items.types if items else {},
+        "statistics": {**_statistics(interactions, features), "tie_order": options.tie_order, "split": options.split},
+        "category_names": features.categories.names if features.categories else [],
+        **features.origins(),
+        "item_rows": _three_pairs(interactions.item_tokens, features),
+        "notes": [*interactions.notes, *features.notes()],
+    }
+
+
+def _write_table(frame: pl.DataFrame, path: Path) -> None:
+    try:
+        frame.write_parquet(path)
+    except pl.exceptions.PolarsError as error:  # so it calls a full disk
+        raise OSError(errno.EIO, reason(error), str(path)) from None
+
+
+def _write_manifest(path: Path, facts: dict[str, Any]) -> None:
+    statistics = {**facts["statistics"], "version": facts["version"], "notes": facts["notes"]}
+    manifest = {**facts, "format": FORMAT, "athwe_version": athwe_core.__version__, "statistics": statistics}
+    (path / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _load(source: Source, options: PrepareOptions, reading: Reading) -> _Loaded:
+    if source.kind == DEMO:
+        generated = generate_module.generate(options.demo_users, options.demo_items, seed=options.seed)
+        interactions = number_and_order(generated.records, source.name, options)
+        return _Loaded(generated.records.items, interactions, generated.features)
+    records = read_source(source, options, reading)
+    features_of = partial(collect_features, source.folder, records.items)
+    interactions = number_and_order(records, source.name, options)
+    if records.items is not None:
+        _refuse_other_items(records.items, interactions.item_tokens)
+    return _Loaded(records.items, interactions, features_of)
+
+
+def _refuse_other_items(items: ItemTable, item_tokens: list[str]) -> None:
+    there = items.frame["item_id"]
+    wanted = pl.DataFrame({"item_id": item_tokens[1:]}, schema={"item_id": pl.String})
+    if not wanted.join(there.to_frame(), on="item_id", how="semi").height:
+        rule = f"must describe items of the interactions, e.g. {brief(item_tokens[1])}, and describes none of them"
+        first = clipped(there[0]) if len(there) else "no item that is known"
+        raise DataError(items.source, rule, first, "Is it of another data set? Leave it out or mend its ids")
+
+
+def _item_frame(items: ItemTable | None, item_tokens: list[str]) -> pl.DataFrame:
+    """The item table by internal id; empty strings for the padding and for items that it lacks."""
+    by_id = pl.DataFrame({"item_id": item_tokens})
+    if items is None:
+        return by_id
+    return by_id.join(items.frame, on="item_id", how="left", maintain_order="left").fill_null("")
+
+
+def _statistics(interactions: Interactions, features: ItemFeatures) -> dict[str, Any]:
+    num_users, num_items = len(interactions.user_tokens), len(interactions.item_tokens) - 1
+    count = len(interactions.item_ids)
+    return {
+        "users": num_users,
+        "items": num_items,
+        "interactions": count,
+        "asked": {name: len(interactions.split.users(name)) for name in ("validation", "test")},
+        "sparsity": 1 - count / (num_users * num_items),
+        "actions_per_user": count / num_users,
+        "actions_per_item": count / num_items,
+        "tied_test_share": tied_test_share(interactions.split, interactions.timestamps),
+        **features.statistics(),
+    }
+
+
+def _three_pairs(item_tokens: list[str], features: ItemFeatures) -> list[dict[str, Any]]:
+    """First, middle and last item with its row here and in the feature files, so that a mix-up of orders shows."""
+    last = len(item_tokens) - 1
+    pairs = []
+    for row in sorted({1, (1 + last) // 2, last}):
+        pair: dict[str, Any] = {"item": item_tokens[row], "row": row}
+        for kind, found in (("text_file_row", features.text), ("image_file_row", features.image)):
+            if found and found.source_rows is not None:
+                pair[kind] = int(found.source_rows[row])
+        pairs.append(pair)
+    return pairs

@@ -1,0 +1,1 @@
+"""Source files of several formats to records."""

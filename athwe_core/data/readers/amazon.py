@@ -1,0 +1,176 @@
+"""Raw Amazon dumps of 2014, 2018 and 2023: reviews or ratings, and item metadata."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from athwe_core.data.readers.amazon_metadata import COLUMNS, BrokenProcessPool, LiteralReader, Row, json_row
+from athwe_core.data.readers.delimited import Rows, is_empty, open_blocks, rows_of, split_header
+from athwe_core.data.readers.json_lines import read_json_lines
+from athwe_core.data.readers.lines import Reading, blocks, first_lines
+from athwe_core.data.readers.records import ItemTable, Records, RecordsBuilder, are_ids
+from athwe_core.data.readers.times import YEAR_5138, whole_seconds
+from athwe_core.errors import DataError
+from athwe_core.messages import listed
+
+
+@dataclass(frozen=True)
+class Release:
+    """Keys of a review, unit of its time, and columns of a ratings file without header."""
+
+    user: str
+    item: str
+    time: str
+    unit: str
+    ratings: tuple[str, ...] = ()
+
+
+RELEASES = {
+    "amazon-2014": Release(
+        "reviewerID", "asin", "unixReviewTime", "s", ("reviewerID", "asin", "rating", "unixReviewTime")
+    ),
+    "amazon-2018": Release(
+        "reviewerID", "asin", "unixReviewTime", "s", ("asin", "reviewerID", "rating", "unixReviewTime")
+    ),
+    "amazon-2023": Release("user_id", "parent_asin", "timestamp", "ms"),
+}
+_YEAR_1973 = 100_000_000  # seconds; no review is older
+_ITEM_ID = re.compile(rb"""["'](?:parent_)?asin["']\s*:\s*["']([^"'\\]*)["']""")
+_ROWS_A_FRAME = 20_000
+
+
+def read_amazon(source: str, paths: Sequence[Path], item_paths: Sequence[Path], reading: Reading) -> Records:
+    """Read reviews (JSON lines) or ratings (CSV), one file after the other, and the metadata of their items.
+
+    Args:
+        source: A key of `RELEASES`.
+        paths, item_paths: Files of one data set.
+        reading: Told how far it is and of bad lines: unreadable ones, and those without user, item or time.
+    Returns:
+        The records without rows of a negative time; the item table has title, brand, categories, description and
+        image_url, cleaned.
+    Raises:
+        DataError: A file is unreadable, or has too many bad lines.
+    """
+    release, builder, num_negative, latest = RELEASES[source], RecordsBuilder(), 0, 0
+    for path in paths:
+        for rows in _interactions(path, release, reading):
+            seconds, is_time = whole_seconds(rows.frame[release.time], release.unit)
+            is_whole = pl.Series(is_time)
+            for key in (release.user, release.item):
+                is_whole &= are_ids(rows.frame[key])
+            for row in (~is_whole).arg_true().to_list():
+                reason = f"has no {release.user}, {release.item} or {release.time}"
+                reading.bad_line(path, int(rows.lines[row]), reason)
+            is_kept = is_whole & pl.Series(seconds >= 0)
+            num_negative += int(is_whole.sum()) - int(is_kept.sum())
+            kept = rows.keep(is_kept).frame
+            seconds = seconds[is_kept.to_numpy()]
+            latest = max(latest, int(seconds.max(initial=0)))
+            builder.add(kept[release.user], kept[release.item], seconds)
+        reading.finish(path)
+    notes = [f"{num_negative} rows with a negative time were removed"] if num_negative else []
+    if latest > YEAR_5138 or latest < _YEAR_1973:
+        notes.append(f"{paths[0].name}: the latest time is {latest} s: another unit than {release.unit}?")
+    items = None
+    if item_paths:
+        items, item_notes = _read_items(item_paths, set(builder.item_tokens().names), reading)
+        notes += item_notes
+    records = builder.build(items, [*notes, *reading.notes])
+    if not len(records):
+        raise DataError(str(paths[0]), "has no rows that can be used", remedy="Is the file complete?")
+    return records
+
+
+def _interactions(path: Path, release: Release, reading: Reading) -> Iterator[Rows]:
+    start = first_lines(path)
+    if not start:
+        raise is_empty(path)
+    keys = (release.user, release.item, release.time)
+    if start[0].lstrip().startswith(b"{"):
+        return read_json_lines(path, keys, reading)
+
+    def on_bad(line: int, rule: str, value: object) -> None:
+        reading.bad_line(path, line, f"{rule}, got {value!r}")
+
+    if release.ratings:
+        found, names = blocks(path, reading), list(release.ratings)
+    else:
+        header, found = open_blocks(path, reading)
+        names = split_header(path, header, ",", has_quotes=False)
+        missing = [key for key in keys if key not in names]
+        if missing:
+            rule = f"has no column {', '.join(missing)}; its columns are {listed(names)}"
+            raise DataError(f"{path} line 1", rule, remedy="Add or rename it")
+        if len(set(names)) < len(names):
+            rule = f"must name each column once; it names {listed(names)}"
+            raise DataError(f"{path} line 1", rule, remedy="Rename or remove the second of each")
+    return rows_of(found, names, path=path, separator=",", has_quotes=True, on_bad=on_bad)
+
+
+def _read_items(paths: Sequence[Path], wanted: set[str], reading: Reading) -> tuple[ItemTable, list[str]]:
+    """Metadata of the wanted items; of several lines of one item the first counts."""
+    table = _ItemRows()
+    with LiteralReader() as literals:
+        for path in paths:
+            try:
+                for number, row in _rows(path, wanted, literals, reading):
+                    if row is None:
+                        reading.bad_line(path, number, "is neither JSON nor a Python literal with an item id")
+                    elif row[0] in wanted:
+                        table.add(row)
+            except BrokenProcessPool:
+                remedy = "A script that prepares such files needs: if __name__ == '__main__'"
+                raise DataError(str(path), "broke a process that read it", remedy=remedy) from None
+            reading.finish(path)
+    frame = table.frame()
+    notes = [f"{table.num_repeated} metadata lines repeat an item; the first one counts"] if table.num_repeated else []
+    missing = len(wanted) - len(frame)
+    notes += [f"{missing} of {len(wanted)} items have no metadata"] if missing else []
+    return ItemTable(frame, COLUMNS, ", ".join(path.name for path in paths)), notes
+
+
+def _rows(path: Path, wanted: set[str], literals: LiteralReader, reading: Reading) -> Iterator[tuple[int, Row | None]]:
+    """Numbers and rows of the lines that may be of a wanted item; JSON is tried first."""
+    for block in blocks(path, reading):
+        for number, line in block.lines():
+            ids = _ITEM_ID.findall(line)  # most lines of a full dump are of items that nobody here bought
+            if not line.strip() or (ids and not any(item.decode("utf-8", "replace") in wanted for item in ids)):
+                continue
+            is_json, row = json_row(line)
+            if is_json:
+                yield number, row
+            else:
+                yield from literals.add(number, line)
+    yield from literals.rest()
+
+
+class _ItemRows:
+    """Rows of distinct items, kept in frames so that they cost no Python object each."""
+
+    def __init__(self) -> None:
+        self.num_repeated = 0
+        self._seen: set[str] = set()
+        self._rows: list[Row] = []
+        self._frames = [self._frame()]
+
+    def add(self, row: Row) -> None:
+        if row[0] in self._seen:
+            self.num_repeated += 1
+            return
+        self._seen.add(row[0])
+        self._rows.append(row)
+        if len(self._rows) == _ROWS_A_FRAME:
+            self._frames.append(self._frame())
+
+    def frame(self) -> pl.DataFrame:
+        return pl.concat([*self._frames, self._frame()])
+
+    def _frame(self) -> pl.DataFrame:
+        rows, self._rows = self._rows, []
+        return pl.DataFrame(rows, schema=dict.fromkeys(COLUMNS, pl.String), orient="row")

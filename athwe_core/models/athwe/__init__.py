@@ -1,0 +1,1 @@
+"""HM4SR and ATHWE: one network with optional stages."""

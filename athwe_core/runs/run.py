@@ -1,0 +1,175 @@
+"""A run's files on disk, who holds them, and what to say when the disk refuses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from athwe_core.config import Config, config_from_tree, read_yaml
+from athwe_core.data.prepare import PreparedDataset, open_prepared
+from athwe_core.errors import CheckpointError, ConfigError, DataError
+from athwe_core.locks import HeldError, held
+from athwe_core.runs.checkpoint import not_written, settle
+from athwe_core.runs.json_files import read_object, read_object_lines
+from athwe_core.runs.rank_table import read_sealed, write_sealed
+from athwe_core.runs.schema import RESTORE, require_manifest, require_record
+from athwe_core.safe_write import reason, remove_abandoned, replace_text, replacing
+
+if TYPE_CHECKING:
+    import polars as pl
+
+CONFIG, MANIFEST, METRICS, PER_USER = "config.yaml", "manifest.json", "metrics.jsonl", "per_user.parquet"
+LOCK = ".lock"
+"""There while a process trains the run: who, where and since when."""
+FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run and what is written to them."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """dataset/preset/name, by which every command finds the run."""
+        return "/".join(self.path.parts[-3:])
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last"
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the last, for when the last is damaged."""
+        return self.path / "checkpoints" / "previous"
+
+    @property
+    def per_user(self) -> Path:
+        return self.path / PER_USER
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process; the system lets go of it when the process ends, however it ends.
+
+        What a killed process left half-written goes.
+        Raises: CheckpointError when another process holds it, or nothing can be written to it.
+        """
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(self.path / LOCK))
+                remove_abandoned(self.path)
+                for checkpoint in (self.best, self.last, self.previous):
+                    settle(checkpoint)
+            except HeldError as error:
+                rule = f"is being trained by {error}"
+                raise CheckpointError(f"run {self.name}", rule, remedy=error.remedy) from None
+            except OSError as error:
+                remedy = "Mend that, then go on with athwe train --resume"
+                raise CheckpointError(
+                    f"run {self.name}", f"cannot be written to ({reason(error)})", remedy=remedy
+                ) from None
+            yield
+
+    def config(self) -> Config:
+        """The complete configuration."""
+        path = self.path / CONFIG
+        try:
+            tree = read_yaml(path)
+        except ConfigError as error:
+            raise CheckpointError(error.name, error.rule, remedy=RESTORE) from None
+        try:
+            return config_from_tree(tree)
+        except ConfigError as error:
+            found: dict[str, Any] = {} if error.value is None else {"value": error.value}
+            raise ConfigError(f"{path}: {error.name}", error.rule, remedy=error.remedy or RESTORE, **found) from None
+
+    def manifest(self) -> dict[str, Any]:
+        """Provenance, status and, once finished, results."""
+        manifest = read_object(self.path / MANIFEST, remedy=RESTORE)
+        require_manifest(str(self.path / MANIFEST), manifest, has_results=manifest.get("status") == FINISHED)
+        return manifest
+
+    def update_manifest(self, **facts: Any) -> None:
+        """Add facts to the manifest, replacing the file whole.
+
+        Raises: CheckpointError when there is none, or the disk refuses.
+        """
+        write_manifest(self.path, self.manifest() | facts)
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One record per finished epoch; CheckpointError with the line where one is damaged."""
+        path = self.path / METRICS
+        records: list[dict[str, Any]] = []
+        for name, record in read_object_lines(path, remedy=RESTORE) if path.exists() else ():
+            require_record(name, record, epoch=len(records) + 1)
+            records.append(record)
+        return records
+
+    def write_metrics(self, records: list[dict[str, Any]]) -> None:
+        """Replace the epoch records."""
+        with refusals(self.path / METRICS):
+            replace_text(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in records))
+
+    def write_ranks(self, frame: pl.DataFrame) -> None:
+        """Replace `per_user.parquet`."""
+        import polars as pl  # noqa: PLC0415 - training does without
+
+        try:
+            with refusals(self.per_user), replacing(self.per_user) as temporary:
+                write_sealed(frame, temporary)
+        except pl.exceptions.PolarsError as error:  # so it calls a full disk
+            raise not_written(self.per_user, error) from None
+
+    def ranks(self, split: str) -> pl.DataFrame:
+        """Lines of `per_user.parquet` of a split (see `per_user_frame`), in the order of users.
+
+        Raises: CheckpointError when the file is unreadable or has none of the split.
+        """
+        import polars as pl  # noqa: PLC0415 - training does without
+
+        remedy = f"Rank the users again: athwe evaluate --run {self.name} --split {split}"
+        frame = read_sealed(self.per_user, remedy=remedy).filter(pl.col("split") == split)
+        if frame.is_empty():
+            raise CheckpointError(str(self.per_user), f"must hold ranks of the {split} split", remedy=remedy)
+        return frame
+
+    def open_data(self, prepared_dir: Path) -> PreparedDataset:
+        """The prepared version the run was trained on.
+
+        Raises: DataError when it is gone or its content is another one now.
+        """
+        data = self.manifest()["data"]
+        prepared = open_prepared(data["name"], prepared_dir=prepared_dir, version=data["version"])
+        if prepared.manifest["content_hash"] != data["content_hash"]:
+            raise DataError(
+                f"prepared data set {data['name']} version {data['version']}",
+                f"must be the one run {self.name} was trained on, content {data['content_hash'][:12]}",
+                prepared.manifest["content_hash"][:12],
+                "Prepare it again from the same files, or train again",
+            )
+        return prepared
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """Replace the manifest of the run in `folder`."""
+    path = folder / MANIFEST
+    with refusals(path):
+        replace_text(path, json.dumps(facts, indent=2) + "\n")
+
+
+@contextmanager
+def refusals(path: Path) -> Iterator[None]:
+    """What the system refuses while `path` is written, as a CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        raise not_written(path, error) from None

@@ -1,0 +1,58 @@
+"""Ways to spare memory in a step that leave its result as it is: smaller catalogue chunks, activations computed twice."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
+from athwe_core.models.athwe.network import Network
+
+
+@dataclass(frozen=True)
+class MemorySaving:
+    """How much a step spares."""
+
+    chunk_elements: int
+    """Scores of the catalogue held at a time."""
+    recomputes: bool
+    """The network's stages keep their inputs only and are computed again on the way back, with the same dropout."""
+    what: str
+    """In words."""
+
+
+LEVELS = (
+    MemorySaving(CHUNK_ELEMENTS, False, "as usual"),
+    MemorySaving(CHUNK_ELEMENTS // 8, False, "smaller catalogue chunks"),
+    MemorySaving(CHUNK_ELEMENTS // 64, True, "still smaller catalogue chunks and activations computed twice"),
+)
+"""From none to all; each is slower than the one before."""
+
+
+@contextmanager
+def saving_memory(network: Network, memory_saving: MemorySaving) -> Iterator[None]:
+    """Enable activation checkpointing for a forward pass; its backward pass may come after. Losses get the chunk size."""
+    stages = _stages(network) if memory_saving.recomputes else []
+    for stage in stages:
+        stage.forward = _recomputed(stage.forward)
+    try:
+        yield
+    finally:
+        for stage in stages:
+            del stage.forward
+
+
+def _stages(network: Network) -> list[nn.Module]:
+    stages = (network.interactive_moe, network.wavelet, network.temporal_moe, *network.transformer.layers)
+    return [stage for stage in stages if stage is not None]
+
+
+def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    # It puts the random generators back before it computes again: dropout draws the same bytes.
+    return functools.partial(checkpoint, forward, use_reentrant=False)

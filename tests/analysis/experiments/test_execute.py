@@ -1,0 +1,251 @@
+"""Runs trained here and in processes of their own: the same runs, stopped and gone on with, and failures as what they are."""
+
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+from experiment_cases import Memory, experiment_of
+
+from athwe_core.analysis.experiments import execute as execute_module
+from athwe_core.analysis.experiments.execute import default_jobs, run_all
+from athwe_core.analysis.experiments.plan import Plan, plan_experiment
+from athwe_core.analysis.experiments.worker_process import ENDED
+from athwe_core.config import Config
+from athwe_core.data.prepare import PreparedDataset
+from athwe_core.errors import AthweError, CheckpointError, ConfigError, NonFiniteLossError
+from athwe_core.runs.find import RunFolder, create_run
+
+MakeConfig = Callable[..., Config]
+
+
+class ProcessGroup:
+    """A folder of runs, and an experiment of two variants to run in it."""
+
+    def __init__(self, folder: Path, prepared: PreparedDataset, configs: list[Config], seeds: tuple[int, ...]) -> None:
+        self.folder, self.prepared, self.memory = folder, prepared, Memory()
+        self.experiment = experiment_of(*configs, seeds=seeds)
+
+    def plan(self) -> Plan:
+        return plan_experiment(self.experiment, self.prepared, runs_dir=self.folder)
+
+    def run(self, *, jobs: int = 1, should_stop: Callable[[], bool] = lambda: False) -> dict[str, RunFolder] | None:
+        return run_all(self.plan(), jobs=jobs, command="again", listener=self.memory, should_stop=should_stop)
+
+    def ranks_of(self, label: str) -> list[float]:
+        """Of every user in both splits."""
+        run = next(planned.existing for planned in self.plan().runs if planned.label == label)
+        assert run is not None
+        return pl.read_parquet(run.per_user)["rank"].to_list()
+
+
+@pytest.fixture
+def world(tmp_path: Path, small: PreparedDataset, tiny_config: MakeConfig) -> Callable[..., ProcessGroup]:
+    def make(
+        name: str = "runs", *changes: str, seeds: tuple[int, ...] = (0,), both: tuple[str, ...] = ()
+    ) -> ProcessGroup:
+        changes = changes or ("losses.pcl.weight=0",)
+        configs = [tiny_config(*both), *(tiny_config(*both, change) for change in changes)]
+        return ProcessGroup(tmp_path / name, small, configs, seeds)
+
+    return make
+
+
+def test_the_second_time_nothing_is_trained(world: Callable[..., ProcessGroup]) -> None:
+    here = world(both=("training.epochs=1",), seeds=(0, 1))
+    first = here.run()
+    assert first is not None
+    assert [what for what, _ in here.memory.on_progress] == ["begins", "finished"] * 4
+    assert here.memory.epochs == [("v0 s0", 1), ("v1 s0", 1), ("v0 s1", 1), ("v1 s1", 1)]
+    here.memory = Memory()
+    again = here.run()
+    assert again == first
+    assert [what for what, _ in here.memory.on_progress] == ["reused"] * 4
+    assert here.memory.epochs == []
+
+
+def test_the_manifest_has_the_command_and_the_folder_the_planned_name(world: Callable[..., ProcessGroup]) -> None:
+    here = world(both=("training.epochs=1",))
+    planned = here.plan().runs
+    found = here.run()
+    assert found is not None
+    for run in planned:
+        assert found[run.identity].name == f"demo/athwe/{run.name}"
+        assert found[run.identity].manifest()["command"] == "again"
+
+
+def test_stopped_and_gone_on_with_it_ends_as_if_it_had_not_been(world: Callable[..., ProcessGroup]) -> None:
+    straight, broken = world("straight"), world("broken")
+    straight.run()
+    steps = straight.memory.steps
+    assert broken.run(should_stop=lambda: broken.memory.steps >= 1) is None
+    assert broken.memory.on_progress == [("begins", "v0 s0"), ("stopped", "v0 s0")]
+    assert [run.action for run in broken.plan().runs] == ["resumed", "new"]
+    assert broken.run(should_stop=lambda: broken.memory.steps >= steps * 3 // 4) is None
+    assert broken.memory.on_progress[-1] == ("stopped", "v1 s0")
+    assert broken.run() is not None
+    assert broken.memory.steps == steps
+    for label in ("v0", "v1"):
+        assert broken.ranks_of(label) == straight.ranks_of(label)
+
+
+def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(world: Callable[..., ProcessGroup]) -> None:
+    here = world(both=("training.epochs=1",))
+    for steps in (1, 2):
+        assert here.run(should_stop=lambda: here.memory.steps >= steps) is None  # noqa: B023 - called at once
+    begun = here.plan().runs[0].existing
+    assert begun is not None
+    (begun.last / "weights.safetensors").write_bytes(b"broken")
+    assert here.run() is not None
+    (note,) = here.memory.notes
+    assert note.startswith("v0 s0: the last checkpoint cannot be used")
+
+
+def test_in_processes_runs_come_to_the_same_and_a_failure_is_what_it_is_after_the_others_are_saved(
+    world: Callable[..., ProcessGroup],
+) -> None:
+    alone, here = world("alone"), world("runs", "training.epochs=500", "training.lr=1e30")
+    alone.run()
+    with pytest.raises(NonFiniteLossError, match=r"loss term \w+ at epoch 1, step \d+ must be finite") as caught:
+        here.run(jobs=2)
+    assert multiprocessing.active_children() == []
+    assert caught.value.exit_code == 1
+    assert caught.value.rule == "must be finite"
+    assert "Lower training.lr" in caught.value.remedy
+    assert sorted(here.memory.on_progress[:2]) == [("begins", "v0 s0"), ("begins", "v1 s0")]
+    assert here.memory.on_progress[2:] == [("finished", "v0 s0"), ("begins", "v2 s0"), ("failed", "v2 s0")]
+    assert [epoch for epoch in here.memory.epochs if epoch[0] == "v0 s0"] == [("v0 s0", 1), ("v0 s0", 2)]
+    assert here.ranks_of("v0") == alone.ranks_of("v0")
+    done, saved, _failed = (planned.existing for planned in here.plan().runs)
+    assert done is not None
+    assert saved is not None
+    assert saved.manifest()["status"] == "interrupted"
+    processes = {run.manifest()["process"] for run in (done, saved)}
+    assert len(processes) == 2
+    assert os.getpid() not in processes
+
+
+class Scripted:
+    """A worker without a process: told to stop it says that it has; where `dies` it is gone as soon as it has a run."""
+
+    dies = False
+
+    def __init__(self, prepared_dir: Path, *, threads: int, visible_device: str | None) -> None:
+        assert prepared_dir.is_dir()
+        assert threads >= 1
+        assert visible_device is None
+        self.connection, self.theirs = multiprocessing.Pipe()
+        self.is_busy, self.is_gone = False, False
+
+    def train(self, run: RunFolder) -> None:
+        assert run.path.is_dir()
+        self.is_busy = True
+        if self.dies:
+            self.theirs.close()
+        else:
+            self.theirs.send(("epoch_ends", ({"epoch": 7},), {"is_best": True}))
+
+    def receive(self) -> tuple[object, ...] | None:
+        return None if self.dies else self.connection.recv()
+
+    def exit_code(self) -> int:
+        return -9
+
+    def stop(self) -> None:
+        if self.is_busy and not self.dies:
+            self.theirs.send((ENDED, False))
+        self.is_busy = False
+
+    def join(self) -> None:
+        assert not self.is_busy
+        Scripted.joined += 1
+
+    joined = 0
+
+
+@pytest.fixture
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
+    monkeypatch.setattr(execute_module, "Worker", Scripted)
+    monkeypatch.setattr(Scripted, "joined", 0)
+    return Scripted
+
+
+def test_asked_to_stop_it_tells_every_process_and_begins_no_more(
+    world: Callable[..., ProcessGroup], scripted: type[Scripted]
+) -> None:
+    here = world("runs", "losses.pcl.weight=0", "losses.cp.weight=0")
+    assert here.run(jobs=2, should_stop=lambda: len(here.memory.epochs) == 2) is None
+    assert sorted(here.memory.on_progress) == [
+        ("begins", "v0 s0"),
+        ("begins", "v1 s0"),
+        ("stopped", "v0 s0"),
+        ("stopped", "v1 s0"),
+    ]
+    assert sorted(here.memory.epochs) == [("v0 s0", 7), ("v1 s0", 7)]
+    assert scripted.joined == 2
+
+
+def test_a_process_that_dies_is_an_error_that_says_so(
+    world: Callable[..., ProcessGroup], scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scripted, "dies", True)
+    here = world()
+    with pytest.raises(AthweError, match=r"run demo/athwe/variant-\d-s0-\w+ must be trained to its end: .* code -9"):
+        here.run(jobs=2)
+    assert [what for what, _ in here.memory.on_progress] == ["begins", "begins", "failed"]
+    assert scripted.joined == 2
+
+
+def test_a_run_that_another_process_holds_is_an_error_before_anything_is_trained(
+    world: Callable[..., ProcessGroup], tiny_config: MakeConfig, small: PreparedDataset
+) -> None:
+    here = world()
+    held = create_run(
+        here.folder, here.experiment.variants[1].config, small, preset="athwe", name="held", command="test"
+    )
+    with (
+        held.locked(),
+        pytest.raises(CheckpointError, match=f"run demo/athwe/held is being trained by process {os.getpid()}"),
+    ):
+        here.run()
+    assert here.memory.on_progress == []
+
+
+def test_an_error_in_this_process_passes_through(world: Callable[..., ProcessGroup]) -> None:
+    here = world("runs", "training.lr=1e30")
+    with pytest.raises(NonFiniteLossError):
+        here.run()
+    assert here.memory.on_progress[-1] == ("failed", "v1 s0")
+
+
+def test_no_process_at_all_is_refused(world: Callable[..., ProcessGroup]) -> None:
+    with pytest.raises(ConfigError, match="--jobs must be at least 1, got 0"):
+        world().run(jobs=0)
+
+
+class TestDevices:
+    @pytest.fixture
+    def devices(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+        """Pretend that there are so many CUDA devices."""
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        return lambda count: monkeypatch.setattr(execute_module.torch.cuda, "device_count", lambda: count)
+
+    @pytest.mark.parametrize(
+        ("count", "device", "jobs"), [(0, "auto", 1), (1, "auto", 1), (2, "cpu", 1), (2, "cuda:1", 1), (3, "auto", 3)]
+    )
+    def test_one_run_for_each_device_where_none_is_asked_for(
+        self, count: int, device: str, jobs: int, world: Callable[..., ProcessGroup], devices: Callable[[int], None]
+    ) -> None:
+        devices(count)
+        assert default_jobs(world(both=(f"training.device={device}",)).plan()) == jobs
+
+    def test_devices_are_named_as_the_environment_names_them(
+        self, world: Callable[..., ProcessGroup], devices: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        devices(2)
+        to_train = world(both=("training.device=cuda",)).plan().to_train()
+        assert execute_module._devices(to_train) == ["0", "1"]
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5e1f")
+        assert execute_module._devices(to_train) == ["3", "GPU-5e1f"]

@@ -1,0 +1,65 @@
+from itertools import pairwise
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from athwe_core.data.readers import records
+from athwe_core.data.readers.records import RawIds, TokenCoder, are_ids, split_sequence
+
+TEXTS = st.lists(st.sampled_from(["b", "a", "c", "ä", "a longer text than twelve bytes", "A"]), max_size=40)
+
+
+def test_numbers_follow_first_appearance() -> None:
+    tokens = RawIds.of(["b", "a", "b", "c", "a"])
+    assert tokens.numbers.tolist() == [0, 1, 0, 2, 1]
+    assert tokens.numbers.dtype == np.int32
+    assert tokens.names.to_list() == ["b", "a", "c"]
+    assert tokens.to_list() == ["b", "a", "b", "c", "a"]
+
+
+@given(
+    texts=TEXTS, cuts=st.lists(st.integers(0, 40), max_size=4), merge_at=st.integers(0, 5), at_once=st.integers(1, 9)
+)
+def test_texts_in_pieces_are_numbered_as_in_one(texts: list[str], cuts: list[int], merge_at: int, at_once: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(records, "_ROWS_AT_ONCE", at_once)
+        patch.setattr(records, "_MERGE_AT", merge_at)
+        coder = TokenCoder()
+        edges = [0, *sorted(min(cut, len(texts)) for cut in cuts), len(texts)]
+        for begin, end in pairwise(edges):
+            coder.add(pl.Series(texts[begin:end], dtype=pl.String))
+        found = coder.tokens()
+    assert found.to_list() == texts
+    assert found.names.to_list() == list(dict.fromkeys(texts))
+
+
+@given(texts=TEXTS, data=st.data())
+def test_taken_rows_are_numbered_anew(texts: list[str], data: st.DataObject) -> None:
+    rows = data.draw(st.lists(st.integers(0, max(len(texts) - 1, 0)), max_size=10 * bool(texts)))
+    chosen = [texts[row] for row in rows]
+    found = RawIds.of(texts).take(np.array(rows, dtype=np.int64))
+    assert len(found) == len(rows)
+    assert found.to_list() == chosen
+    assert found.names.to_list() == list(dict.fromkeys(chosen))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "values"),
+    [
+        ("Toys & Games | Dolls", "name_seq", ["Toys & Games", "Dolls"]),
+        ("red  blue", "token_seq", ["red", "blue"]),
+        (" a toy ", "token", ["a toy"]),
+        ("", "name_seq", []),
+        ("", "token", []),
+    ],
+)
+def test_cells_hold_several_values_by_their_type(text: str, kind: str, values: list[str]) -> None:
+    assert split_sequence(text, kind) == values
+
+
+def test_what_can_be_an_id() -> None:
+    texts = pl.Series(["a", "", None, "\0", "a\0b", " ", "\x1b"])
+    assert are_ids(texts).to_list() == [True, False, False, False, False, True, True]

@@ -1,0 +1,88 @@
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from athwe_core.data.readers.times import guess_unit, whole_seconds
+
+
+def one(text: str | None, unit: str) -> int | None:
+    seconds, is_time = whole_seconds(pl.Series([text], dtype=pl.String), unit)
+    return int(seconds[0]) if is_time[0] else None
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "seconds"),
+    [
+        ("1588687728923", "ms", 1588687728),
+        ("1588687728923999", "us", 1588687728),
+        ("1588687728999.9", "ms", 1588687728),
+        ("-1", "ms", -1),
+        ("-1000", "ms", -1),
+        ("-1001", "ms", -2),
+        ("-0.5", "s", -1),
+        ("1.5e9", "s", 1_500_000_000),
+        ("1e999999999", "s", None),
+        ("x", "s", None),
+        (None, "s", None),
+        ("", "ms", None),
+        ("2014-05-13", "iso", 1399939200),
+        ("2014-05-13 10:11:12", "iso", 1399975872),
+        ("2014-05-13T10:11:12.999Z", "iso", 1399975872),
+        ("2014-05-13T10:11+02:00", "iso", 1399968660),
+        ("2014-05-13T10:11:12-0530", "iso", 1399995672),
+        ("1969-12-31T23:59:59", "iso", -1),
+        ("2014-02-30", "iso", None),
+        ("13/05/2014", "iso", None),
+        ("２０１４-05-13", "iso", None),
+        ("2014-05-13T10:11+०५:00", "iso", None),
+        ("1e-999999999999999999", "s", 0),
+        ("-1e-999999999999999999", "s", -1),
+        (None, "iso", None),
+    ],
+)
+def test_by_hand(text: str | None, unit: str, seconds: int | None) -> None:
+    assert one(text, unit) == seconds
+
+
+@given(st.integers(0, 2**40), st.sampled_from([("s", 1), ("ms", 1000), ("us", 10**6)]), st.integers(0, 999_999))
+def test_smaller_units_floor_to_the_same_second(seconds: int, unit: tuple[str, int], rest: int) -> None:
+    name, factor = unit
+    assert one(str(seconds * factor + rest % factor), name) == seconds
+
+
+MOMENTS = st.datetimes(datetime(1970, 1, 1), datetime(2200, 1, 1))
+
+
+@given(MOMENTS, st.integers(-14 * 60, 14 * 60))
+def test_iso_equals_the_standard_library(moment: datetime, ahead: int) -> None:
+    sign, offset = "-" if ahead < 0 else "+", f"{abs(ahead) // 60:02}:{abs(ahead) % 60:02}"
+    expected = moment.replace(microsecond=0, tzinfo=UTC) - timedelta(minutes=ahead)
+    assert one(f"{moment.isoformat()}{sign}{offset}", "iso") == int(expected.timestamp())
+
+
+@pytest.mark.parametrize(
+    ("texts", "unit"),
+    [
+        (["0", "5", "900"], "s"),
+        (["1400000001", "1400000001.5", " 1400000002", "nan", "x"], "s"),
+        (["1588687728923", "-5", "1588687728923"], "ms"),
+        (["1588687728923000"], "us"),
+        (["1588687728923000000"], None),
+        (["2014-05-13", "", "2014-05-14T10:11Z"], "iso"),
+        (["May 3", "4"], None),
+        ([], None),
+        ([None], None),
+    ],
+)
+def test_units_are_guessed_by_magnitude(texts: list[str | None], unit: str | None) -> None:
+    assert guess_unit(pl.Series(texts, dtype=pl.String)) == unit
+
+
+@pytest.mark.parametrize(
+    ("texts", "unit"), [(["inf", "-inf", "nan"], None), (["inf", "1400000001", "-inf"], None), (["inf", "5", "6"], "s")]
+)
+def test_infinite_numbers_tell_no_unit(texts: list[str], unit: str | None) -> None:
+    assert guess_unit(pl.Series(texts)) == unit

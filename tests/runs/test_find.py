@@ -1,0 +1,93 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from athwe_core.config import Config
+from athwe_core.data.prepare import PreparedDataset
+from athwe_core.errors import CheckpointError, ConfigError
+from athwe_core.runs.find import RunFolder, create_run, find_run, list_runs
+
+Make = Callable[[str | None], RunFolder]
+
+
+@pytest.fixture
+def make(tmp_path: Path, prepared: PreparedDataset, make_config: Callable[..., Config]) -> Make:
+    return lambda name: create_run(
+        tmp_path, make_config("hm4sr"), prepared, preset="hm4sr", name=name, command="athwe train"
+    )
+
+
+def test_configuration_comes_back(make: Make, make_config: Callable[..., Config]) -> None:
+    assert make("a").config() == make_config("hm4sr")
+
+
+def test_two_runs_at_one_moment_get_two_folders(make: Make) -> None:
+    assert make(None).path != make(None).path
+
+
+def test_a_taken_or_unfit_name_is_refused(make: Make) -> None:
+    make("a")
+    with pytest.raises(ConfigError, match=r"must be new under .*, got 'a'"):
+        make("a")
+    for name in ("last", "..", "x/y", ""):
+        with pytest.raises(ConfigError, match="must be a plain name"):
+            make(name)
+
+
+def test_a_run_is_found_by_path_full_name_unique_name_and_last(make: Make, tmp_path: Path) -> None:
+    run, newest = make("a"), make("b")
+    for text in (str(run.path), "demo/hm4sr/a", "a"):
+        assert find_run(tmp_path, text).path == run.path
+    assert find_run(tmp_path, "last").path == newest.path
+    run.update_manifest(status="finished", results={"best_epoch": 1, "epochs": 1, "seconds_per_epoch": 1.0})
+    assert find_run(tmp_path, "last").path == run.path
+    assert find_run(tmp_path, "last", unfinished=True).path == newest.path
+    assert [found.path.name for found in list_runs(tmp_path, dataset="demo")] == ["a", "b"]
+
+
+def test_an_unknown_run_is_refused_with_near_names(make: Make, tmp_path: Path) -> None:
+    make("baseline")
+    with pytest.raises(ConfigError, match=r"got 'basline'. Did you mean .*baseline"):
+        find_run(tmp_path, "basline")
+    with pytest.raises(ConfigError, match="Type: athwe train --dataset Beauty"):
+        find_run(tmp_path, "last", dataset="Beauty")
+
+
+def test_an_unreadable_manifest_or_configuration_is_named(make: Make) -> None:
+    run = make("a")
+    (run.path / "manifest.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"manifest\.json must be readable JSON"):
+        run.manifest()
+    (run.path / "config.yaml").write_text("a: [")
+    with pytest.raises(CheckpointError, match=r"config\.yaml line 1 must be readable YAML"):
+        run.config()
+
+
+def test_an_unknown_key_in_the_configuration_of_a_run_is_named(make: Make) -> None:
+    run = make("a")
+    path = run.path / "config.yaml"
+    path.write_text(path.read_text().replace("dropout:", "dropot:"))
+    with pytest.raises(ConfigError, match=r"model.dropot is no configuration key. Did you mean model.dropout\?"):
+        run.config()
+
+
+def test_a_run_held_by_another_process_is_refused_until_that_process_ends(make: Make) -> None:
+    run = make("a")
+    code = (
+        "import sys; from pathlib import Path; from athwe_core.locks import held\n"
+        "with held(Path(sys.argv[1])): print(flush=True); input()"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(run.path / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        with pytest.raises(CheckpointError, match=rf"is being trained by process {other.pid}, for \d+ s"), run.locked():
+            pytest.fail("two holders")
+        other.kill()
+    with run.locked():
+        pass
