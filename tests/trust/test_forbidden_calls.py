@@ -155,9 +155,9 @@ def test_every_figure_marked_as_safe_is_drawn_here() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Markup"
     }
     assert calls == {
-        "audit_page: figure",
-        "pages: figures[name]",
-        "pages: svg",
-        "pages: ''.join((_HIDDEN_IN_JSON.get(character, character) for character in text))",
-        "pages: (TEMPLATES / name).read_text(encoding='utf-8')",
+        "page: figure",
+        "html: figures[name]",
+        "html: svg",
+        "html: ''.join((_HIDDEN_IN_JSON.get(character, character) for character in text))",
+        "html: (TEMPLATES / name).read_text(encoding='utf-8')",
     }

@@ -215,10 +215,10 @@ def test_padding_changes_no_term_and_no_gradient(
     rows = training_rows(data.split, batching=config.training.batching, max_length=6)
     network = make_network(config, spread=0.3).eval()
     found = []
-    for padding in (NO_PADDING, padding):
-        batch = pack(data, rows, np.arange(len(rows)), max_length=6, padding=padding)
-        assert len(batch.item_ids) % padding.targets == len(batch.target_ids) % padding.targets == 0
-        assert batch.num_rows % padding.rows == len(batch.grid_tokens) % padding.bins == 0
+    for used in (NO_PADDING, padding):
+        batch = pack(data, rows, np.arange(len(rows)), max_length=6, padding=used)
+        assert len(batch.item_ids) % used.targets == len(batch.target_ids) % used.targets == 0
+        assert batch.num_rows % used.rows == len(batch.grid_tokens) % used.bins == 0
         replaced = (batch.positions + batch.user_index[batch.rows]) % 2 == 0
         candidates = None
         if config.losses.catalogue.kind == "sampled":
