@@ -1,8 +1,9 @@
-"""In-batch contrastive losses (HM4SR eq. 23-26)."""
+"""In-batch contrastive losses: an anchor finds its candidate (HM4SR eq. 23-26), or two views find each other (NCE)."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -82,3 +83,61 @@ def contrastive_loss(
         chunk_elements=chunk_elements,
         num_targets=num_targets,
     )
+
+
+def symmetric_contrastive_loss(
+    first: Float[Tensor, "N D"],
+    second: Float[Tensor, "N D"],
+    *,
+    temperature: float,
+    similarity: Literal["cosine", "dot"],
+    excluded: Bool[Tensor, "N N_all"] | None = None,
+    target_mask: Bool[Tensor, " N"] | None = None,
+    shares: BatchShards | None = None,
+    num_targets: int | Tensor | None = None,
+    compute_dtype: torch.dtype = torch.float32,
+    chunk_elements: int = CHUNK_ELEMENTS,
+) -> Float[Tensor, ""]:
+    """Two views of each row must find each other among both views of all rows: the NCE (NT-Xent) loss of 2 N vectors.
+
+        z = [first; second]        s_ij = sim(z_i, z_j) / temperature
+        loss = mean_i( logsumexp_{j != i, not excluded} s_ij - s_i,partner(i) )
+
+    Args:
+        first, second: row i of one and row i of the other are two views of the same sequence.
+        temperature: tau > 0.
+        similarity: `cosine`, or the plain `dot` product. A dot product that puts a partner 87.3 below the best candidate
+            meets the cap of `catalogue_cross_entropy`.
+        excluded: pairs of rows that must not repel each other, from `excluded_pairs`; it holds for all views of the two
+            rows. None = every other row repels.
+        target_mask: rows that are not padding; None = all.
+        shares: where the batch is spread over processes: the other views are those of all.
+        num_targets: rows that the mean is over, of all processes; None = the rows that are not padding.
+        compute_dtype, chunk_elements: as in `catalogue_cross_entropy`.
+    Returns: scalar, this process's share of the mean.
+    Source: SimCLR (Chen et al. 2020, eq. 1), as FEARec, DuoRec and TiCoSeRec use it; these exclude no pair.
+    """
+    N = len(first)
+    shares = shares or all_here(N)
+    if target_mask is None:
+        target_mask = torch.ones(N, dtype=torch.bool, device=first.device)
+    if excluded is None:
+        excluded = (shares.gather(target_mask.long()) == 0).expand(N, -1)
+    row = torch.arange(N, device=first.device)
+    itself = torch.zeros_like(excluded)
+    itself[row, shares.start + row] = True
+    if similarity == "cosine":
+        first, second = F.normalize(first, dim=-1), F.normalize(second, dim=-1)
+    all_first, all_second = shares.gather(first), shares.gather(second)
+    # Two problems with the same targets: `first` looks for `second` and the other way round. The other view's columns come
+    # first, then those of the view itself.
+    losses = catalogue_cross_entropy(
+        torch.stack([first, second]) / temperature,
+        torch.stack([torch.cat([all_second, all_first]), torch.cat([all_first, all_second])]),
+        torch.where(target_mask, shares.start + row, -1),
+        bias=exclusion_bias(torch.cat([excluded, excluded | itself], dim=1), compute_dtype),
+        compute_dtype=compute_dtype,
+        chunk_elements=chunk_elements,
+        num_targets=target_mask.sum() if num_targets is None else num_targets,
+    )
+    return losses.mean()

@@ -5,7 +5,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from athwe_core.losses.contrastive import contrastive_loss, excluded_pairs, exclusion_bias
+from athwe_core.losses.contrastive import (
+    contrastive_loss,
+    excluded_pairs,
+    exclusion_bias,
+    symmetric_contrastive_loss,
+)
 
 
 def loss_of(anchors: Tensor, candidates: Tensor, bias: Tensor, *, temperature: float, **options: Any) -> Tensor:
@@ -106,7 +111,7 @@ def test_a_zero_vector_gives_a_finite_loss_and_gradient() -> None:
     assert anchors.grad.isfinite().all()
 
 
-def test_filler_neither_asks_nor_answers() -> None:
+def test_padding_has_no_loss_and_repels_nothing() -> None:
     torch.manual_seed(10)
     inputs = [torch.randn(9, 4, requires_grad=True) for _ in range(2)]
     targets, users = torch.cat([TARGETS, torch.tensor([-1, -1, -1])]), torch.cat([USERS, torch.tensor([-1, -1, 2])])
@@ -117,3 +122,68 @@ def test_filler_neither_asks_nor_answers() -> None:
     torch.testing.assert_close(found, expected)
     for ours, theirs in zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def symmetric_loop(first: Tensor, second: Tensor, excluded: Tensor, temperature: float, similarity: str) -> Tensor:
+    z, N = torch.cat([first, second]), len(first)
+    alike = cosine if similarity == "cosine" else torch.dot
+    losses = []
+    for i in range(2 * N):
+        total = torch.zeros(())
+        for j in range(2 * N):
+            if j != i and not excluded[i % N, j % N]:
+                total = total + torch.exp(alike(z[i], z[j]) / temperature)
+        losses.append(total.log() - alike(z[i], z[(i + N) % (2 * N)]) / temperature)
+    return torch.stack(losses).mean()
+
+
+NONE_EXCLUDED = torch.zeros(6, 6, dtype=torch.bool)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot"])
+@pytest.mark.parametrize("temperature", [0.5, 1.0])
+@pytest.mark.parametrize("has_excluded", [False, True])
+def test_the_symmetric_loss_and_its_gradients_are_the_double_loop(
+    similarity: Any, temperature: float, has_excluded: bool
+) -> None:
+    torch.manual_seed(11)
+    views = [torch.randn(6, 4, requires_grad=True) for _ in range(2)]
+    excluded = excluded_pairs(TARGETS, USERS) if has_excluded else None
+    found = symmetric_contrastive_loss(*views, temperature=temperature, similarity=similarity, excluded=excluded)
+    pairs = NONE_EXCLUDED if excluded is None else excluded
+    expected = symmetric_loop(*views, pairs, temperature, similarity)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    gradients = torch.autograd.grad(found, views), torch.autograd.grad(expected, views)
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
+
+
+def test_the_symmetric_loss_of_equal_views_by_hand() -> None:
+    # each vector has its partner and two orthogonal ones: log(e + 1 + 1) - 1
+    views = torch.eye(2)
+    found = symmetric_contrastive_loss(views, views, temperature=1.0, similarity="dot")
+    assert found.item() == pytest.approx(math.log(math.e + 2) - 1)
+
+
+def test_a_single_row_finds_its_other_view_without_loss() -> None:
+    found = symmetric_contrastive_loss(torch.randn(1, 4), torch.randn(1, 4), temperature=1.0, similarity="cosine")
+    assert found.item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("has_excluded", [False, True])
+def test_padding_changes_nothing_in_the_symmetric_loss(has_excluded: bool) -> None:
+    torch.manual_seed(12)
+    views = [torch.randn(8, 4, requires_grad=True) for _ in range(2)]
+    targets, users = torch.cat([TARGETS, torch.tensor([-1, -1])]), torch.cat([USERS, torch.tensor([-1, 0])])
+    own = excluded_pairs(TARGETS, USERS) if has_excluded else None
+    found = symmetric_contrastive_loss(
+        *views,
+        temperature=0.5,
+        similarity="dot",
+        excluded=excluded_pairs(targets, users) if has_excluded else None,
+        target_mask=targets >= 0,
+    )
+    expected = symmetric_contrastive_loss(
+        *[view[:6] for view in views], temperature=0.5, similarity="dot", excluded=own
+    )
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found, views), torch.autograd.grad(expected, views))
