@@ -1,8 +1,9 @@
-"""The vocabulary: axes, modality order, and the one batch type that data makes and the network reads.
+"""The shared vocabulary: axes, modality order, and the batch type that `data` makes and the models read.
 
-Axes: T packed tokens, B rows (sequences or windows of one), N supervised tokens, M modalities, D hidden size, V item rows
-(row 0 = padding), K = M D, F feature width, C categories, E experts (E1 interactive, E2 temporal), J wavelet levels,
-G x S attention grid (bins x slots), B1 = B + 1, Vr rows of V that a step needs, N_all supervised tokens of all processes.
+A row is one sequence of a batch; a token is one position of it. Axes: T packed tokens, B rows, N supervised tokens, M
+modalities, D hidden size, V items with the padding item 0, K = M D, F feature width, C categories, E experts (E1
+interactive, E2 temporal), J wavelet levels, G x S attention grid (bins x slots), B1 = B + 1, Vr items that a step needs,
+N_all supervised tokens of all processes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,13 @@ MODALITIES = ("id", "text", "image")
 
 
 def to_device(value: Tensor, device: torch.device | str) -> Tensor:
-    """The tensor on `device` (itself when it is there already), without waiting for what CUDA is doing meanwhile."""
+    """The tensor on `device`, copied from pinned memory so that the CPU does not wait for a CUDA device.
+
+    Args:
+        value: any tensor.
+        device: the target device.
+    Returns: `value` itself where it is on the device already.
+    """
     if torch.device(device).type == "cuda" and value.device.type == "cpu":
         value = value.pin_memory()
     return value.to(device, non_blocking=True)
@@ -27,44 +34,44 @@ def to_device(value: Tensor, device: torch.device | str) -> Tensor:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Rows of item tokens laid end to end: no padding anywhere.
+    """Rows of item tokens laid end to end, without padding between them.
 
-    A row is the window of one user's history; its tokens are in time order. Every token in `target_index` is asked for the
-    item that follows it: all new tokens of a window in packed batching, the last token of a row in prefix batching and in
-    evaluation.
+    A row is a window of one user's history; its tokens are in time order. Each token in `target_index` is supervised: its
+    state predicts the item that follows it. In packed batching these are the tokens of a window that no earlier window
+    supervised; in prefix batching and in evaluation they are the last token of each row.
 
-    Padding keeps shapes fixed for compiled code: it makes each axis a multiple. Padding tokens have item 0, weight 0, a row
-    of their own at the end, and lie in no slot of the grid; padding rows and bins are empty; padding targets are -1. Nothing
-    reads the states of padding.
+    Padding at the end of each axis keeps shapes fixed for compiled code. Padding tokens have item 0, weight 0 and a row of
+    their own, and have no slot in the grid. Padding rows and bins are empty. Padding targets are -1. No result depends on
+    the states of padding.
     """
 
     item_ids: Int64[Tensor, " T"]
-    """Internal ids, 1..V-1; 0 = padding."""
+    """Internal item ids in 1..V-1; 0 = padding."""
     timestamps: Int64[Tensor, " T"]
     """Unix seconds, UTC."""
     intervals: Int64[Tensor, " T"]
-    """Seconds since the token before in the row; 0 for a row's first token."""
+    """Seconds since the previous token of the row, >= 0; 0 for the first token of a row."""
     positions: Int64[Tensor, " T"]
-    """0 = oldest token of the row."""
+    """Index of each token in its row; 0 = oldest."""
     offsets: Int64[Tensor, " B1"]
-    """Row b is tokens offsets[b]..offsets[b+1]-1."""
+    """Row b holds the tokens offsets[b]..offsets[b+1]-1."""
     rows: Int64[Tensor, " T"]
     """Row of each token."""
     user_index: Int64[Tensor, " B"]
     """User of each row; -1 = padding."""
     target_index: Int64[Tensor, " N"]
-    """Token that is asked, increasing."""
+    """Indices of supervised tokens, ascending."""
     target_ids: Int64[Tensor, " N"]
-    """Item that follows it; -1 = padding."""
+    """Item that follows each supervised token; -1 = padding."""
     prefix_weight: Float32[Tensor, " T"]
-    """Prefix rows the token stands for: 1 in a prefix row; in a packed window the number of prefix rows that contain it,
-    counted once over all windows."""
+    """Number of prefix rows that contain the token, for losses on single tokens: 1 in a prefix row. In packed batching
+    only the window that supervises a token counts it."""
     grid_tokens: Int64[Tensor, "G S"]
-    """Token in each slot of the attention grid, -1 = empty. A row lies in one bin, in order; a bin holds many rows."""
+    """Token in each slot of the attention grid; -1 = empty. A bin holds whole rows, their tokens in order."""
     token_slots: Int64[Tensor, " T"]
-    """Flat slot of each token: the inverse of grid_tokens; an empty slot for padding."""
+    """Flat slot of each token, the inverse of `grid_tokens`; padding tokens point to an empty slot."""
     all_supervised: bool
-    """Target_index is every token in order, known without a look."""
+    """True if `target_index` is arange(T), so that no gather is needed."""
     num_targets: int
     """Targets without padding."""
 
@@ -77,7 +84,7 @@ class PackedBatch:
         return int(self.user_index.shape[0])
 
     def to(self, device: torch.device | str) -> PackedBatch:
-        """The batch on `device` (itself when it is there already)."""
+        """A batch with its tensors on `device`; see `to_device`."""
         values: list[Any] = [getattr(self, f.name) for f in fields(self)]
         moved: list[Any] = [to_device(v, device) if isinstance(v, Tensor) else v for v in values]
         return PackedBatch(*moved)
@@ -85,24 +92,27 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """What is known of the items beside their ids: row k of each tensor belongs to item k, row 0 is padding."""
+    """Features and labels of the items. Entry v of each tensor belongs to item v; entry 0 is the padding item."""
 
     num_item_rows: int
-    """V."""
+    """V, the padding item included."""
     features: dict[str, Float[Tensor, "V F"]] = field(default_factory=dict)
-    """Frozen vectors by modality (text, image)."""
+    """Frozen feature vectors by modality (text, image)."""
     categories: Integer[Tensor, "V C"] | None = None
-    """Multi-hot."""
+    """Multi-hot, 0 or 1."""
     clusters: dict[str, Integer[Tensor, " V"]] = field(default_factory=dict)
-    """Cluster labels by modality, -1 = none."""
+    """Cluster label of each item by modality; -1 = no cluster."""
     target_counts: Int64[Tensor, " V"] | None = None
-    """How often each item is a training target, for the sampled catalogue loss."""
+    """How often each item is a training target; the sampled catalogue loss draws by it."""
 
 
 @dataclass(frozen=True)
 class TimeRange:
-    """Unix seconds of the training split, which size the time tables."""
+    """Times of the training split, which set the size of the time tables."""
 
     first: int
+    """First interaction, unix seconds."""
     last: int
+    """Last interaction, unix seconds."""
     longest_interval: int
+    """Longest time between two neighbouring interactions of a user, seconds."""

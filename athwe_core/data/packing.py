@@ -1,7 +1,7 @@
-"""Rows of a prepared data set, and rows to `PackedBatch`: vectorised, no per-row Python loop but the bins' next-fit.
+"""Training and evaluation rows of a data set, and how a batch of rows becomes a `PackedBatch`.
 
-A row is three numbers into the flat CSR arrays - first token, end of tokens, how many of its last tokens are supervised -
-so an epoch of 100 M interactions costs its index, never a copied prefix.
+A row is three numbers: its first token in the flat CSR arrays, the end of its tokens, and how many of its last tokens are
+supervised. No history is copied before its batch is packed. All is vectorised but the assignment of rows to bins.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from athwe_core.data.split import Split
 IntArray = NDArray[np.int64]
 
 MIN_BIN_SLOTS = 32
-"""Attention bins hold at least this many slots, so that many short rows share one product."""
+"""Least number of slots of an attention bin, so that many short rows share one product."""
 SLOT_MULTIPLE = 16
-"""Slots of a bin are a multiple of this."""
+"""The number of slots of a bin is a multiple of this."""
 
 
 class InteractionArrays(Protocol):
-    """CSR interactions of all users in time order: what packing needs of a prepared data set."""
+    """Interactions of all users in CSR form, each user's in time order: what packing reads of a prepared data set."""
 
     @property
     def offsets(self) -> NDArray[np.int64]: ...
@@ -37,7 +37,7 @@ class InteractionArrays(Protocol):
 
 
 class SplitInteractionArrays(InteractionArrays, Protocol):
-    """InteractionArrays of which some are held out."""
+    """Interactions with a split into training, validation and test."""
 
     @property
     def split(self) -> Split: ...
@@ -45,30 +45,38 @@ class SplitInteractionArrays(InteractionArrays, Protocol):
 
 @dataclass(frozen=True)
 class Padding:
-    """Multiples that the axes of a batch are filled up to, so that few shapes occur.
+    """Multiples to which the axes of a batch are padded, so that few shapes occur.
 
-    Libraries compile or choose a kernel for each new shape; compiled steps and captured CUDA graphs are for one alone.
-    Tokens and bins of large batches go to a larger multiple, `multiple_for`.
+    Libraries compile or choose a kernel for each new shape; compiled steps and CUDA graphs are made for one shape each.
+    Tokens and bins of large batches are padded to a larger multiple, see `multiple_for`.
     """
 
     targets: int = 1
-    """Tokens too; they have this very multiple where every one of them is asked."""
+    """Multiple of targets and of tokens. Where every token is supervised, both are padded to exactly this multiple."""
     rows: int = 1
+    """Multiple of rows."""
     bins: int = 1
+    """Multiple of attention bins."""
     is_fixed: bool = False
-    """Nothing else of the batch decides a shape: bins are as wide as the longest row that may come, and targets are always
-    picked from the tokens."""
+    """Whether the shapes depend on nothing else in the batch: bins are then wide enough for a row of `max_length`, and
+    targets are always gathered from the tokens."""
 
 
 NO_PADDING = Padding()
 SOME_PADDING = Padding(targets=64, rows=64, bins=4)
-"""A few dozen shapes an epoch, at little cost."""
+"""A few dozen shapes in an epoch, with little padding."""
 FIXED_PADDING = Padding(targets=128, rows=256, bins=16, is_fixed=True)
 """Two or three shapes, for compiled steps."""
 
 
 def multiple_for(count: int, multiple: int) -> int:
-    """The multiple, doubled while it stays within a sixteenth of the count: few shapes and little padding at every size."""
+    """The multiple for an axis of a given size: few shapes and little padding at every size.
+
+    Args:
+        count: size of the axis without padding, >= 0.
+        multiple: the smallest multiple, >= 1; 1 = no padding.
+    Returns: `multiple`, doubled as long as the result is at most a sixteenth of the count.
+    """
     if multiple > 1:
         while 32 * multiple <= count:
             multiple *= 2
@@ -77,14 +85,15 @@ def multiple_for(count: int, multiple: int) -> int:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows as index ranges: tokens start..stop-1 are input, the last `num_supervised` of them are asked for their next."""
+    """Rows as index ranges into CSR interactions: a row's tokens are start..stop-1, the last `num_supervised` of them are
+    supervised with the item that follows each."""
 
     start: IntArray
     stop: IntArray
     num_supervised: IntArray
     user_index: IntArray
     training_end: IntArray | None = None
-    """Packed windows, which stand for many prefixes: end of the training rows of the window's user. None: prefix rows."""
+    """In packed batching, the end of the training interactions of each row's user; None in prefix batching."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -95,13 +104,15 @@ class Rows:
 
 
 def packed_rows(split: Split, *, max_length: int) -> Rows:
-    """Windows of every user's training items in which each target is supervised exactly once.
+    """Windows of each user's training items that supervise every training target exactly once.
+
+    A history of at most L + 1 training items is one row. A longer one is cut into windows: the first supervises L tokens;
+    each later one has L - L//2 tokens of context and supervises up to L//2 new ones.
 
     Args:
-        split: which rows are training.
-        max_length: L, most tokens in a row.
-    A history of at most L+1 training items is one row. A longer one is cut: its first window supervises L positions, each
-    later one has L - L//2 positions of context and up to L//2 new ones.
+        split: which interactions are training.
+        max_length: L, most tokens in a row, >= 2.
+    Returns: rows in the order of users, the windows of a user in time order.
     """
     begin, num_inputs = split.start, np.maximum(split.training_end - split.start - 1, 0)
     step = max_length // 2
@@ -116,7 +127,13 @@ def packed_rows(split: Split, *, max_length: int) -> Rows:
 
 
 def prefix_rows(split: Split, *, max_length: int) -> Rows:
-    """One row per training target: the latest L items before it, supervised at the last."""
+    """One row for each training target: the latest L items before it, of which the last is supervised.
+
+    Args:
+        split: which interactions are training.
+        max_length: L, most tokens in a row, >= 1.
+    Returns: rows in the order of users, those of a user in time order.
+    """
     begin, num_targets = split.start, np.maximum(split.training_end - split.start - 1, 0)
     user = np.repeat(np.arange(len(begin)), num_targets)
     end = 1 + np.arange(len(user)) - np.repeat(np.cumsum(num_targets) - num_targets, num_targets)
@@ -125,7 +142,16 @@ def prefix_rows(split: Split, *, max_length: int) -> Rows:
 
 
 def evaluation_rows(split: Split, name: str, *, max_length: int) -> Rows:
-    """One row for each user who is asked in `validation` or `test`: the latest L items before the held-out one."""
+    """One row for each user with a held-out item: the latest L items before it.
+
+    Args:
+        split: which interactions are held out.
+        name: `validation` or `test`.
+        max_length: L, most tokens in a row, >= 1.
+    Returns: rows in the order of `split.users(name)`.
+    Raises:
+        ConfigError: `name` is neither.
+    """
     users = split.users(name)
     stop = split.held_out(name)[users]
     start = np.maximum(stop - max_length, split.start[users])
@@ -133,7 +159,14 @@ def evaluation_rows(split: Split, name: str, *, max_length: int) -> Rows:
 
 
 def items_before(data: InteractionArrays, users: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
-    """(index into `users`, item) of each user's interactions before `stop`, a position in the CSR arrays."""
+    """Items of each user's interactions before a given one.
+
+    Args:
+        data: CSR interactions.
+        users: user indices.
+        stop: for each of them a position in the CSR arrays; interactions from there on are left out.
+    Returns: pairs as two arrays, index into `users` and item id, in time order for each user, with repeats.
+    """
     begin = data.offsets[users]
     count = stop - begin
     row = np.repeat(np.arange(len(users)), count)
@@ -142,14 +175,17 @@ def items_before(data: InteractionArrays, users: IntArray, stop: IntArray) -> tu
 
 
 def training_rows(split: Split, *, batching: str, max_length: int) -> Rows:
-    """The rows of an epoch for `packed` or `prefix` batching."""
+    """The rows of an epoch: `packed_rows` or `prefix_rows`, as `batching` (`packed` or `prefix`) names them."""
     return {"packed": packed_rows, "prefix": prefix_rows}[batching](split, max_length=max_length)
 
 
 def batch_boundaries(num_supervised: IntArray, *, batch_targets: int) -> list[tuple[int, int]]:
-    """Ranges of rows, in order, each as long as its targets stay within the budget; the last one is kept however short.
+    """Cut a sequence of rows into batches of bounded size, in order.
 
-    A single row larger than the budget makes a batch of its own.
+    Args:
+        num_supervised: targets of each row.
+        batch_targets: most targets in a batch, >= 1. A row with more makes a batch of its own.
+    Returns: (first, end) of each batch; the last one is kept however small.
     """
     total = np.concatenate([[0], np.cumsum(num_supervised)])
     ranges, first = [], 0
@@ -162,14 +198,21 @@ def batch_boundaries(num_supervised: IntArray, *, batch_targets: int) -> list[tu
 
 
 def epoch_batches(rows: Rows, *, batch_targets: int, rng: np.random.Generator) -> list[IntArray]:
-    """Row indices of each batch of an epoch, in the order `rng` draws."""
+    """The rows of an epoch in random order, cut into batches.
+
+    Args:
+        rows: all rows of the epoch.
+        batch_targets: most targets in a batch, see `batch_boundaries`.
+        rng: draws the order.
+    Returns: indices into `rows` for each batch.
+    """
     order = rng.permutation(len(rows))
     boundaries = batch_boundaries(rows.num_supervised[order], batch_targets=batch_targets)
     return [order[first:last] for first, last in boundaries]
 
 
 def _assign_bins(lengths: IntArray, bin_slots: int) -> tuple[IntArray, IntArray, int]:
-    """Bin and first slot in it of each row, next-fit over rows sorted by length, and the number of bins."""
+    """Bin of each row, first slot in it, and the number of bins: next-fit over rows sorted by length."""
     bins, begins = np.empty_like(lengths), np.empty_like(lengths)
     bin_, used = 0, 0
     for row, length in enumerate(lengths.tolist()):
@@ -189,9 +232,13 @@ def pack_share(
     is_own: NDArray[np.bool_],
     padding: Padding = NO_PADDING,
 ) -> PackedBatch:
-    """This process's rows of a batch that is spread over several.
+    """Pack this process's rows of a batch that is divided among several processes.
 
-    A process without rows gets one token that is not asked and weighs nothing, so that it can take the step with the others.
+    A process without rows gets one token that is not supervised and has weight 0, so that it takes part in the step.
+
+    Args:
+        data, rows, chosen, max_length, padding: as in `pack`, for the whole batch.
+        is_own: for each of `chosen`, whether it is this process's.
     """
     if is_own.any():
         return pack(data, rows, chosen[is_own], max_length=max_length, padding=padding)
@@ -204,14 +251,15 @@ def pack_share(
 def pack(
     data: InteractionArrays, rows: Rows, chosen: IntArray, *, max_length: int, padding: Padding = NO_PADDING
 ) -> PackedBatch:
-    """The chosen rows as one token stream, sorted by length.
+    """Pack rows end to end into one batch, sorted by length.
 
     Args:
         data: CSR interactions.
         rows: all rows of the epoch or split.
         chosen: indices into `rows`, at least one.
-        max_length: L, for the prefix weights.
-        padding: how far the axes are filled up.
+        max_length: L, most tokens in a row; decides the prefix weights.
+        padding: multiples to which the axes are padded.
+    Returns: the batch, on the CPU.
     """
     chosen = chosen[np.argsort(rows.stop[chosen] - rows.start[chosen], kind="stable")]
     start, stop, user = rows.start[chosen], rows.stop[chosen], rows.user_index[chosen]
@@ -229,7 +277,7 @@ def pack(
     bin_slots = max(MIN_BIN_SLOTS, longest + -longest % SLOT_MULTIPLE)
     bins, begins, num_bins = _assign_bins(lengths, bin_slots)
     if padding != NO_PADDING and offsets[-1] == num_bins * bin_slots:
-        num_bins += 1  # padding tokens need an empty slot
+        num_bins += 1  # padding tokens point to an empty slot
     num_bins += -num_bins % multiple_for(num_bins, padding.bins)
     token_slots = (bins * bin_slots + begins)[row] + position
     grid = np.full(num_bins * bin_slots, -1, np.int64)
@@ -242,7 +290,7 @@ def pack(
     add_rows = (
         1 + -(len(chosen) + 1) % padding.rows if padding != NO_PADDING else 0
     )  # one at least, for the padding tokens
-    # a target of padding is a token of padding where all tokens are asked, so that they stay in order
+    # where all tokens are supervised, padding targets are the padding tokens, so that target_index stays arange(T)
     more_targets = T + np.arange(add_targets) if all_supervised else np.zeros(add_targets, np.int64)
 
     def filled(values: NDArray[Any], count: int, value: int) -> torch.Tensor:
@@ -269,9 +317,9 @@ def pack(
 def _prefix_weight(
     rows: Rows, row: IntArray, source: IntArray, is_supervised: NDArray[np.bool_], max_length: int
 ) -> NDArray[np.float32]:
-    """Prefix rows each token stands for: token i (0-based) of n is in those that end at i+1 .. min(i+L, n-1).
+    """Number of prefix rows that contain each token: token i (0-based) of n is in those that end at i+1 .. min(i+L, n-1).
 
-    In a packed window only where it is supervised, so that the context of later windows does not count again.
+    In packed batching 0 for tokens that are not supervised: an earlier window has counted them.
     """
     if rows.training_end is None:
         return np.ones(len(source), np.float32)
@@ -289,12 +337,13 @@ class _FlatInteractions:
 def pack_histories(
     histories: Sequence[tuple[Sequence[int], Sequence[int]]], *, next_items: Sequence[int] | None = None
 ) -> PackedBatch:
-    """Histories that need not be in any data set, one row each, asked for the item after the last.
+    """Pack histories that need not be in a data set, one row each, supervised at the last token.
 
     Args:
-        histories: (internal item ids, unix seconds) in time order, at least one item each; already cut to max_length.
-        next_items: the item that follows each history; 0 where it is not known.
-    Rows are sorted by length: `user_index` says which history a row is.
+        histories: for each row its internal item ids and unix seconds, in time order, at least one item; already cut to
+            max_length.
+        next_items: item that follows each history; 0 = not known. None = none is known.
+    Returns: the batch; its rows are sorted by length, and `user_index` is the index of each row's history.
     """
     next_items = next_items if next_items is not None else [0] * len(histories)
     lengths = np.array([len(items) for items, _ in histories], np.int64)
