@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
@@ -13,19 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from athwe_core.analysis.case_study import sentences as said
+from athwe_cli.render import printable
+from athwe_core.analysis.case_study import sentences
 
 MOST_ITEMS, MOST_INFLUENCES = 20, 6
 EXPERTS_A_TABLE, GATE_WIDTH, ATTENTION_WIDTH, PART_WIDTH = 4, 9, 32, 6
 STYLES = {"id": "cyan", "text": "magenta", "image": "yellow"}
 _UP, _ALONG = "▁▂▃▄▅▆▇█", " ▏▎▍▌▋▊▉█"
 _UP_ASCII, _ALONG_ASCII = "_.:-=+*#", " .......#"
-
-
-def printable(text: object) -> str:
-    """The text on one line without control, format and private characters: no escape code, no change of direction."""
-    kept = (" " if character.isspace() else character for character in str(text))
-    return " ".join("".join(c for c in kept if not unicodedata.category(c).startswith("C")).split())
 
 
 class CaseText:
@@ -68,7 +61,7 @@ class CaseText:
     def _history(self, case: Mapping[str, Any]) -> None:
         items, target = case["history"], case["target"]
         earlier = f", after {case['earlier_items']:,} that the network does not read" if case["earlier_items"] else ""
-        self._title(f"History: {_count(len(items), 'item')}{earlier}")
+        self._title(f"History: {sentences.counted(len(items), 'item')}{earlier}")
         table = _plain(("", "right"), ("", "left"), ("later", "right"), fills=True)
         table.add_column("", ratio=3, no_wrap=True, overflow="ellipsis")
         table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis", style="dim")
@@ -80,15 +73,14 @@ class CaseText:
             table.add_row("next", *_entry(target), style="bold")
         self.console.print(table)
         if target is not None:
-            ranks = [f"rank {said.rank_words(rank)} by {_short(run)}" for run, rank in target["ranks"].items()]
-            self._line(f"The true next item has {', '.join(ranks)}.")
+            self._line(f"The true next item has {sentences.ranks_by_run(target['ranks'])}.")
 
     def _recommendations(self, case: Mapping[str, Any], run: str) -> None:
         rows, why = case["recommendations"][run], case["why"][run]
         modalities = list(why["by_modality"])
         facts = case["runs"][run]
         reached = f"validation NDCG@20 {facts['validation_ndcg@20']:.4f}, epoch {facts['best_epoch']}"
-        self._title(f"Top {len(rows)} of {_short(run)} ({reached})")
+        self._title(f"Top {len(rows)} of {sentences.run_label(run)} ({reached})")
         table = _plain(("", "right"), ("", "left"), fills=True)
         table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
         table.add_column("score", justify="right", no_wrap=True)
@@ -100,7 +92,9 @@ class CaseText:
         def add(row: Mapping[str, Any], mark: str) -> None:
             bars = [Text(self._bar(row["by_modality"][name], largest), STYLES[name]) for name in modalities]
             style = "bold" if "*" in mark else ""
-            table.add_row(said.rank_words(row["rank"]), mark, _name(row), f"{row['score']:.2f}", *bars, style=style)
+            table.add_row(
+                sentences.rank_words(row["rank"]), mark, _name(row), f"{row['score']:.2f}", *bars, style=style
+            )
 
         for row in rows:
             add(row, "*" if row["is_target"] else "o" if row["in_history"] else "")
@@ -117,9 +111,9 @@ class CaseText:
         why, history = case["why"][run], case["history"]
         window = history[why["first_position"] :]
         subject = "The true next item" if why["subject"]["is_target"] else "The first recommendation"
-        self._title(f"Why {_short(run)} has it at rank {said.rank_words(why['rank'])}")
+        self._title(f"Why {sentences.run_label(run)} has it at rank {sentences.rank_words(why['rank'])}")
         self._line(f"{subject}: {_name(why['subject'])}")
-        self._line(said.score(why))
+        self._line(sentences.score(why))
         if why["influence"]:
             self._influence(why, history)
         if why["gaps"]:
@@ -129,7 +123,7 @@ class CaseText:
         if gates:
             self._gates(gates)
         if why["temporal_gates"]:
-            self._line(said.temporal_gates(why["temporal_gates"], window))
+            self._line(sentences.temporal_gates(why["temporal_gates"], window))
         self._attention(why["attention"], window)
         if why["wavelet_energy"]:
             self._energy(why["wavelet_energy"])
@@ -141,12 +135,12 @@ class CaseText:
         for name in ("rank then", "score"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("", min_width=PART_WIDTH + 1, no_wrap=True)
-        most = sorted(why["influence"], key=lambda entry: -_weight(entry["rank_without"], why["rank"]))[
+        most = sorted(why["influence"], key=lambda entry: -sentences.rank_distance(entry["rank_without"], why["rank"]))[
             :MOST_INFLUENCES
         ]
         largest = max(abs(entry["score_change"]) for entry in most)
         for entry in most:
-            ranks = f"{said.rank_words(why['rank'])} -> {said.rank_words(entry['rank_without'])}"
+            ranks = f"{sentences.rank_words(why['rank'])} -> {sentences.rank_words(entry['rank_without'])}"
             change = entry["score_change"]
             position = entry["position"]
             table.add_row(
@@ -160,7 +154,7 @@ class CaseText:
             ("", "left"), ("after", "right"), ("rank", "right"), ("score", "right"), (f"top {k} kept", "right")
         )
         for gap in why["gaps"]:
-            after, rank = said.gap_words(gap["gap_seconds"]), said.rank_words(gap["rank"])
+            after, rank = sentences.gap_words(gap["gap_seconds"]), sentences.rank_words(gap["rank"])
             table.add_row(gap["label"], after, rank, f"{gap['score']:.2f}", f"{gap['kept']} of {len(gap['top'])}")
         self.console.print(table)
 
@@ -187,7 +181,7 @@ class CaseText:
             curve = Text(self._curve(mean, max(mean), ATTENTION_WIDTH), STYLES[name])
             table.add_row(Text(name, STYLES[name]), curve, top)
         self.console.print(table)
-        self._line(said.attention(weights, window))
+        self._line(sentences.attention(weights, window))
 
     def _energy(self, energy: Mapping[str, Any]) -> None:
         self._title("Wavelet energy, from slow to quick change")
@@ -199,12 +193,12 @@ class CaseText:
 
     def _findings(self, case: Mapping[str, Any], run: str) -> None:
         why, history = case["why"][run], case["history"]
-        self._title(f"{_short(run)} in short; more on the page and in --json")
-        self._line(said.score(why))
-        self._line(said.influence(why, history))
-        self._line(said.gaps(why, k=case["k"]))
+        self._title(f"{sentences.run_label(run)} in short; more on the page and in --json")
+        self._line(sentences.score(why))
+        self._line(sentences.influence(why, history))
+        self._line(sentences.gaps(why, k=case["k"]))
         if why["temporal_gates"]:
-            self._line(said.temporal_gates(why["temporal_gates"], history[why["first_position"] :]))
+            self._line(sentences.temporal_gates(why["temporal_gates"], history[why["first_position"] :]))
 
     def _bar(self, value: float, largest: float, *, signed: bool = True) -> str:
         """A bar in eighths of a column, after a minus where the value has one."""
@@ -239,18 +233,5 @@ def _name(item: Mapping[str, Any]) -> Text:
 
 
 def _entry(item: Mapping[str, Any]) -> tuple[str, str, Text, Text]:
-    gap = "" if item["gap_seconds"] is None else said.gap_words(item["gap_seconds"])
+    gap = "" if item["gap_seconds"] is None else sentences.gap_words(item["gap_seconds"])
     return item["date"], gap, _name(item), _cell(item["category"])
-
-
-def _short(run: str) -> str:
-    return run.split("/", 1)[-1]
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
-
-
-def _weight(rank: float, other: float) -> float:
-    """How far two ranks are apart: 4 and 40 as far as 100 and 1000."""
-    return abs(math.log(rank / other))

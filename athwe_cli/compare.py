@@ -106,10 +106,6 @@ def _cut_offs(result: dict[str, Any]) -> list[int]:
     return sorted(k for k in there if k <= 10 or k == chosen)
 
 
-def _name(metric: str) -> str:
-    return metric.upper() if not metric.startswith("hit") else metric.capitalize()
-
-
 def _plus_minus(value: dict[str, Any]) -> str:
     return f"{value['mean']:.4f}" + ("" if value["sd"] is None else f" ± {value['sd']:.4f}")
 
@@ -121,10 +117,12 @@ def _p(value: float | None) -> str:
 
 
 def _change_table(result: dict[str, Any], *, title: str) -> Table:
+    from athwe_core.evaluation.metrics import metric_name
+
     rows, metric = result["rows"], result["metric"]
     table = Table(title=escape(f"{title}: against {rows[0]['label']}"), title_justify="left")
     table.add_column("", overflow="fold")
-    for name in (_name(metric), "change", "p", "p (Holm)"):
+    for name in (metric_name(metric), "change", "p", "p (Holm)"):
         table.add_column(name, justify="right")
     for i, row in enumerate(rows):
         change = "" if row["change_percent"] is None else f"{row['change_percent']:+.1f} %"
@@ -135,12 +133,14 @@ def _change_table(result: dict[str, Any], *, title: str) -> Table:
 
 def _metrics_table(rows: list[dict[str, Any]], k: int, *, title: str) -> Table:
     """NDCG, MRR and Hit at k: three columns of mean ± standard deviation."""
+    from athwe_core.evaluation.metrics import metric_name
+
     columns = [f"{metric}@{k}" for metric in ("ndcg", "mrr", "hit")]
     best = {column: max(row["metrics"][column]["mean"] for row in rows) for column in columns}
     table = Table(title=escape(title), title_justify="left")
     table.add_column("", overflow="fold")
     for column in columns:
-        table.add_column(_name(column), justify="right")
+        table.add_column(metric_name(column), justify="right")
     for row in rows:
         found = [row["metrics"][column] for column in columns]
         marked = [
@@ -164,7 +164,9 @@ def _cost_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _groups_table(result: dict[str, Any], labels: list[str]) -> Table:
-    table = Table(title=f"{_name(result['metric'])} by group", title_justify="left")
+    from athwe_core.evaluation.metrics import metric_name
+
+    table = Table(title=f"{metric_name(result['metric'])} by group", title_justify="left")
     for name in ("group", "", "users", *labels):
         table.add_column(escape(name), justify="left" if name in ("group", "") else "right", overflow="fold")
     for grouping, entries in result["groups"].items():

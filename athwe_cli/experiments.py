@@ -231,6 +231,8 @@ def _name(run: PlannedRun) -> str:
 
 def result_table(result: dict[str, Any], *, rules: str) -> Table:
     """One row per variant: three metrics, change and p-value of the one the experiment is about; 80 columns wide."""
+    from athwe_core.evaluation.metrics import metric_name
+
     split, metric, seeds = result["split"], result["metric"], len(result["seeds"])
     shown = _shown_metrics(result)
     of = f"sweep of {', '.join(result['varied'])}\n" if result["varied"] else "ablation of "
@@ -238,7 +240,7 @@ def result_table(result: dict[str, Any], *, rules: str) -> Table:
     quick = "" if result["quick_epochs"] is None else f"\n{quick_look(result['quick_epochs'])}"
     compared = any(variant["p_holm"] is not None for variant in result["variants"])
     base = next((v["label"] for v in result["variants"] if v["p_holm"] is None), "") if compared else ""
-    caption = f"{metric_title(metric)} against {base}: change in %, p\nof a paired test over users after Holm"
+    caption = f"{metric_name(metric)} against {base}: change in %, p\nof a paired test over users after Holm"
     table = Table(
         title=escape(f"{of}{where}\n{rules}{quick}"),
         title_justify="left",
@@ -249,7 +251,7 @@ def result_table(result: dict[str, Any], *, rules: str) -> Table:
     )
     table.add_column("", overflow="fold")
     for name in shown:
-        table.add_column(metric_title(name), justify="right", no_wrap=True)
+        table.add_column(metric_name(name), justify="right", no_wrap=True)
     table.add_column("%", justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
     for variant in result["variants"]:
@@ -273,11 +275,6 @@ def _shown_metrics(result: dict[str, Any]) -> list[str]:
     wanted = [name for name in ("ndcg@5", "ndcg@10", "mrr@10") if name in there]
     room = 2 if max(len(variant["label"]) for variant in result["variants"]) > WIDE_LABEL else 3
     return wanted[:room] if result["metric"] in wanted[:room] else [*wanted[: room - 1], result["metric"]]
-
-
-def metric_title(metric: str) -> str:
-    """`ndcg@10` as `NDCG@10`."""
-    return metric.capitalize() if metric.startswith("hit") else metric.upper()
 
 
 def _mean_and_sd(found: dict[str, Any]) -> str:

@@ -13,10 +13,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
+
+LABEL_WIDTH = 10
+"""Characters that a label column keeps when numbers need the room."""
 
 
 def printable(text: object) -> str:
@@ -58,8 +62,9 @@ class Output:
         self.err.print(" ".join(text.splitlines()), markup=False, soft_wrap=True)
 
     def table(self, table: Table) -> None:
-        """A result for people."""
-        self.out.print(table)
+        """A result for people, in several tables where the terminal is too narrow for one: no number is cut."""
+        for part in fitting_parts(table, self.out):
+            self.out.print(part)
 
     def text(self, text: str) -> None:
         """A result for people that is to be copied as it is."""
@@ -71,15 +76,62 @@ class Output:
             print(json.dumps(value))  # noqa: T201 - stdout is the interface
 
 
+def fitting_parts(table: Table, console: Console) -> list[Table]:
+    """A table cut between its columns so that every number fits into the terminal.
+
+    Label columns (the first and the left-aligned ones that follow it) are in every part, and fold where they are too long.
+    The first part has the title, the last one the caption.
+    """
+    after_first = (at for at, column in enumerate(table.columns) if at > 0 and column.justify != "left")
+    num_labels = next(after_first, len(table.columns))
+    labels, numbers = table.columns[:num_labels], table.columns[num_labels:]
+    groups: list[list[Column]] = [[]]
+    for column in numbers:
+        wider = [*groups[-1], column]
+        if groups[-1] and _least_width(_part(table, [*labels, *wider], num_labels), num_labels) > console.width:
+            groups.append([column])
+        else:
+            groups[-1] = wider
+    parts = [_part(table, [*labels, *group], num_labels) for group in groups]
+    parts[0].title, parts[-1].caption = table.title, table.caption
+    return parts
+
+
+def _part(table: Table, columns: list[Column], num_labels: int) -> Table:
+    """The given columns of a table, without title and caption."""
+    part = Table(
+        box=table.box,
+        pad_edge=table.pad_edge,
+        show_header=table.show_header,
+        show_lines=table.show_lines,
+        title_justify=table.title_justify,
+        caption_justify=table.caption_justify,
+    )
+    for at, column in enumerate(columns):
+        part.add_column(column.header, justify=column.justify, overflow="fold", no_wrap=at >= num_labels)
+    for row, cells in zip(table.rows, zip(*(column.cells for column in columns), strict=True), strict=True):
+        part.add_row(*cells, style=row.style, end_section=row.end_section)
+    return part
+
+
+def _least_width(part: Table, num_labels: int) -> int:
+    """Characters that a part needs for whole numbers, with its labels folded to `LABEL_WIDTH`."""
+    for column in part.columns[:num_labels]:
+        column.max_width = LABEL_WIDTH
+    unlimited = Console(width=10_000)
+    return Measurement.get(unlimited, unlimited.options, part).minimum
+
+
 def metrics_table(rows: dict[str, dict[str, float]], *, title: str, ks: tuple[int, ...] = (5, 10)) -> Table:
     """One row per method, one column per metric; title and names are plain text."""
+    from athwe_core.evaluation.metrics import metric_name
+
     columns = [f"{metric}@{k}" for metric in ("ndcg", "mrr", "hit") for k in ks]
     columns = [column for column in columns if all(column in row for row in rows.values())]
     table = Table(title=Text(title, style="table.title"), title_justify="left")
     table.add_column("")
     for column in columns:
-        metric, _, k = column.partition("@")
-        table.add_column(f"{metric.upper() if metric != 'hit' else 'Hit'}@{k}", justify="right")
+        table.add_column(metric_name(column), justify="right")
     best = {column: max(row[column] for row in rows.values()) for column in columns}
     for name, row in rows.items():
         cells = [Text(f"{row[c]:.4f}", "bold" if row[c] == best[c] else "") for c in columns]
@@ -89,8 +141,10 @@ def metrics_table(rows: dict[str, dict[str, float]], *, title: str, ks: tuple[in
 
 def groups_table(groups: dict[str, dict[str, dict[str, float]]], *, metric: str) -> Table:
     """One row per group of users."""
-    table = Table(title=f"{metric.upper()} by group", title_justify="left")
-    for column in ("group", "", "users", metric.upper()):
+    from athwe_core.evaluation.metrics import metric_name
+
+    table = Table(title=f"{metric_name(metric)} by group", title_justify="left")
+    for column in ("group", "", "users", metric_name(metric)):
         table.add_column(column, justify="left" if column in ("group", "") else "right")
     for kind, labels in groups.items():
         for i, (label, values) in enumerate(labels.items()):

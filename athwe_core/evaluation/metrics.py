@@ -33,6 +33,12 @@ def per_user_metrics(ranks: Float64[np.ndarray, "U"], ks: Sequence[int]) -> dict
     return {f"{metric}@{k}": np.where(ranks <= k, gain, 0.0) for metric, gain in gains.items() for k in ks}
 
 
+def metric_name(metric: str) -> str:
+    """The name of a metric as people write it: `NDCG@10` for `ndcg@10`, `Hit@5` for `hit@5`; without a cut-off `NDCG`."""
+    name, at, k = metric.partition("@")
+    return f"{'Hit' if name == 'hit' else name.upper()}{at}{k}"
+
+
 def mean_metrics(ranks: Float64[np.ndarray, "U"], ks: Sequence[int]) -> dict[str, float]:
     """Means over users of `per_user_metrics`, in its order of keys. Raises what it raises."""
     return {name: float(values.mean()) for name, values in per_user_metrics(ranks, ks).items()}

@@ -217,7 +217,7 @@ RUNS = ("Toys_and_Games/athwe/first", "Toys_and_Games/hm4sr/second")
 TITLES = [
     "Wooden Alphabet Blocks, Set of 48 with Storage Cart",
     "Melody Garden Musical Activity Cube",
-    "Floor Puzzle: Animals of the ProcessGroup (100 Pieces)",
+    "Floor Puzzle: Animals of the World (100 Pieces)",
     "Magnetic Drawing Board with Four Stamps",
     "Rainbow Stacking Rings",
     "Junior Drum Set with Real Sounds and a Microphone Stand for Aspiring Musicians Aged Three and Up",

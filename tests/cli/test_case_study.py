@@ -15,7 +15,7 @@ from PIL import Image
 from rich.console import Console
 
 from athwe_cli.case_study import page_name
-from athwe_cli.case_study_text import CaseText, printable
+from athwe_cli.case_study_text import CaseText
 
 KEYS = {"user", "history", "target", "recommendations", "why", "runs", "k", "picked", "earlier_items"}
 
@@ -228,12 +228,6 @@ class TestText:
         assert "]0;owned[2J[red]toy" in result.stdout
         assert "\x1b" not in result.stdout
         assert "\x07" not in result.stdout
-
-    @pytest.mark.parametrize(
-        ("text", "expected"), [("a\n b\t", "a b"), ("\x1b[1m", "[1m"), ("\u202dabc\u2069", "abc"), (7, "7"), ("é", "é")]
-    )
-    def test_printable(self, text: object, expected: str) -> None:
-        assert printable(text) == expected
 
 
 @pytest.mark.parametrize(

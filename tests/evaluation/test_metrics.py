@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athwe_core.errors import DataError
-from athwe_core.evaluation.metrics import mean_metrics, per_user_metrics
+from athwe_core.evaluation.metrics import mean_metrics, metric_name, per_user_metrics
 
 ranks_strategy = st.lists(st.integers(2, 400).map(lambda twice: twice / 2), min_size=1, max_size=20).map(np.array)
 
@@ -65,3 +65,10 @@ def test_metrics_lie_in_0_to_1_and_grow_with_k(ranks: np.ndarray) -> None:
 def test_mrr_is_at_most_ndcg_is_at_most_hit(ranks: np.ndarray, k: int) -> None:
     metrics = mean_metrics(ranks, (k,))
     assert metrics[f"mrr@{k}"] <= metrics[f"ndcg@{k}"] <= metrics[f"hit@{k}"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "name"), [("ndcg@10", "NDCG@10"), ("mrr@5", "MRR@5"), ("hit@20", "Hit@20"), ("ndcg", "NDCG")]
+)
+def test_metrics_are_written_as_people_write_them(metric: str, name: str) -> None:
+    assert metric_name(metric) == name

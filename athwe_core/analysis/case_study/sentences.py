@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,22 +35,42 @@ def item_number(item: Mapping[str, Any]) -> int:
 def gap_words(seconds: int | float) -> str:
     """A time between two items as people say it: `3 days`, `1 year 2 months`, `same time`."""
     if seconds < _MINUTE:
-        return "same time" if seconds == 0 else _count(seconds, "second")
+        return "same time" if seconds == 0 else counted(max(1, int(seconds)), "second")
     if seconds < _HOUR:
-        return _count(seconds / _MINUTE, "minute")
+        return counted(int(seconds / _MINUTE), "minute")
     if seconds < _DAY:
-        return _count(seconds / _HOUR, "hour")
+        return counted(int(seconds / _HOUR), "hour")
     if seconds < 2 * _MONTH:
-        return _count(seconds / _DAY, "day")
+        return counted(int(seconds / _DAY), "day")
     if seconds < 365 * _DAY:
-        return _count(seconds / _MONTH, "month")
+        return counted(int(seconds / _MONTH), "month")
     years, months = divmod(round(seconds / _MONTH), 12)
-    return _count(years, "year") + (f" {_count(months, 'month')}" if months else "")
+    return counted(years, "year") + (f" {counted(months, 'month')}" if months else "")
 
 
 def rank_words(rank: float) -> str:
     """A rank with separated thousands, halves kept."""
     return f"{rank:,.10g}"
+
+
+def rank_distance(rank: float, other: float) -> float:
+    """How far apart two ranks are: 4 and 40 as far as 100 and 1000."""
+    return abs(math.log(rank / other))
+
+
+def counted(number: int, unit: str) -> str:
+    """A number with its unit: `1 item`, `1,204 items`."""
+    return f"{number:,} {unit}{'' if number == 1 else 's'}"
+
+
+def run_label(run: str) -> str:
+    """The name of a run without its data set: `athwe/first` for `demo/athwe/first`."""
+    return run.split("/", 1)[-1]
+
+
+def ranks_by_run(ranks: Mapping[str, float]) -> str:
+    """The rank of an item in each run: `rank 3 by athwe/first, rank 312 by hm4sr/second`."""
+    return ", ".join(f"rank {rank_words(rank)} by {run_label(run)}" for run, rank in ranks.items())
 
 
 def score(why: Mapping[str, Any]) -> str:
@@ -110,7 +131,7 @@ def influence(why: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> s
     rank, changes = why["rank"], why["influence"]
     if not changes:
         return "With one item there is nothing to leave out."
-    most = max(changes, key=lambda entry: _weight(entry["rank_without"], rank))
+    most = max(changes, key=lambda entry: rank_distance(entry["rank_without"], rank))
     if most["rank_without"] == rank:
         return f"Leaving out any one item keeps {_subject(why)} at rank {rank_words(rank)}."
     item = name_of(history[most["position"]])
@@ -134,7 +155,7 @@ def gaps(why: Mapping[str, Any], *, k: int) -> str:
     if len(why["gaps"]) < 2:
         return "With one item there is no gap to change."
     was, *others = why["gaps"]
-    most = max(others, key=lambda gap: (_weight(gap["rank"], was["rank"]), -gap["kept"]))
+    most = max(others, key=lambda gap: (rank_distance(gap["rank"], was["rank"]), -gap["kept"]))
     kept = f"{most['kept']} of the top {k} would stay"
     if most["rank"] == was["rank"]:
         return f"Another gap leaves {_subject(why)} at rank {rank_words(was['rank'])}; after {most['label']} {kept}."
@@ -142,15 +163,5 @@ def gaps(why: Mapping[str, Any], *, k: int) -> str:
     return f"After {most['label']} {_subject(why)} would have {moved}, and {kept}."
 
 
-def _weight(rank: float, other: float) -> float:
-    """How much a change of rank matters: from 4 to 57 more than from 1004 to 1057."""
-    return abs(float(np.log(rank / other)))
-
-
 def _subject(why: Mapping[str, Any]) -> str:
     return "the true next item" if why["subject"]["is_target"] else "the first recommendation"
-
-
-def _count(value: float, unit: str) -> str:
-    number = max(1, int(value))
-    return f"{number} {unit}{'' if number == 1 else 's'}"

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from athwe_core.analysis.case_study import sentences as said
+from athwe_core.analysis.case_study import sentences
 
 MOST_INFLUENCES = 12
 """Bars in the panel of influence; its table has all items."""
@@ -44,14 +44,14 @@ def case_view(case: Mapping[str, Any], images: Thumbnails | None, *, number: int
         "split": case["split"],
         "k": case["k"],
         "earlier_items": case["earlier_items"],
-        "headline": _headline(case, short),
-        "history": [pictures.shown(item) | {"gap": _gap(item), "at": said.item_number(item)} for item in history],
+        "headline": _headline(case),
+        "history": [pictures.shown(item) | {"gap": _gap(item), "at": sentences.item_number(item)} for item in history],
         "target": None
         if target is None
         else pictures.shown(target)
         | {
             "gap": _gap(target),
-            "ranks": [(short[run], said.rank_words(rank)) for run, rank in target["ranks"].items()],
+            "ranks": [(short[run], sentences.rank_words(rank)) for run, rank in target["ranks"].items()],
         },
         "recommendations": [
             {"run": run, "label": short[run], "rows": [pictures.shown(row) for row in rows], "bars": score_bars(rows)}
@@ -67,7 +67,7 @@ def case_view(case: Mapping[str, Any], images: Thumbnails | None, *, number: int
 
 def short_names(runs: Iterable[str]) -> dict[str, str]:
     """Run to preset/name, without the data set that all share."""
-    return {run: run.split("/", 1)[-1] for run in runs}
+    return {run: sentences.run_label(run) for run in runs}
 
 
 def score_bars(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -114,22 +114,21 @@ def _initials(title: str) -> str:
 
 
 def _gap(item: Mapping[str, Any]) -> str | None:
-    return None if item["gap_seconds"] is None else said.gap_words(item["gap_seconds"])
+    return None if item["gap_seconds"] is None else sentences.gap_words(item["gap_seconds"])
 
 
-def _headline(case: Mapping[str, Any], short: Mapping[str, str]) -> str:
+def _headline(case: Mapping[str, Any]) -> str:
     target = case["target"]
     if target is None:
         return f"A history of {len(case['history'])} items, and what would come next."
-    ranks = [f"rank {said.rank_words(rank)} by {short[run]}" for run, rank in target["ranks"].items()]
-    return f"Next came {said.name_of(target)}: {', '.join(ranks)}."
+    return f"Next came {sentences.name_of(target)}: {sentences.ranks_by_run(target['ranks'])}."
 
 
 def _subject(why: Mapping[str, Any], pictures: _Pictures) -> dict[str, Any]:
     return {
         "subject": pictures.shown(why["subject"]),
-        "rank": said.rank_words(why["rank"]),
-        "score_said": said.score(why),
+        "rank": sentences.rank_words(why["rank"]),
+        "score_sentence": sentences.score(why),
         "score_bar": score_bars([why])[0],
     }
 
@@ -147,7 +146,7 @@ def _columns(why: Mapping[str, Any], case: Mapping[str, Any], pictures: _Picture
             {
                 "title": "Temporal gates",
                 "explanation": "How much each expert of the Temporal MoE has to say at each item; time alone decides.",
-                "finding": said.temporal_gates(why["temporal_gates"], window),
+                "finding": sentences.temporal_gates(why["temporal_gates"], window),
                 **_strips({"": np.transpose(why["temporal_gates"])}, "expert", window),
             }
         )
@@ -159,7 +158,7 @@ def _columns(why: Mapping[str, Any], case: Mapping[str, Any], pictures: _Picture
             {
                 "title": "Interactive gates",
                 "explanation": "How the experts of the Interactive MoE share the work on each item, for each modality.",
-                "finding": said.interactive_gates(why["interactive_gates"]),
+                "finding": sentences.interactive_gates(why["interactive_gates"]),
                 **_strips(gates, "expert", window),
             }
         )
@@ -167,7 +166,7 @@ def _columns(why: Mapping[str, Any], case: Mapping[str, Any], pictures: _Picture
         {
             "title": "Attention of the last position",
             "explanation": "Which items the prediction looks at, in each layer of each modality, mean over heads.",
-            "finding": said.attention(why["attention"], window),
+            "finding": sentences.attention(why["attention"], window),
             **_strips({modality: np.asarray(layers) for modality, layers in why["attention"].items()}, "layer", window),
         }
     )
@@ -195,8 +194,8 @@ def _strips(rows_of: Mapping[str, Any], name: str, window: Sequence[Mapping[str,
             for modality, rows in rows_of.items()
         ],
         "largest": largest,
-        "axis": [said.item_number(item) if is_shown else "" for item, is_shown in zip(window, shown, strict=True)],
-        "items": [(said.item_number(item), item["date"]) for item in window],
+        "axis": [sentences.item_number(item) if is_shown else "" for item, is_shown in zip(window, shown, strict=True)],
+        "items": [(sentences.item_number(item), item["date"]) for item in window],
     }
 
 
@@ -204,7 +203,7 @@ def _cell(item: Mapping[str, Any], value: float, largest: float) -> dict[str, An
     return {
         "value": float(value),
         "shade": round(FAINTEST + (1 - FAINTEST) * max(0.0, float(value)) / largest, 3),
-        "hint": f"item {said.item_number(item)}, {item['date']}: {value:.3f}",
+        "hint": f"item {sentences.item_number(item)}, {item['date']}: {value:.3f}",
     }
 
 
@@ -214,10 +213,10 @@ def _gaps(why: Mapping[str, Any], *, k: int) -> dict[str, Any]:
         "title": "What another gap would change",
         "explanation": "The same history, its last item moved to another time after the one before; and how many of the "
         f"top {k} stay.",
-        "finding": said.gaps(why, k=k),
+        "finding": sentences.gaps(why, k=k),
         "k": k,
         "rows": [
-            {**gap, "rank": said.rank_words(gap["rank"]), "words": said.gap_words(gap["gap_seconds"])}
+            {**gap, "rank": sentences.rank_words(gap["rank"]), "words": sentences.gap_words(gap["gap_seconds"])}
             for gap in why["gaps"]
         ],
     }
@@ -229,7 +228,7 @@ def _influence(why: Mapping[str, Any], history: Sequence[Mapping[str, Any]], pic
     for entry in why["influence"]:
         weight = float(np.log2(entry["rank_without"] / why["rank"]))
         shown = pictures.shown(history[entry["position"]])
-        rank = said.rank_words(entry["rank_without"])
+        rank = sentences.rank_words(entry["rank_without"])
         rows.append({**shown, **entry, "at": entry["position"] + 1, "weight": weight, "rank_without": rank})
     largest = max(1.0, *(abs(row["weight"]) for row in rows))
     for row in rows:
@@ -241,8 +240,8 @@ def _influence(why: Mapping[str, Any], history: Sequence[Mapping[str, Any]], pic
         "title": "Influence of each item",
         "explanation": "The rank when one item of the history is left out. To the right: it helped; to the left: it was "
         "in the way. The scale is logarithmic: from 4 to 8 is as far as from 40 to 80.",
-        "finding": said.influence(why, history),
-        "rank": said.rank_words(why["rank"]),
+        "finding": sentences.influence(why, history),
+        "rank": sentences.rank_words(why["rank"]),
         "rows": sorted(strongest, key=lambda row: row["at"]),
         "all_rows": rows,
     }
@@ -271,7 +270,7 @@ def _wavelet(energy: Mapping[str, Any]) -> dict[str, Any]:
         "title": "Wavelet energy",
         "explanation": "How much of the history's signal is steady (low band) and how much changes from item to item (high "
         "bands; high 1 is the quickest).",
-        "finding": said.wavelet_energy(energy),
+        "finding": sentences.wavelet_energy(energy),
         "bands": list(zip(bands, shades, strict=True)),
         "rows": rows,
     }

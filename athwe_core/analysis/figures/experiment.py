@@ -21,13 +21,13 @@ from athwe_core.analysis.figures.style import (
     SERIES,
     SMALL_POINTS,
     TEXT_POINTS,
-    metric_name,
     new_figure,
     plain,
     shortened,
     style_axes,
 )
 from athwe_core.data.split import LEAVE_ONE_OUT
+from athwe_core.evaluation.metrics import metric_name
 
 _DASHED = (0, (3, 2))
 

@@ -31,11 +31,11 @@ from athwe_core.analysis.figures.style import (
     SERIES,
     SMALL_POINTS,
     TEXT_POINTS,
-    metric_name,
     new_figure,
     plain,
     style_axes,
 )
+from athwe_core.evaluation.metrics import metric_name
 
 __all__ = [
     "ablation_figure",

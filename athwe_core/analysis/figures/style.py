@@ -134,9 +134,3 @@ def shortened(text: str, points: float, inches: float) -> str:
         kept -= 1
         short = f"{text[: kept - kept // 2]}…{text[len(text) - kept // 2 :]}"
     return short
-
-
-def metric_name(metric: str) -> str:
-    """`ndcg@10` as people write it: NDCG@10."""
-    name, _, k = metric.partition("@")
-    return f"{'Hit' if name == 'hit' else name.upper()}@{k}" if k else metric

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from athwe_core.analysis.case_study.sentences import rank_words
 from athwe_core.analysis.case_study.study import utc_date
 from athwe_core.analysis.case_study.view_model import Thumbnails, case_view, short_names
-from athwe_core.analysis.figures.style import metric_name
+from athwe_core.evaluation.metrics import metric_name
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_CUT_OFF = 10

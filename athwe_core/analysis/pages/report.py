@@ -11,6 +11,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from athwe_core.analysis.case_study.sentences import run_label
 from athwe_core.analysis.case_study.study import utc_date
 from athwe_core.analysis.experiments.comparison import compare_runs
 from athwe_core.analysis.experiments.plan import run_identity, with_seed
@@ -24,9 +25,9 @@ from athwe_core.analysis.figures.plots import (
     time_bins,
     time_distribution,
 )
-from athwe_core.analysis.figures.style import metric_name
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import AthweError, DataError
+from athwe_core.evaluation.metrics import metric_name
 from athwe_core.runs.find import FINISHED, RunFolder, list_runs
 
 MOST_RUNS = 4
@@ -129,7 +130,7 @@ def _run_facts(run: RunFolder) -> dict[str, Any]:
     kept = ("preset", "seed", "started", "device", "precision", "data", "versions", "command")
     return {
         "run": run.name,
-        "label": run.name.split("/", 1)[-1],
+        "label": run_label(run.name),
         **{name: manifest.get(name) for name in kept},
         **manifest.get("results", {}),
         "again": shlex.join(again),

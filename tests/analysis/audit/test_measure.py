@@ -1,17 +1,19 @@
 """Facts against counting by hand on a generated data set, and grades on both sides of their bounds."""
 
 import copy
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from athwe_core.analysis.audit.grade import findings
-from athwe_core.analysis.audit.measure import _popularity, audit
+from athwe_core.analysis.audit.measure import PAIRS, _feature_facts, _popularity, audit
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.errors import ConfigError
 
@@ -109,6 +111,33 @@ def test_features_by_hand(make: Make) -> None:
     assert found["text"]["duplicates"] == pytest.approx(1 / 4)
     assert (found["text"]["norm_mean"], found["text"]["norm_sd"]) == (5.0, 0.0)
     assert found["text"]["mean_cosine"] == pytest.approx(2 / 12, abs=0.02)  # of 12 ordered pairs two are equal
+
+
+def test_features_of_a_mapped_table_are_those_of_whole_arrays_in_little_memory(tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    table = np.lib.format.open_memmap(tmp_path / "table.npy", mode="w+", dtype=np.float16, shape=(60_001, 128))
+    table[1:] = rng.normal(0.2, 1, (60_000, 128))
+    table[40_000:40_500] = table[3:503]  # copies in other blocks
+    table[50_000:50_010] = 0
+    table[7, :2], table[8], table[8, :2] = [0.0, 1], table[7], [-0.0, 1]  # equal as numbers
+    vectors = np.asarray(table[1:], np.float32)
+    norms = np.linalg.norm(vectors, axis=1)
+    present = vectors[norms > 0]
+    first, second = np.random.default_rng(9).integers(0, len(present), (2, PAIRS))
+    unit = (present / norms[norms > 0, None])[[first[first != second], second[first != second]], :]
+    tracemalloc.start()
+    found = _feature_facts(table, 9)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < vectors.nbytes / 2
+    assert found == {
+        "width": 128,
+        "coverage": len(present) / 60_000,
+        "duplicates": 1 - len(np.unique(present, axis=0)) / len(present),
+        "norm_mean": norms[norms > 0].mean(),
+        "norm_sd": norms[norms > 0].std(),
+        "mean_cosine": pytest.approx(float((unit[0] * unit[1]).sum(1).mean()), abs=1e-6),
+    }
 
 
 def test_a_global_split_has_no_leakage(make: Make) -> None:

@@ -1,14 +1,8 @@
-import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from athwe_core.analysis.figures.style import CSS, SERIES, metric_name, new_figure, plain, shortened, text_width, wrap
-
-
-@pytest.mark.parametrize(("metric", "name"), [("ndcg@10", "NDCG@10"), ("mrr@5", "MRR@5"), ("hit@20", "Hit@20")])
-def test_metrics_are_written_as_people_write_them(metric: str, name: str) -> None:
-    assert metric_name(metric) == name
+from athwe_core.analysis.figures.style import CSS, SERIES, new_figure, plain, shortened, text_width, wrap
 
 
 def test_wrapped_lines_fit_and_keep_every_word() -> None:

@@ -1,0 +1,105 @@
+"""What the commands show: foreign text made harmless, tables that keep their numbers, results on stdout."""
+
+import io
+import json
+import re
+
+import pytest
+from rich.table import Table
+from rich.text import Text
+
+from athwe_cli.render import Output, SafeConsole, fitting_parts, groups_table, metrics_table, printable
+
+NUMBERS = {f"{metric}@{k}": 0.1234 + k / 1000 for metric in ("ndcg", "mrr", "hit") for k in (5, 10)}
+ROWS = {
+    "popularity": NUMBERS,
+    "last-item transition": NUMBERS,
+    "athwe": {key: value * 2 for key, value in NUMBERS.items()},
+}
+GROUPS = {"target_popularity": {"0 (cold)": {"users": 1234, "hit@10": 0.0429}, "1-4": {"users": 9, "hit@10": 0.25}}}
+
+
+def shown(table: Table, width: int) -> str:
+    """What a console of the given width writes."""
+    file = io.StringIO()
+    console = SafeConsole(file=file, width=width)
+    for part in fitting_parts(table, console):
+        console.print(part)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 120])
+class TestNarrowTerminals:
+    def test_every_metric_is_whole_and_beside_its_row(self, width: int) -> None:
+        text = shown(metrics_table(ROWS, title="demo, test"), width)
+        assert max(map(len, text.splitlines())) <= width
+        assert "…" not in text
+        assert sorted(re.findall(r"0\.\d+", text)) == sorted(
+            f"{value:.4f}" for row in ROWS.values() for value in row.values()
+        )
+        assert text.count("demo, test") == 1
+        for name in ("NDCG@5", "MRR@10", "Hit@10"):
+            assert text.count(name) == 1
+
+    def test_groups_keep_their_numbers(self, width: int) -> None:
+        text = shown(groups_table(GROUPS, metric="hit@10"), width)
+        assert max(map(len, text.splitlines())) <= width
+        for number in ("1,234", "0.0429", "0.2500"):
+            assert number in text
+        assert "Hit@10 by group" in text
+
+
+def test_a_table_that_fits_stays_one() -> None:
+    console = SafeConsole(file=io.StringIO(), width=80)
+    table = metrics_table(ROWS, title="t")
+    (part,) = fitting_parts(table, console)
+    assert (part.title, part.row_count, len(part.columns)) == (table.title, 3, 7)
+
+
+def test_the_parts_share_the_labels_and_the_styles_of_rows() -> None:
+    table = Table(title="t", caption="c")
+    for name in ("run", *"abc"):
+        table.add_column(name, justify="left" if name == "run" else "right")
+    table.add_row("first", *["1234567890"] * 3, style="bold")
+    parts = fitting_parts(table, SafeConsole(file=io.StringIO(), width=40))
+    assert [[column.header for column in part.columns] for part in parts] == [["run", "a", "b"], ["run", "c"]]
+    assert [(part.title, part.caption) for part in parts] == [("t", None), (None, "c")]
+    assert [part.rows[0].style for part in parts] == ["bold", "bold"]
+
+
+def test_a_table_of_words_is_not_cut() -> None:
+    table = Table()
+    for name in ("key", "values"):
+        table.add_column(name)
+    table.add_row("losses.pcl.weight", "a b c d e f g h i j k l m n o p q r s t u v w x y z")
+    assert len(fitting_parts(table, SafeConsole(file=io.StringIO(), width=20))) == 1
+
+
+def test_a_console_writes_no_escape_codes_of_others() -> None:
+    file = io.StringIO()
+    SafeConsole(file=file, width=60).print(Text("\x1b[31mred\x07 \u202eback"))
+    assert file.getvalue() == "[31mred back\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("a\n b\t", "a b"), ("\x1b[1m", "[1m"), ("\u202dabc\u2069", "abc"), (7, "7"), ("é", "é")]
+)
+def test_printable(text: object, expected: str) -> None:
+    assert printable(text) == expected
+
+
+def test_json_goes_to_stdout_and_tables_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(as_json=True)
+    output.table(metrics_table(ROWS, title="demo"))
+    output.json({"a": 1})
+    written = capsys.readouterr()
+    assert json.loads(written.out) == {"a": 1}
+    assert "NDCG@5" in written.err
+
+
+def test_a_silent_output_shows_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    output = Output(as_json=True, is_silent=True)
+    output.note("n")
+    output.table(metrics_table(ROWS, title="demo"))
+    output.json({"a": 1})
+    assert capsys.readouterr() == ("", "")
