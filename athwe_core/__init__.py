@@ -1,3 +1,3 @@
 """Time-aware, multi-modal sequential recommendation: HM4SR and ATHWE."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

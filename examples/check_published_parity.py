@@ -1,9 +1,9 @@
-"""Largest difference between the published networks' recorded outputs and ours.
+"""Print the largest difference between a published network's recorded outputs and ours.
 
     python examples/check_published_parity.py tests/golden/hm4sr.npz
 
-Reads any .npz with `w.*` (published weights), `in.*` and `out.*` entries. Exit code 1 above tolerance: 1e-4 on states
-and losses, 1e-3 on scores.
+Reads any .npz file with the entries `w.*` (published weights), `in.*` (inputs) and `out.*` (outputs). The exit code is 1
+where a difference is above its tolerance: 1e-4 for states and losses, 1e-3 for scores.
 """
 
 import argparse
@@ -18,6 +18,7 @@ DEFAULT_TOLERANCE = 1e-4
 
 
 def main() -> int:
+    """Print one line per output; return 1 where one is above its tolerance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="golden .npz file")
     try:

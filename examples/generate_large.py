@@ -1,15 +1,16 @@
-"""Generate a data set like Amazon 2023, of any size, to see how `athwe prepare` fares with it.
+"""Generate a data set in the format of Amazon 2023, of any size, to test `athwe prepare` with it.
 
     python examples/generate_large.py --interactions 10000000 --format parquet --to raw
     athwe prepare --dataset large --raw raw
 
-Writes large.jsonl.gz and meta_large.jsonl.gz, or large.parquet and large.items.parquet. Users and items have uneven
-activity; the JSON lines have review texts, repeated rows and a few negative times, as the real ones do.
+Writes large.jsonl.gz and meta_large.jsonl.gz, or large.parquet and large.items.parquet. Few users and items have many
+interactions, most have few. The JSON lines contain review texts, repeated rows and a few negative times, as real files do.
 """
 
 import argparse
 import gzip
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 import polars as pl
@@ -21,7 +22,7 @@ CATEGORIES = ("Dolls & Accessories", "Puzzles", "Games", "Learning & Education",
 
 
 def reviews(count: int, num_users: int, num_items: int, rng: np.random.Generator) -> pl.DataFrame:
-    """Interactions in no order: user, item, time."""
+    """Draw `count` interactions in no order: user, item, time in milliseconds, rating."""
     numbers = {
         "user": (num_users * rng.random(count) ** 1.3).astype(np.int64),
         "item": (num_items * rng.random(count) ** 2.5).astype(np.int64),
@@ -36,11 +37,12 @@ def reviews(count: int, num_users: int, num_items: int, rng: np.random.Generator
 
 
 def item_id(number: pl.Expr) -> pl.Expr:
+    """Write item numbers as ids of ten characters, as Amazon's are."""
     return pl.format("B{}", number.cast(pl.String).str.zfill(9))
 
 
 def catalogue(num_items: int, rng: np.random.Generator) -> pl.DataFrame:
-    """Items with title, shop and categories."""
+    """Draw the metadata of `num_items` items: id, title, shop and categories."""
 
     def words() -> pl.Series:
         return pl.Series(WORDS).gather(rng.integers(len(WORDS), size=num_items))
@@ -57,8 +59,9 @@ def catalogue(num_items: int, rng: np.random.Generator) -> pl.DataFrame:
 
 
 def write_json_lines(folder: Path, name: str, count: int, num_users: int, num_items: int, seed: int) -> None:
+    """Write interactions and item metadata as compressed JSON lines."""
     rng = np.random.default_rng(seed)
-    with gzip.open(folder / f"{name}.jsonl.gz", "wb", compresslevel=1) as file:
+    with _compressed(folder / f"{name}.jsonl.gz") as file:
         for begin in range(0, count, CHUNK):
             chunk = reviews(min(CHUNK, count - begin), num_users, num_items, rng)
             is_odd = pl.int_range(pl.len()) % 10_000 == 7
@@ -69,22 +72,29 @@ def write_json_lines(folder: Path, name: str, count: int, num_users: int, num_it
                 pl.lit(True).alias("verified_purchase"),
             )
             pl.concat([chunk, chunk.head(len(chunk) // 1000)]).write_ndjson(file)
-    with gzip.open(folder / f"meta_{name}.jsonl.gz", "wb", compresslevel=1) as file:
+    with _compressed(folder / f"meta_{name}.jsonl.gz") as file:
         images = pl.format("https://example.org/{}.jpg", pl.col("parent_asin")).alias("large")
         catalogue(num_items, rng).with_columns(pl.concat_list(pl.struct(images)).alias("images")).write_ndjson(file)
 
 
+def _compressed(path: Path) -> IO[bytes]:
+    """A new gzip file, of the type that polars writes to."""
+    return cast("IO[bytes]", gzip.open(path, "wb", compresslevel=1))
+
+
 def write_parquet(folder: Path, name: str, count: int, num_users: int, num_items: int, seed: int) -> None:
+    """Write interactions and item metadata as two parquet files."""
     rng = np.random.default_rng(seed)
     reviews(count, num_users, num_items, rng).write_parquet(folder / f"{name}.parquet", row_group_size=CHUNK)
     catalogue(num_items, rng).write_parquet(folder / f"{name}.items.parquet")
 
 
 def main() -> None:
+    """Parse the arguments, write the files and list them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--interactions", type=int, default=20_000)
-    parser.add_argument("--users", type=int, help="default: a tenth of the interactions")
-    parser.add_argument("--items", type=int, help="default: a fiftieth")
+    parser.add_argument("--users", type=int, help="default: a tenth of --interactions")
+    parser.add_argument("--items", type=int, help="default: a fiftieth of --interactions")
     parser.add_argument("--format", choices=("jsonl", "parquet"), default="jsonl")
     parser.add_argument("--name", default="large")
     parser.add_argument("--to", type=Path, default=Path("raw"))

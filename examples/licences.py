@@ -1,12 +1,12 @@
-"""The licence of every distribution that athwe needs, as installed here; exit code 1 where one does not go with MIT.
+"""List the licence of every installed distribution that athwe needs; exit code 1 where one is not compatible with MIT.
 
     python examples/licences.py
     python examples/licences.py --json
 
-Needed is what `athwe` and its extras require, and what that requires in turn. A licence is read from the distribution's
-SPDX expression, else from its classifiers, else from its licence field. What is installed is not part of athwe: copyleft
-that reaches programs which import a library (GPL, AGPL), non-commercial terms and unknown licences are refused, copyleft of
-files (MPL) and of libraries (LGPL) is not.
+A distribution is needed if `athwe` or one of its extras requires it, directly or indirectly. Its licence is read from its
+SPDX expression, else from its classifiers, else from its licence field. The dependencies are installed apart from athwe and
+are not part of it. So copyleft of single files (MPL) and of libraries (LGPL) is compatible. Copyleft that extends to programs
+which import a library (GPL, AGPL), non-commercial terms and unknown licences are not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FREE = {
 }
 """SPDX identifiers of licences under which an MIT program may need a library."""
 FREE_EXCEPTIONS = {"LLVM-exception", "GCC-exception-3.1"}
-"""With these any licence they stand beside is free for programs that use the library."""
+"""With one of these exceptions, any licence is compatible for programs that use the library."""
 BY_NAME = {
     "Apache Software License": "Apache-2.0",
     "BSD License": "BSD-3-Clause",
@@ -50,29 +50,29 @@ BY_FIELD = {
     r"(New |Modified )?(3-Clause )?BSD( 3-Clause)?( License)?": "BSD-3-Clause",
     r"ISC( License)?": "ISC",
 }
-"""Whole licence fields that are no SPDX expression."""
+"""Patterns of whole licence fields that are not SPDX expressions."""
 READ_BY_A_PERSON = {
     "pytorch-wavelets": (
         "MIT",
         "its discrete wavelet transform, all that athwe uses; the dual-tree part is restricted",
     ),
 }
-"""Distributions whose metadata says something else than the licence of the part in use."""
+"""Distributions whose metadata names another licence than that of the part in use."""
 OF_THE_DRIVER = r"nvidia-[a-z0-9-]+|cuda-[a-z0-9-]+"
-"""CUDA libraries: proprietary, free to use, brought by torch from the package index; athwe neither has nor passes them on."""
+"""CUDA libraries: proprietary and free to use. torch from the package index installs them; athwe does not distribute them."""
 
 
 @dataclass(frozen=True)
 class Licence:
-    """What is known of one distribution.
+    """Licence of one distribution.
 
     Attributes:
         name, version: As installed.
-        licence: SPDX expression, or the words of the metadata.
-        known_by: expression, classifier, field, person or nothing.
+        licence: SPDX expression, or the text of the metadata.
+        known_by: Where it was found: expression, classifier, field, person or nothing.
         needed_by: `runtime` or the first extra that needs it.
-        is_compatible: Whether an MIT program may need it.
-        note: Why, where that is not plain.
+        is_compatible: Whether an MIT program may require it.
+        note: The reason, where the licence alone does not explain the answer.
     """
 
     name: str
@@ -85,9 +85,16 @@ class Licence:
 
 
 def needed(project: str = PROJECT) -> Iterator[tuple[Distribution, str]]:
-    """Every installed distribution that the project needs, with what needs it; those of the runtime first."""
+    """List every installed distribution that the project needs, those of the runtime first.
+
+    Args:
+        project: Name of an installed distribution.
+
+    Yields:
+        The distribution, and `runtime` or the first extra that needs it.
+    """
     seen: set[tuple[str, str]] = set()
-    told: set[str] = {_plain(project)}
+    listed: set[str] = {_plain(project)}
     for part in ("", *EXTRAS):
         waiting = [(project, part)]
         while waiting:
@@ -96,8 +103,8 @@ def needed(project: str = PROJECT) -> Iterator[tuple[Distribution, str]]:
                 continue
             seen.add((_plain(name), extra))
             found = distribution(name)
-            if _plain(name) not in told:
-                told.add(_plain(name))
+            if _plain(name) not in listed:
+                listed.add(_plain(name))
                 yield found, part or "runtime"
             for text in found.requires or ():
                 requirement = Requirement(text)
@@ -114,13 +121,18 @@ def _plain(name: str) -> str:
 def _is_installed(name: str) -> bool:
     try:
         distribution(name)
-    except PackageNotFoundError:  # asked for by a marker that this Python or system does not meet
+    except PackageNotFoundError:  # required on other systems or versions of Python only
         return False
     return True
 
 
 def licence_of(found: Distribution, needed_by: str) -> Licence:
-    """The licence of a distribution and whether it goes with MIT."""
+    """Read the licence of a distribution and decide whether it is compatible with MIT.
+
+    Args:
+        found: An installed distribution.
+        needed_by: `runtime` or the name of an extra.
+    """
     text, known_by = _stated(found)
     name, note = _plain(found.name), ""
     if name in READ_BY_A_PERSON:
@@ -128,23 +140,23 @@ def licence_of(found: Distribution, needed_by: str) -> Licence:
         known_by = "person"
     is_free = is_compatible(text)
     if re.fullmatch(OF_THE_DRIVER, name) and not is_free:
-        is_free, note = True, "proprietary, not part of athwe: torch from the package index brings it for CUDA"
+        is_free, note = True, "proprietary, not part of athwe: installed with torch from the package index, for CUDA"
     return Licence(found.name, found.version, text, known_by, needed_by, is_free, note)
 
 
 def _stated(found: Distribution) -> tuple[str, str]:
-    """SPDX expression, or what there is, and where it was found."""
+    """SPDX expression, or the text of the metadata, and where it was found."""
     metadata = found.metadata
-    if expression := metadata.get("License-Expression"):
-        return expression, "expression"
+    if "License-Expression" in metadata:
+        return metadata["License-Expression"], "expression"
     classifiers = [
         text.split(" :: ")[-1] for text in metadata.get_all("Classifier", []) if text.startswith("License ::")
     ]
     classifiers = [text for text in classifiers if text != "OSI Approved"]
-    field = (metadata.get("License") or "").strip()
+    field = metadata["License"].strip() if "License" in metadata else ""
     if field and is_compatible(field):
         return field, "field"
-    if classifiers:  # several mean any or all of them: all must be free
+    if classifiers:  # several may mean any or all of them, so all must be free
         return " AND ".join(BY_NAME.get(text, text) for text in classifiers), "classifier"
     if field:
         return next(
@@ -154,7 +166,11 @@ def _stated(found: Distribution) -> tuple[str, str]:
 
 
 def is_compatible(expression: str) -> bool:
-    """Whether an SPDX expression leaves an MIT program a way to need the library. What is no expression does not."""
+    """Decide whether an MIT program may require a library under this licence.
+
+    Args:
+        expression: SPDX expression. Text that is not one is not compatible.
+    """
     tokens = re.findall(r"[()]|[^\s()]+", expression)
     try:
         value = _alternatives(tokens)
@@ -193,9 +209,9 @@ def _one(tokens: list[str]) -> bool:
 
 
 def main() -> int:
-    """Print the table; 1 where a licence is not compatible."""
+    """Print the table; return 1 where a licence is not compatible."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of the table")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     as_json = parser.parse_args().json
     found = [licence_of(each, needed_by) for each, needed_by in needed()]
     refused = [each for each in found if not each.is_compatible]

@@ -7,6 +7,7 @@ Takes under a minute on two cores; writes to a temporary folder.
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +31,7 @@ class Lines:
     def step_ends(self, step: int, means: dict[str, float]) -> None:
         """Say nothing."""
 
-    def epoch_ends(self, record: dict, *, is_best: bool) -> None:
+    def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
         """Say how good it is."""
         print(f"epoch {record['epoch']}: validation NDCG@10 {record['validation']['ndcg@10']:.4f}")
 

@@ -35,6 +35,8 @@ def modules(package: str) -> dict[str, Path]:
 
 
 CORE, CLI = modules("athwe_core"), modules("athwe_cli")
+del CORE["athwe_core.__main__"]
+"""`python -m athwe_core` starts the command line; nothing imports it, so the core as a library stays free of it."""
 
 
 def imported(path: Path) -> Iterator[tuple[str, str | None]]:
@@ -119,6 +121,11 @@ def test_the_command_line_takes_public_names_of_the_core(module: str) -> None:
         if source.split(".")[0] == "athwe_core":
             parts = [*source.split("."), name or ""]
             assert not any(part.startswith("_") and part != "__version__" for part in parts), f"{source}.{name}"
+
+
+def test_the_entry_of_the_core_only_starts_the_command_line() -> None:
+    entry = ROOT / "athwe_core" / "__main__.py"
+    assert list(imported(entry)) == [("athwe_cli.__main__", "main")]
 
 
 def test_importing_the_whole_core_loads_no_command_line_library() -> None:

@@ -1,0 +1,116 @@
+"""The documents are true: paths exist, the trees list every folder, versions agree, terms are in the glossary."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+import athwe_core
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [
+    *("README.md", "CONTRIBUTING.md", "docs/glossary.md", "examples/results.md", "examples/scaling.md"),
+    *("tests/benchmarks/README.md", "tests/golden/README.md"),
+]
+PATH = re.compile(r"(?<![\w/.-])(?:athwe_core|athwe_cli|docs|examples|tests|\.ci|\.github)/[\w./*-]*[\w*/]")
+MODULE = re.compile(r"`(athwe_(?:core|cli)(?:\.\w+)+)`")
+LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\":]+)\"")
+PLACEHOLDER = re.compile(r"NAME|/b\.py|test_b\.py")
+"""Paths of files that the reader will write."""
+
+
+def read(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+def tree_entries() -> list[str]:
+    """The paths that README's tree lists, made whole by their indentation."""
+    block = read("README.md").split("## Files", 1)[1].split("```")[1]
+    entries: list[str] = []
+    parents: list[str] = []
+    for line in block.splitlines():
+        found = re.match(r"( *)(\S+) {2,}\S", line)
+        if found is None or len(found[1]) > 8:  # a comment that goes on
+            continue
+        depth = len(found[1]) // 2
+        parents[depth:] = [found[2]]
+        entries.append("".join(parents))
+    return entries
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_path_in_a_document_exists(document: str) -> None:
+    text = read(document)
+    paths = [path for path in PATH.findall(text) if not PLACEHOLDER.search(path)]
+    missing = [path for path in paths if not list(ROOT.glob(path.rstrip("/")))]
+    links = [first or second for first, second in LINK.findall(text)]
+    missing += [link for link in links if not (ROOT / document).parent.joinpath(link).exists()]
+    modules = [name.replace(".", "/") for name in MODULE.findall(text)]
+    missing += [name for name in modules if not any((ROOT / f"{name}{end}").exists() for end in (".py", ""))]
+    assert missing == []
+
+
+def test_the_check_of_paths_finds_some() -> None:
+    assert len(PATH.findall(read("CONTRIBUTING.md"))) > 10
+    assert MODULE.search(read("README.md"))
+    assert LINK.search(read("README.md"))
+
+
+def test_the_tree_in_readme_lists_every_folder_and_top_level_module() -> None:
+    entries = tree_entries()
+    assert [entry for entry in entries if not (ROOT / entry).exists()] == []
+    folders = {f"{path.parent.relative_to(ROOT)}/" for path in (ROOT / "athwe_core").rglob("*.py")}
+    assert folders <= set(entries)
+    modules = {f"athwe_core/{path.name}" for path in (ROOT / "athwe_core").glob("*.py") if path.name[0] != "_"}
+    assert modules <= set(entries)
+
+
+def test_contributing_is_one_page() -> None:
+    assert len(read("CONTRIBUTING.md").splitlines()) <= 100
+
+
+def test_versions_agree() -> None:
+    version = tomllib.loads(read("pyproject.toml"))["project"]["version"]
+    assert athwe_core.__version__ == version
+    assert yaml.safe_load(read("CITATION.cff"))["version"] == version
+    newest = re.search(r"^## (\d+\.\d+\.\d+) \((\d{4}-\d\d-\d\d|in development)\)$", read("CHANGELOG.md"), re.MULTILINE)
+    assert newest is not None
+    assert version == newest[1] + (".dev0" if newest[2] == "in development" else "")
+
+
+def test_every_entry_of_the_changelog_has_a_date() -> None:
+    headings = re.findall(r"^## (.*)$", read("CHANGELOG.md"), re.MULTILINE)
+    assert headings[0].endswith("(in development)") or re.search(r"\(\d{4}-\d\d-\d\d\)$", headings[0])
+    assert all(re.search(r"\(\d{4}-\d\d-\d\d\)$", heading) for heading in headings[1:])
+
+
+def test_the_workflow_runs_ci_on_the_oldest_and_the_newest_python() -> None:
+    job = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["test"]
+    project = tomllib.loads(read("pyproject.toml"))["project"]
+    supported = re.findall(r"Python :: (3\.\d+)", "\n".join(project["classifiers"]))
+    assert job["strategy"]["matrix"]["python"] == [supported[0], supported[-1]]
+    assert ".ci/run" in [step.get("run") for step in job["steps"]]
+
+
+def test_pre_commit_runs_the_checks_of_ci() -> None:
+    hooks = [hook for each in yaml.safe_load(read(".pre-commit-config.yaml"))["repos"] for hook in each["hooks"]]
+    local = {hook["id"]: hook["entry"].split()[:2] for hook in hooks if hook.get("language") == "system"}
+    python = ".venv-test/bin"
+    assert local == {
+        "ruff": [f"{python}/ruff", "check"],
+        "ruff-format": [f"{python}/ruff", "format"],
+        "mypy": [f"{python}/mypy"],
+    }
+    for command in (" ".join(words) for words in local.values()):
+        assert command in read(".ci/run")
+
+
+@pytest.mark.parametrize("package", ["athwe_core", "athwe_cli"])
+def test_a_package_started_as_a_module_is_the_command_line(package: str, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", package, "--version"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == f"athwe {athwe_core.__version__}\n"

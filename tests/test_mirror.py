@@ -1,0 +1,87 @@
+"""Tests mirror the sources: athwe_core/a/b.py is tested in tests/a/test_b.py, athwe_cli/b.py in tests/cli/test_b.py."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TESTED_IN = {
+    # one behaviour of two modules
+    "athwe_core/__main__.py": "tests/test_documents.py",
+    "athwe_cli/__main__.py": "tests/test_documents.py",
+    "athwe_core/analysis/audit/grade.py": "tests/analysis/audit/test_measure.py",
+    "athwe_core/analysis/audit/page.py": "tests/analysis/pages/test_pages_in_browser.py",
+    "athwe_core/analysis/benchmark/scaling_figure.py": "tests/analysis/benchmark/test_scaling.py",
+    "athwe_core/analysis/benchmark/step_time.py": "tests/analysis/benchmark/test_suite.py",
+    "athwe_core/analysis/tuning/optuna_study.py": "tests/analysis/tuning/test_tune.py",
+    "athwe_core/analysis/tuning/trials.py": "tests/analysis/tuning/test_tune.py",
+    "athwe_core/config_schema.py": "tests/test_config.py",
+    "athwe_core/data/demo/catalogue.py": "tests/data/demo/test_generate.py",
+    "athwe_core/data/export/csv.py": "tests/data/export/test_write.py",
+    "athwe_core/data/export/recbole.py": "tests/data/export/test_write.py",
+    "athwe_core/data/features/collect.py": "tests/data/features/test_build.py",
+    "athwe_core/data/features/image_download.py": "tests/data/features/test_download.py",
+    "athwe_core/data/features/resumable.py": "tests/data/features/test_encode_text.py",
+    "athwe_core/data/interactions.py": "tests/data/test_prepare.py",
+    "athwe_core/data/readers/amazon_metadata.py": "tests/data/readers/test_amazon.py",
+    "athwe_core/data/readers/table_file.py": "tests/data/readers/test_user_table.py",
+    "athwe_core/models/athwe/parity.py": "tests/models/athwe/test_published.py",
+    "athwe_core/models/inputs.py": "tests/training/test_loop.py",
+    "athwe_core/training/build.py": "tests/training/test_loop.py",
+    "athwe_core/training/state.py": "tests/training/test_loop.py",
+    "athwe_core/training/step.py": "tests/training/test_loop.py",
+    # the vocabulary of all tests
+    "athwe_core/batch.py": "tests/data/test_packing.py",
+    "athwe_core/errors.py": "tests/test_messages.py",
+    # needs several processes, a GPU or a network of its own
+    "athwe_core/data/features/public_hosts.py": "tests/trust/test_private_hosts.py",
+    "athwe_core/distributed.py": "tests/training/test_spread.py",
+    "athwe_core/losses/residual_triton.py": "tests/losses/test_residual_kernel.py",
+    # faults and damage, tested for all files of a kind at once
+    "athwe_core/data/features/arrays.py": "tests/robustness/test_fuzz_features.py",
+    "athwe_core/data/store/schema.py": "tests/robustness/test_fuzz_store.py",
+    "athwe_core/runs/json_files.py": "tests/robustness/test_fuzz_checkpoint.py",
+    "athwe_core/runs/rank_table.py": "tests/robustness/test_fuzz_checkpoint.py",
+    "athwe_core/runs/run.py": "tests/robustness/test_faults_disk.py",
+    "athwe_core/runs/schema.py": "tests/robustness/test_fuzz_checkpoint.py",
+    "athwe_core/safe_write.py": "tests/robustness/test_faults_disk.py",
+    "athwe_core/training/ranking_progress.py": "tests/robustness/test_faults_signals.py",
+    # tested through the commands
+    "athwe_core/analysis/evaluate_run.py": "tests/cli/test_app.py",
+    "athwe_cli/bench.py": "tests/cli/test_app.py",
+    "athwe_cli/case_study_text.py": "tests/cli/test_case_study.py",
+    "athwe_cli/errors.py": "tests/cli/test_app.py",
+    "athwe_cli/evaluate.py": "tests/cli/test_app.py",
+    "athwe_cli/options.py": "tests/cli/test_app.py",
+    "athwe_cli/progress.py": "tests/cli/test_prepare_features.py",
+    "athwe_cli/render.py": "tests/trust/test_hostile_text.py",
+    "athwe_cli/settings.py": "tests/cli/test_app.py",
+    "athwe_cli/signals.py": "tests/robustness/test_faults_signals.py",
+    "athwe_cli/train.py": "tests/cli/test_app.py",
+}
+"""Modules without a mirrored test, by reason, and the file that tests them."""
+
+
+def mirrored(module: str) -> str:
+    """The test file that mirrors a module."""
+    package, *folders, name = module.split("/")
+    room = ["cli"] if package == "athwe_cli" else []
+    return "/".join(["tests", *room, *folders, f"test_{name}"])
+
+
+MODULES = [
+    path.relative_to(ROOT).as_posix()
+    for package in ("athwe_core", "athwe_cli")
+    for path in sorted((ROOT / package).rglob("*.py"))
+    if path.name != "__init__.py"
+]
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_has_its_test(module: str) -> None:
+    test = TESTED_IN.get(module, mirrored(module))
+    assert (ROOT / test).exists() or (ROOT / mirrored(module)).exists(), f"{module}: write {mirrored(module)}"
+
+
+def test_exceptions_are_modules() -> None:
+    assert TESTED_IN.keys() <= set(MODULES)
