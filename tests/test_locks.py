@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -83,9 +85,15 @@ def dead_process() -> int:
     return process.pid
 
 
-def sign(path: Path, process: int, host: str = os.uname().nodename) -> None:
+def owner_file(path: Path) -> Path:
+    return path.with_name("lock.owner")
+
+
+def leave(path: Path, process: int, host: str = os.uname().nodename) -> None:
+    """What a holder leaves behind on a file system without locks."""
+    path.write_text(f"{process}\n{host}\n")
     since = (datetime.now(UTC) - timedelta(hours=3)).isoformat()
-    path.write_text(json.dumps({"process": process, "host": host, "since": since}))
+    owner_file(path).write_text(json.dumps({"process": process, "host": host, "since": since}))
 
 
 def test_the_second_of_two_processes_is_refused_with_owner_and_age(path: Path) -> None:
@@ -108,6 +116,7 @@ def test_what_a_killed_holder_left_is_taken_over(path: Path) -> None:
     with other_holder(path) as other:
         other.send_signal(signal.SIGKILL)
     assert path.exists()
+    assert owner_file(path).exists()
     with held(path):
         owner = read_owner(path)
         assert owner is not None
@@ -149,7 +158,6 @@ def test_ages_in_words(seconds: int, text: str) -> None:
 def test_another_host_is_named(path: Path) -> None:
     owner = Owner(7, "elsewhere", datetime.now(UTC))
     assert str(owner).startswith("process 7 on elsewhere, for 0 s")
-    assert not owner.is_dead()
 
 
 @pytest.mark.parametrize(
@@ -167,10 +175,11 @@ def test_another_host_is_named(path: Path) -> None:
     ],
 )
 def test_a_signature_that_is_none_names_nobody(content: str, path: Path) -> None:
-    path.write_text(content)
+    owner_file(path).write_text(content)
     assert read_owner(path) is None
     with held(path):  # nobody holds it: it is taken over
-        pass
+        assert read_owner(path) is not None
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_folder_that_goes_while_the_lock_is_held_does_no_harm(tmp_path: Path) -> None:
@@ -189,13 +198,13 @@ def test_a_lock_of_another_that_took_the_place_stays(path: Path) -> None:
 
 
 def test_a_full_disk_leaves_no_unsigned_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
+    def full(*_: Any, **__: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "pwrite", full)
+    monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(OSError, match="No space left on device"), held(path):
         pytest.fail("held")
-    assert not path.exists()
+    assert list(path.parent.iterdir()) == []
 
 
 @pytest.mark.usefixtures("without_locks")
@@ -211,25 +220,47 @@ class TestWithoutLocks:
         assert not path.exists()
 
     def test_a_dead_holder_is_not(self, path: Path) -> None:
-        sign(path, dead_process())
+        leave(path, dead_process())
         with held(path):
             owner = read_owner(path)
             assert owner is not None
             assert owner.process == os.getpid()
         assert list(path.parent.iterdir()) == []
 
-    def test_of_another_hosts_nothing_is_known(self, path: Path) -> None:
-        sign(path, dead_process(), host="elsewhere")
+    def test_nothing_is_known_of_a_holder_on_another_host(self, path: Path) -> None:
+        leave(path, dead_process(), host="elsewhere")
         error = refused(path)
         assert re.match(r"process \d+ on elsewhere, for 3 h 0 min \(since ", str(error))
         assert f"delete {path}" in error.remedy
         assert path.exists()
+
+    def test_the_remedy_works(self, path: Path) -> None:
+        leave(path, dead_process(), host="elsewhere")
+        refused(path)
+        path.unlink()
+        with held(path):
+            pass
 
     def test_an_unsigned_file_is_of_another_process(self, path: Path) -> None:
         path.write_text("")
         error = refused(path)
         assert str(error) == "another process"
         assert f"delete {path}" in error.remedy
+
+
+def test_waiting_for_another_holder(path: Path) -> None:
+    with other_holder(path) as other:
+        assert other.stdin is not None
+        threading.Timer(0.3, other.stdin.close).start()
+        with held(path, wait_seconds=60):
+            owner = read_owner(path)
+            assert owner is not None
+            assert owner.process == os.getpid()
+    with held(path):
+        began = time.monotonic()
+        with pytest.raises(HeldError), held(path, wait_seconds=0.2):
+            pytest.fail("two holders")
+        assert time.monotonic() - began >= 0.2
 
 
 def test_another_error_of_the_system_comes_through(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from athwe_core.runs.run import (
     refusals,
     write_manifest,
 )
-from athwe_core.safe_write import TEMPORARY, replace_text, sync
+from athwe_core.safe_write import UNFINISHED, replace_text, sync
 
 __all__ = [
     "CONFIG",
@@ -106,7 +106,7 @@ def _new_folder(parent: Path, name: str | None, *, resumed: str) -> Path:
 
 def _is_stillborn(folder: Path) -> bool:
     """Whether it is what a process left that was killed while it made a run."""
-    return folder.is_dir() and all(path.name == CONFIG or TEMPORARY in path.name for path in folder.iterdir())
+    return folder.is_dir() and all(path.name == CONFIG or UNFINISHED in path.name for path in folder.iterdir())
 
 
 def _versions() -> dict[str, str | None]:

@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from athwe_core.errors import CheckpointError
 from athwe_core.runs.checkpoint import load_optimizer, load_state, load_weights, save_checkpoint
-from athwe_core.safe_write import reason, replace_text
 
 
 def stepped(seed: int) -> tuple[nn.Linear, torch.optim.Adam]:
@@ -175,22 +173,3 @@ class TestOrder:
             ("move", "last.new", "last"),
             ("sync", tmp_path.name),
         ]
-
-    def test_of_a_file(self, tmp_path: Path, orders: list[tuple[str, ...]]) -> None:
-        replace_text(tmp_path / "manifest.json", "{}")
-        temporary = f".manifest.json.unfinished-{os.getpid()}"
-        assert orders == [("sync", temporary), ("move", temporary, "manifest.json"), ("sync", tmp_path.name)]
-
-
-@pytest.mark.parametrize(
-    ("error", "text"),
-    [
-        (OSError(28, "No space left on device"), "No space left on device"),
-        (SafetensorError("Error while serializing: I/O error: No space left (os error 28)"), "No space left on device"),
-        (OSError("6144 requested and 6112 written"), "the disk took a part only: 6144 requested and 6112 written"),
-        (ValueError("first\nsecond"), "first"),
-        (ValueError(), "ValueError"),
-    ],
-)
-def test_why_a_disk_refused_in_a_few_words(error: Exception, text: str) -> None:
-    assert reason(error) == text

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +12,7 @@ from athwe_core.analysis.tuning.optuna_study import importances, load_optuna, op
 from athwe_core.analysis.tuning.search_space import combinations
 from athwe_core.analysis.tuning.trials import Tuning, TuningListener, finish_trial, next_trial
 from athwe_core.errors import CheckpointError, NonFiniteLossError, require
+from athwe_core.locks import HeldError, held
 from athwe_core.runs.find import CONFIG
 from athwe_core.safe_write import replace_text
 from athwe_core.training.loop import SELECTION_METRIC
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Tuning", "TuningListener", "tune"]
 
 RESULT, BEST = "result.json", "best.yaml"
+LOCK = ".lock"
+"""Exists while a process works on the study."""
 
 
 def tune(
@@ -53,7 +54,7 @@ def tune(
     require(trials >= 1, "--trials", "must be at least 1", trials)
     load_optuna()
     tuning.folder.mkdir(parents=True, exist_ok=True)
-    with _held(tuning.folder):
+    with _only_here(tuning.folder):
         study = open_study(
             tuning.folder,
             name=tuning.name,
@@ -76,17 +77,15 @@ def tune(
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Hold the study for this process; the system lets go of it when the process ends, however it ends."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _only_here(folder: Path) -> Iterator[None]:
+    """Hold the study for this process; the system releases it when the process ends, however it ends."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(folder / LOCK))
+        except HeldError as error:
+            rule = f"is being worked on by {error}"
+            raise CheckpointError(f"study {folder}", rule, remedy=f"{error.remedy}, or choose another --name") from None
         yield
-    except BlockingIOError:
-        remedy = "Wait for it, end it, or choose another --name"
-        raise CheckpointError(f"study {folder}", "is at work in another process", remedy=remedy) from None
-    finally:
-        os.close(handle)
 
 
 def _write_result(study: optuna.Study, tuning: Tuning, *, notes: list[str], command: str) -> dict[str, Any]:

@@ -15,8 +15,9 @@ import athwe_core
 from athwe_core.data.export.csv import write_csv
 from athwe_core.data.export.recbole import write_recbole
 from athwe_core.data.features.from_files import read_clusters, read_multi_hot, read_vectors
-from athwe_core.data.store.dataset import PreparedDataset, held_folder
+from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import ConfigError, DataError
+from athwe_core.safe_write import unfinished_folder
 
 ExportForm = Literal["recbole", "csv"]
 MARKER = "export.json"
@@ -61,7 +62,7 @@ def export_dataset(prepared: PreparedDataset, to: Path, *, form: str, overwrite:
     target = Path(to) / prepared.name
     if target.exists():
         _refuse_to_replace(target, overwrite=overwrite)
-    with held_folder(Path(to)) as temporary:
+    with unfinished_folder(Path(to)) as temporary:
         folder = temporary / prepared.name
         folder.mkdir()
         writer: Callable[[PreparedDataset, Path], tuple[Int64[np.ndarray, "V"], list[str]]]

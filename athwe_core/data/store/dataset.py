@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import hashlib
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,9 +17,9 @@ from jaxtyping import Float, Int32, Int64, UInt8
 from athwe_core.data.split import LEAVE_ONE_OUT, Split, leave_one_out
 from athwe_core.data.store.schema import MANIFEST, OPTIONAL_ARRAYS, REQUIRED_ARRAYS, damaged, read_version
 from athwe_core.errors import ConfigError, DataError
-from athwe_core.locks import NO_LOCKS, HeldError, held
+from athwe_core.locks import HeldError, held
 from athwe_core.messages import clipped, near_miss, reason
-from athwe_core.safe_write import file_hash, remove_abandoned, replace_text, sync
+from athwe_core.safe_write import file_hash, replace_text, sync, unfinished_folder
 from athwe_core.safe_write import reason as disk_reason
 
 if TYPE_CHECKING:
@@ -33,7 +28,6 @@ if TYPE_CHECKING:
 CURRENT = "current"
 LOCK = ".lock"
 """There while a process prepares the data set: who, where and since when."""
-UNFINISHED = ".unfinished-"
 MAX_NAME_BYTES = 200
 """Of a data set; file systems take 255, and files are named after it."""
 _VERSION = re.compile(r"[0-9a-f]{12}")
@@ -219,10 +213,9 @@ def new_version(folder: Path, version: str) -> Iterator[Path]:
     Raises: DataError when another process prepares the data set, or the disk refuses; what was there stays.
     """
     try:
-        with written_to(folder), _only_here(folder), held_folder(folder) as temporary:
-            remove_abandoned(folder)
+        with written_to(folder), _only_here(folder), unfinished_folder(folder) as temporary:
             yield temporary
-            temporary.chmod(0o755)  # mkdtemp makes it private
+            temporary.chmod(0o755)  # it was private until now
             for path in (*temporary.iterdir(), temporary):
                 sync(path)
             try:
@@ -270,47 +263,6 @@ def _only_here(folder: Path) -> Iterator[None]:
                 rule = f"is being prepared by {error}"
                 raise DataError(f"data set {folder.name!r}", rule, remedy=error.remedy) from None
         yield
-
-
-@contextmanager
-def held_folder(parent: Path) -> Iterator[Path]:
-    """A new folder of this process, gone in the end. The lock on it ends with the process, however that ends."""
-    while True:
-        parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(parent)
-        try:
-            path = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=parent))
-            lock = os.open(path, os.O_RDONLY)
-        except FileNotFoundError:  # another process tidied up just now
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists():
-                break
-        except BlockingIOError:  # taken for abandoned between its creation and its lock
-            pass
-        except OSError as error:
-            if error.errno not in NO_LOCKS | {errno.EBADF}:  # some network file systems lock no folders
-                raise
-            break
-        os.close(lock)
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path, ignore_errors=True)
-        os.close(lock)
-
-
-def _remove_abandoned(parent: Path) -> None:
-    """Remove unfinished folders that no living process holds."""
-    for path in parent.glob(f"{UNFINISHED}*"):
-        with suppress(OSError):
-            lock = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path, ignore_errors=True)
-            finally:
-                os.close(lock)
 
 
 def _prepared_names(prepared_dir: Path) -> list[str]:

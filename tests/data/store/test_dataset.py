@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from athwe_core.data.prepare import PreparedDataset
-from athwe_core.data.store.dataset import content_hash, held_folder, list_versions, new_version, open_prepared
+from athwe_core.data.store.dataset import content_hash, list_versions, new_version, open_prepared
 from athwe_core.errors import ConfigError, DataError
 
 
@@ -102,17 +102,6 @@ def test_new_version_appears_whole_or_not_at_all(tmp_path: Path) -> None:
             (temporary / "manifest.json").write_text(json.dumps(content))
     assert (folder / "000000000000" / "manifest.json").read_text() == '"first"'
     assert [path.name for path in folder.iterdir()] == ["0" * 12]
-
-
-def test_what_a_living_process_has_begun_stays_what_a_dead_one_left_goes(tmp_path: Path) -> None:
-    folder = tmp_path / "toy"
-    (folder / ".unfinished-left").mkdir(parents=True)
-    (folder / ".unfinished-left" / "half.npy").write_bytes(b"half")
-    with held_folder(folder) as living, new_version(folder, "1" * 12) as own:
-        assert {path.name for path in folder.iterdir()} == {living.name, own.name, ".lock"}
-        (own / "manifest.json").write_text("{}")
-    assert list_versions("toy", prepared_dir=tmp_path) == ["1" * 12]
-    assert len(list(folder.iterdir())) == 1
 
 
 def test_a_second_process_is_refused_while_one_prepares(tmp_path: Path) -> None:
