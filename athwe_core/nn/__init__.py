@@ -1,1 +1,1 @@
-"""The layers of the network: flat keyword arguments, no configuration, no input or output."""
+"""Layers that models share: flat keyword arguments, no configuration, no files."""

@@ -1,4 +1,4 @@
-"""Dropout from random bytes: on a CPU a tenth of the cost of one Bernoulli draw per element."""
+"""Dropout from random bytes: on a CPU it costs a tenth of one Bernoulli draw for each element."""
 
 from __future__ import annotations
 
@@ -8,21 +8,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_WORD_MIN = -(
-    2**63
-)  # the default range of random_() never sets the top bit, which would drop every eighth element forever
+_WORD_MIN = -(2**63)
+# The default range of random_() never sets the top bit of a word: every eighth byte would stay below 128.
 
 
 def random_bytes(count: int) -> Tensor:
-    """`count` uniform bytes from the default CPU generator, as uint8."""
+    """Uniform random bytes from torch's default CPU generator.
+
+    Args:
+        count: number of bytes, >= 0.
+    Returns: (count,) uint8.
+    """
     words = torch.empty((count + 7) // 8, dtype=torch.int64)
     return words.random_(_WORD_MIN, None).view(torch.uint8)[:count]
 
 
 class _ByteDropout(torch.autograd.Function):
+    """Keeps an element where its random byte is at least the threshold; saves the scaled mask."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
-        # bytes >= threshold as 0 or 1 by arithmetic on bytes: comparing to bool and multiplying by it is ten times slower
+        # 1 where the byte is at least the threshold, else 0. Comparing and multiplying by a bool takes ten times as long.
         keep = random_bytes(x.numel()).clamp_(threshold - 1, threshold).sub_(threshold - 1)
         scale = keep.view(x.shape).to(x.dtype).mul_(256.0 / (256 - threshold))
         ctx.save_for_backward(scale)
@@ -35,10 +41,16 @@ class _ByteDropout(torch.autograd.Function):
 
 
 def dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
-    """Zero each element with probability `rate` and scale the others by 1 / (1 - rate); identity when not training.
+    """Zero each element with probability `rate` and scale the others by 1 / (1 - rate).
 
-    On CPU, unless compiled, the rate is rounded to 1/256 and the scale follows it, so that the expectation stays exact.
-    Randomness comes from torch's default generator, which the training loop seeds before each step.
+    On a CPU, unless compiled, the rate is rounded to a multiple of 1/256, and at most 255/256. The scale uses the rounded
+    rate, so the expectation is exact. Random numbers come from torch's default generator.
+
+    Args:
+        x: any shape, floating point.
+        rate: probability in [0, 1).
+        training: False = identity.
+    Returns: a tensor like x; x itself where nothing is dropped.
     """
     if not training or rate == 0:
         return x

@@ -1,4 +1,4 @@
-"""Item tables: one row per item, one block per modality (HM4SR 4.1)."""
+"""Item vectors: one vector for each item, one block of it for each modality (HM4SR section 4.1)."""
 
 from __future__ import annotations
 
@@ -10,58 +10,72 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 RESIDENT_BYTES = 2**30
-"""Features of one modality beyond this stay where they are, in a mapped file say, and are fetched as they are needed."""
-_ROWS_AT_ONCE = 2**16
+"""Features of one modality that are larger than this stay in a memory-mapped file; a step reads the items it needs."""
+_ITEMS_AT_ONCE = 2**16
 
 
-class _TableAndRows(torch.autograd.Function):
-    """A table and some of its rows, whose gradient is added to the table's: no table of zeros, no sum of two tables."""
+class _TableAndItems(torch.autograd.Function):
+    """Adds the gradient of gathered vectors into the gradient of the table, in place of a sum of two whole tables."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(rows)
+    def forward(ctx: Any, table: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(items)
         ctx.set_materialize_grads(False)
         ctx.like = table.new_empty(0), table.shape
-        return table.view_as(table), table.index_select(0, rows)
+        return table.view_as(table), table.index_select(0, items)
 
     @staticmethod
-    def backward(ctx: Any, table_grad: Tensor | None, row_grad: Tensor | None) -> tuple[Tensor | None, None]:
-        if row_grad is None:
+    def backward(ctx: Any, table_grad: Tensor | None, item_grad: Tensor | None) -> tuple[Tensor | None, None]:
+        if item_grad is None:
             return table_grad, None
         if table_grad is None:
             like, shape = ctx.like
             table_grad = like.new_zeros(shape)
-        return table_grad.index_add(0, ctx.saved_tensors[0], row_grad), None
+        return table_grad.index_add(0, ctx.saved_tensors[0], item_grad), None
 
 
-def table_and_rows(
-    table: Float[Tensor, "V K"], rows: Int64[Tensor, " n"]
+def table_and_items(
+    table: Float[Tensor, "V K"], items: Int64[Tensor, " n"]
 ) -> tuple[Float[Tensor, "V K"], Float[Tensor, "n K"]]:
-    """The table, to be read from here on, and `table[rows]`."""
-    return _TableAndRows.apply(table, rows)
+    """A table and some of its vectors, `(table, table[items])`, with one gradient for both uses.
+
+    Args:
+        table: item vectors.
+        items: indices into the table, in 0..V-1, with repeats.
+    Returns: the table, which takes the place of the argument from here on, and the gathered vectors.
+    """
+    return _TableAndItems.apply(table, items)
 
 
 def linear(layer: nn.Linear, x: Float[Tensor, "n F"], dtype: torch.dtype) -> Float[Tensor, "n D"]:
-    """The layer with its product in `dtype`, which the result has too."""
+    """Apply a linear layer with its product in a given dtype.
+
+    Args:
+        layer: weights (D, F) and bias (D).
+        x: inputs.
+        dtype: of the product and of the result.
+    Returns: x W^T + b in `dtype`.
+    """
     return F.linear(x.to(dtype), layer.weight.to(dtype), layer.bias.to(dtype))
 
 
-class ItemTables(nn.Module):
+class ItemEmbeddings(nn.Module):
     """Id embeddings and projected frozen features, side by side.
 
-        x_id = M_id[v]      x_text = W_text f_text + b      x_image = W_image f_image + b          (eq. 4-5)
+        x_id = M_id[v]      x_text = W_text f_text + b      x_image = W_image f_image + b
 
-    Computed once a step as one (V, M*D) table: inputs are gathered from it and scores are taken against it. A step that
-    needs a few rows only asks for those.
+    Computed once a step as one (V, K) table, K = M D: inputs are gathered from it and scores are products with it. Where the
+    catalogue loss is sampled, a step computes the vectors of a few items only. The features are not saved with the weights:
+    they belong to the prepared data set.
 
     Args:
-        features: modality name -> frozen features (V, F), row 0 = padding, in the order of the modalities after id.
-        hidden_size: D.
-        num_item_rows: V, padding included.
-        compute_dtype: dtype of the projections while training; evaluation is in float32.
-        sparse: steps ask for a few rows: the id table has a sparse gradient, and features of more than `RESIDENT_BYTES`
-            are neither copied nor moved to the device.
-    The features are not saved with the weights: they belong to the prepared data set.
+        features: modality name -> frozen features (V, F), entry 0 = padding, in the order of the modalities after id.
+        hidden_size: D >= 1.
+        num_item_rows: V, the padding item included.
+        compute_dtype: dtype of the projections in training; evaluation uses the dtype of the weights.
+        sparse: whether steps need a few items only. The id table then has a sparse gradient, and features larger than
+            `RESIDENT_BYTES` are neither copied nor moved to the device.
+    Source: HM4SR eq. 4-5.   Differs: the published code projects the features of every position of a batch, twice.
     """
 
     def __init__(
@@ -76,7 +90,7 @@ class ItemTables(nn.Module):
         super().__init__()
         self.sparse = sparse
         self.compute_dtype = compute_dtype
-        # Parameters. The id table is filled with the others' (see Network), not here.
+        # Parameters, which the model initialises.
         self.id = nn.Embedding(
             num_item_rows, hidden_size, sparse=sparse, _weight=torch.empty(num_item_rows, hidden_size)
         )
@@ -91,26 +105,31 @@ class ItemTables(nn.Module):
             if not sparse:
                 self.register_buffer(f"{name}_training_features", values.to(compute_dtype), persistent=False)
 
-    def forward(self, rows: Int64[Tensor, " Vr"] | None = None) -> Float[Tensor, "Vr K"]:
-        """The rows asked for, or the whole table, row 0 = padding."""
-        if rows is not None:
+    def forward(self, items: Int64[Tensor, " Vr"] | None = None) -> Float[Tensor, "Vr K"]:
+        """The vectors of some items, or of all.
+
+        Args:
+            items: ids in 0..V-1; None = the whole table, entry 0 = padding.
+        Returns: one vector for each item: id, then the other modalities.
+        """
+        if items is not None:
             return torch.cat(
-                [self.id(rows), *(self._project(m, self._features(m, rows)) for m in self.projections)], dim=1
+                [self.id(items), *(self._project(m, self._features(m, items)) for m in self.projections)], dim=1
             )
         return torch.cat([self.id.weight, *(self._whole(name) for name in self.projections)], dim=1)
 
-    def _features(self, name: str, rows: Tensor) -> Tensor:
-        """Features of some rows on the device."""
+    def _features(self, name: str, items: Tensor) -> Tensor:
+        """Features of some items, on the device."""
         if name in self.mapped:
-            return self.mapped[name][rows.cpu()].to(rows.device)
-        return self.get_buffer(f"{name}_features").index_select(0, rows)
+            return self.mapped[name][items.cpu()].to(items.device)
+        return self.get_buffer(f"{name}_features").index_select(0, items)
 
     def _whole(self, name: str) -> Tensor:
-        """A modality's block of the table; in pieces where its features are not resident."""
+        """The block of a modality for all items; in pieces where its features are memory-mapped."""
         if name not in self.mapped:
             has_copy = self.training and not self.sparse
             return self._project(name, self.get_buffer(f"{name}_training_features" if has_copy else f"{name}_features"))
-        pieces = self.mapped[name].split(_ROWS_AT_ONCE)
+        pieces = self.mapped[name].split(_ITEMS_AT_ONCE)
         return torch.cat([self._project(name, piece.to(self.id.weight.device)) for piece in pieces])
 
     def _project(self, name: str, features: Tensor) -> Tensor:

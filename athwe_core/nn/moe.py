@@ -1,4 +1,4 @@
-"""The two levels of the mixture of experts (HM4SR eq. 7-16, ATHWE's sparse form)."""
+"""Mixtures of experts: interactive between the modalities, temporal by the time of a token (HM4SR section 4.2, ATHWE)."""
 
 from __future__ import annotations
 
@@ -13,19 +13,28 @@ from athwe_core.nn.dropout import dropout
 from athwe_core.nn.multiply_add import sum_of_products
 
 
-class Mixed(NamedTuple):
-    """Tokens after a mixture of experts, and the gate weights that mixed them."""
+class MoEOutput(NamedTuple):
+    """Result of a mixture of experts."""
 
     tokens: Float[Tensor, "T M D"]
+    """Tokens after the mixture."""
     gates: Float[Tensor, "T ... E"]
+    """Weight of each expert for each token, in [0, 1]; they sum to 1 over E."""
 
 
 class InteractiveMoE(nn.Module):
-    """Every expert reads all modalities; each target modality routes for itself (eq. 7-10).
+    """Every expert reads all modalities; each modality m has experts and a gate of its own.
 
         e'_m = e_m + alpha_m sum_i softmax(W_m e_m + b_m)_i (W_im [e_id; e_text; e_image] + b_im)
 
-    All experts of all target modalities are one M*D -> M*E*D product; the gates contract the expert axis.
+    All experts of all modalities are one product M D -> M E D.
+
+    Args:
+        hidden_size: D >= 1.
+        num_modalities: M >= 1.
+        num_experts: E >= 1, experts of each modality.
+        alpha_init: initial residual weight alpha of each of the M modalities; the model sets it.
+    Source: HM4SR eq. 7-10.
     """
 
     def __init__(
@@ -41,8 +50,14 @@ class InteractiveMoE(nn.Module):
         self.expert_weight = nn.Parameter(torch.empty(M, E, D, M * D))
         self.expert_bias = nn.Parameter(torch.empty(M, E, D))
 
-    def forward(self, tokens: Float[Tensor, "T M D"], dtype: torch.dtype | None = None) -> Mixed:
-        """Tokens with what the experts add to them, and the gates (T, M, E); the experts' product is in `dtype`."""
+    def forward(self, tokens: Float[Tensor, "T M D"], dtype: torch.dtype | None = None) -> MoEOutput:
+        """Add the experts' outputs to the tokens.
+
+        Args:
+            tokens: embeddings of all modalities.
+            dtype: of the experts' product; None = that of the tokens.
+        Returns: tokens in their own dtype, and gates (T, M, E).
+        """
         T, M, D = tokens.shape
         dtype, E = dtype or tokens.dtype, self.gate_bias.shape[1]
         logits = torch.einsum("tmd,med->tme", tokens, self.gate_weight) + self.gate_bias
@@ -51,13 +66,21 @@ class InteractiveMoE(nn.Module):
         experts = F.linear(tokens.reshape(T, M * D).to(dtype), weight, self.expert_bias.flatten().to(dtype))
         by_expert = gates.to(dtype)[..., None].unbind(2), experts.view(T, M, E, D).unbind(2)
         mixed = sum_of_products(zip(*by_expert, strict=True)).to(tokens.dtype)
-        return Mixed(torch.addcmul(tokens, self.alpha[:, None], mixed), gates)
+        return MoEOutput(torch.addcmul(tokens, self.alpha[:, None], mixed), gates)
 
 
 class DenseTemporalMoE(nn.Module):
-    """Time decides how much of each element-wise expert scales the token (eq. 14-16).
+    """Experts that scale a token element by element, mixed by the time embedding r of the token.
 
-    g = softmax(W_2 r + b_2)        e' = sum_i g_i (W_i * e) = (g @ W) * e
+        g = softmax(W r + b)        e' = sum_i g_i (W_i * e) = (g @ W) * e
+
+    Args:
+        hidden_size: D >= 1.
+        num_modalities: M >= 1.
+        time_width: R, width of the time embedding.
+        num_experts: E >= 1.
+        experts_trainable: False = the experts keep their initial values; they are saved all the same.
+    Source: HM4SR eq. 14-16.   Differs: the published code neither trains nor saves the experts.
     """
 
     def __init__(
@@ -70,16 +93,34 @@ class DenseTemporalMoE(nn.Module):
         experts = torch.empty(num_experts, num_modalities * hidden_size)
         self.experts = nn.Parameter(experts, requires_grad=experts_trainable)
 
-    def forward(self, tokens: Float[Tensor, "T M D"], time: Float[Tensor, "T R"]) -> Mixed:
-        """Scaled tokens, and the gates (T, E) that the time embedding chose."""
+    def forward(self, tokens: Float[Tensor, "T M D"], time: Float[Tensor, "T R"]) -> MoEOutput:
+        """Scale the tokens.
+
+        Args:
+            tokens: embeddings of all modalities.
+            time: time embedding of each token.
+        Returns: scaled tokens, and gates (T, E).
+        """
         gates = torch.addmm(self.gate_bias, time, self.gate_weight.T).softmax(-1)
-        return Mixed((gates @ self.experts).view_as(tokens) * tokens, gates)
+        return MoEOutput((gates @ self.experts).view_as(tokens) * tokens, gates)
 
 
 class SparseTemporalMoE(nn.Module):
-    """The k best of the routed experts, renormalised, and shared experts on top (ATHWE).
+    """The top k of the routed experts, their gates renormalised, plus shared experts with weight 1.
 
-    g = topk(softmax(G dropout(relu(W r + b)) + c))     e' = (sum_i g_i / sum(g) W_i + sum_s W_s) * e
+        p = softmax(G dropout(relu(W r + b)) + c)       g = p where p is among the top k, else 0
+        e' = (sum_i g_i / sum(g) W_i + sum_s W_s) * e
+
+    Args:
+        hidden_size: D >= 1.
+        num_modalities: M >= 1.
+        time_width: R, width of the time embedding r.
+        num_experts: E >= 1, routed experts.
+        num_shared: shared experts, >= 0.
+        top_k: routed experts of each token, in 1..E.
+        dropout_rate: on the routing input, in [0, 1).
+        experts_trainable: as in `DenseTemporalMoE`.
+    Source: ATHWE.   Differs: the published code neither trains nor saves the experts.
     """
 
     def __init__(
@@ -106,8 +147,14 @@ class SparseTemporalMoE(nn.Module):
         self.experts = nn.Parameter(torch.empty(num_experts, width), requires_grad=experts_trainable)
         self.shared_experts = nn.Parameter(torch.empty(num_shared, width), requires_grad=experts_trainable)
 
-    def forward(self, tokens: Float[Tensor, "T M D"], time: Float[Tensor, "T R"]) -> Mixed:
-        """Scaled tokens, and the gates (T, E) that the time embedding chose."""
+    def forward(self, tokens: Float[Tensor, "T M D"], time: Float[Tensor, "T R"]) -> MoEOutput:
+        """Scale the tokens.
+
+        Args:
+            tokens: embeddings of all modalities.
+            time: time embedding of each token.
+        Returns: scaled tokens, and gates (T, E).
+        """
         routing = torch.addmm(self.routing_bias, time, self.routing_weight.T).relu()
         routing = dropout(routing, self.dropout_rate, training=self.training)
         probabilities = torch.addmm(self.gate_bias, routing, self.gate_weight.T).softmax(-1)
@@ -116,4 +163,4 @@ class SparseTemporalMoE(nn.Module):
             probabilities = probabilities * torch.zeros_like(probabilities).scatter_(-1, kept, 1.0)
         gates = probabilities / probabilities.sum(-1, keepdim=True)
         scale = gates @ self.experts + self.shared_experts.sum(0)
-        return Mixed(scale.view_as(tokens) * tokens, gates)
+        return MoEOutput(scale.view_as(tokens) * tokens, gates)

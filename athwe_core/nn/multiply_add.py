@@ -1,4 +1,4 @@
-"""Sums of products, one product at a time."""
+"""A sum of products that holds one product at a time."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from torch import Tensor
 
 
 def sum_of_products(pairs: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
-    """a_1 * b_1 + a_2 * b_2 + ... of at least one pair, element-wise with broadcasting.
+    """a_1 * b_1 + a_2 * b_2 + ..., element-wise.
 
-    On a CPU half the time of an einsum or of a product and its sum, which hold all products at once.
+    On a CPU it takes half the time of an einsum, or of a product and its sum over an axis: these hold all products at once.
+
+    Args:
+        pairs: at least one pair; all tensors have shapes that broadcast with each other.
+    Returns: the sum, of the broadcast shape.
     """
     total: Tensor | None = None
     for a, b in pairs:

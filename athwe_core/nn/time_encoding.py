@@ -1,4 +1,4 @@
-"""What the temporal router and the placeholder see of time (HM4SR eq. 11-13, figure 5; ATHWE's saturating interval)."""
+"""Time embeddings of tokens: intervals, absolute times, and variants (HM4SR eq. 11-13 and figure 5, ATHWE)."""
 
 from __future__ import annotations
 
@@ -10,20 +10,28 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 SATURATING_BUCKETS = 200
-"""Of ATHWE as published."""
+"""Upper end of the saturating interval in ATHWE as published."""
 SECONDS_PER_DAY = 86_400
 _DAYS_PER_YEAR = 366
 
 
 def _real(seconds: Int64[Tensor, "*T"]) -> Float[Tensor, "*T"]:
-    """float64 where the device has it; Apple's does not, and float32 may then miss a bucket border by one."""
+    """Seconds as float64; as float32 on Apple's GPU, which has no float64, where a bucket may then be off by one."""
     return seconds.double() if seconds.device.type != "mps" else seconds.float()
 
 
 def interval_bucket(seconds: Int64[Tensor, "*T"], *, buckets_per_log2: float) -> Int64[Tensor, "*T"]:
-    """floor(mu log2(dt + 1)) (eq. 12; the published code uses log2 where the paper prints log).
+    """Bucket of a time interval on a logarithmic scale.
 
-    The float64 logarithm sets 2^k seconds exactly where float32 could fall a bucket short.
+        bucket = floor(mu log2(dt + 1))
+
+    The logarithm is taken in float64: in float32 an interval of 2^k - 1 seconds could fall into the bucket below its own.
+
+    Args:
+        seconds: intervals dt; negative ones count as 0.
+        buckets_per_log2: mu > 0, buckets for each doubling of the interval.
+    Returns: buckets, >= 0.
+    Source: HM4SR eq. 12.   Differs: log2 as in the published code, where the paper prints log.
     """
     return (buckets_per_log2 * torch.log2(_real(seconds.clamp(min=0)) + 1)).floor().long()
 
@@ -31,40 +39,60 @@ def interval_bucket(seconds: Int64[Tensor, "*T"], *, buckets_per_log2: float) ->
 def saturating_bucket(
     seconds: Int64[Tensor, "*T"], *, num_buckets: int, saturation_seconds: float
 ) -> Int64[Tensor, "*T"]:
-    """round(a (1 - exp(-dt / k))), where a dt of 0 counts as 1 s, as ATHWE does for a row's first item."""
+    """Bucket of a time interval on a scale that saturates.
+
+        bucket = round(a (1 - exp(-dt / k)))
+
+    Args:
+        seconds: intervals dt; less than 1 s counts as 1 s, which is what ATHWE gives the first item of a row.
+        num_buckets: a >= 1, the largest bucket.
+        saturation_seconds: k > 0.
+    Returns: buckets in 0..a.
+    Source: ATHWE.
+    """
     share = -torch.expm1(-_real(seconds.clamp(min=1)) / saturation_seconds)
     return (num_buckets * share).round().long()
 
 
 def day_of_year(seconds: Int64[Tensor, "*T"]) -> Int64[Tensor, "*T"]:
-    """Day within the year in 0..365 of unix seconds (UTC), in whole-number arithmetic.
+    """Day of the year of unix times, in UTC.
 
-    Days are counted from 1 March of year 0 in 400-year eras, where leap days fall at the end of a year, then shifted to
-    1 January.
+    Integer arithmetic on the device. Days are counted from 1 March in eras of 400 years, so that a leap day is the last day
+    of its year, and then shifted to 1 January.
+
+    Args:
+        seconds: unix seconds, also negative.
+    Returns: days in 0..365; 0 = 1 January.
     """
     day = torch.div(seconds, SECONDS_PER_DAY, rounding_mode="floor") + 719_468
     era_day = day - torch.div(day, 146_097, rounding_mode="floor") * 146_097
     year_of_era = (era_day - era_day // 1_460 + era_day // 36_524 - era_day // 146_096) // 365
     march_day = era_day - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)  # 0 = 1 March
-    # a March year's own leap day lies before it, in the calendar year that begins two months earlier
+    # From March to December the day counts from 1 January of the same calendar year, whose February may have 29 days.
     is_leap = ((year_of_era % 4 == 0) & (year_of_era % 100 != 0)) | (year_of_era % 400 == 0)
     return torch.where(march_day >= 306, march_day - 306, march_day + 59 + is_leap.long())
 
 
 class TimeEncoding(nn.Module):
-    """Time embedding of each token.
+    """Time embedding of each token, from its timestamp and from the interval before it.
+
+        interval      table[interval_bucket(dt)]              saturating    table[saturating_bucket(dt)]
+        absolute      cos((l_i t + z_i) / freq^(i / D))       cos           cos(l_i dt + z_i)
+        day           table[days since the origin]            day_of_year   table[day_of_year(t)]
 
     Args:
-        kind: interval | absolute | interval+absolute | day | day_of_year | cos | saturating.
-        hidden_size: D.
-        time_unit: `days` since `origin_seconds` (default) or unix `seconds`, for absolute times and `cos` intervals.
-        buckets_per_log2: mu of eq. 12.
-        num_buckets: rows of the interval table, or of the day table, minus one for `saturating` (its a). Larger ids are
-            clamped to the last row.
-        saturation_seconds: k of the saturating interval.
-        frequency: freq of eq. 13.
+        kind: one of the names above, or `interval+absolute`, which concatenates the two.
+        hidden_size: D >= 1.
+        time_unit: `days` or `seconds`, the unit of t and dt in the two cosines. In `days`, t counts from `origin_seconds`.
+        buckets_per_log2: mu of `interval_bucket`.
+        num_buckets: size of the table for `interval` and `day`; for `saturating` its a, one less than the size. Larger
+            buckets use the last entry.
+        saturation_seconds: k of `saturating_bucket`.
+        frequency: freq > 0.
         origin_seconds: first training interaction, unix seconds; saved with the weights.
-    Differs: the published absolute time is in float32 seconds, whose phase of about 1e7 rad is noise; `seconds` repeats it.
+    Source: HM4SR eq. 11-13 and figure 5; ATHWE for `saturating`.   Differs: the exponent i / D and the place of z_i follow
+        the published code. That code has t in float32 seconds, a phase of about 1e7 rad without usable precision;
+        `time_unit="seconds"` repeats it.
     """
 
     def __init__(
@@ -88,14 +116,14 @@ class TimeEncoding(nn.Module):
         self.parts = tuple(kind.split("+"))
         self.width = hidden_size * len(self.parts)
         # Parameters.
-        rows = {
+        sizes = {
             "interval": num_buckets,
             "saturating": num_buckets + 1,
             "day": num_buckets,
             "day_of_year": _DAYS_PER_YEAR,
         }
-        table = next((rows[part] for part in self.parts if part in rows), None)
-        self.table = None if table is None else nn.Parameter(torch.empty(table, hidden_size))
+        size = next((sizes[part] for part in self.parts if part in sizes), None)
+        self.table = None if size is None else nn.Parameter(torch.empty(size, hidden_size))
         has_phase = "absolute" in self.parts or kind == "cos"
         self.phase_weight = nn.Parameter(torch.empty(hidden_size)) if has_phase else None
         self.phase_bias = nn.Parameter(torch.empty(hidden_size)) if has_phase else None
@@ -106,7 +134,13 @@ class TimeEncoding(nn.Module):
         self.register_buffer("frequency_scale", scale.float(), persistent=False)
 
     def forward(self, timestamps: Int64[Tensor, " T"], intervals: Int64[Tensor, " T"]) -> Float[Tensor, "T R"]:
-        """Embeddings of unix seconds and of the seconds since the token before; R = D, or 2 D for interval+absolute."""
+        """Embed the time of each token.
+
+        Args:
+            timestamps: unix seconds.
+            intervals: seconds since the previous token of the row, 0 for the first.
+        Returns: embeddings of width R = D, or R = 2 D for `interval+absolute`.
+        """
         return torch.cat([self._part(part, timestamps, intervals) for part in self.parts], dim=-1)
 
     def _part(self, part: str, timestamps: Tensor, intervals: Tensor) -> Tensor:
@@ -140,9 +174,14 @@ class TimeEncoding(nn.Module):
 
 
 def buckets_needed(kind: str, *, longest_interval: int, span_seconds: int, buckets_per_log2: float) -> int:
-    """Buckets of `kind` for a training split with this longest interval and this span from first to last time.
+    """Buckets that cover the times of the training split.
 
-    `saturating` fits any span: it has the published number.
+    Args:
+        kind: as in `TimeEncoding`.
+        longest_interval: longest interval of the training split, seconds, >= 0.
+        span_seconds: from its first to its last interaction, >= 0.
+        buckets_per_log2: mu of `interval_bucket`.
+    Returns: value of `num_buckets` for `TimeEncoding`. `saturating` covers any interval and has the published number.
     """
     if kind == "saturating":
         return SATURATING_BUCKETS

@@ -1,7 +1,7 @@
-"""One Transformer per modality, stacked: every weight has a leading modality axis, every product is batched over it.
+"""One Transformer encoder for each modality, stacked: weights have a leading modality axis and products are batched over it.
 
-All is computed in the dtype of the tokens, float32 or bfloat16 (sums and softmax are in float32 inside torch's kernels for
-both); weights are cast as they are read.
+Layers compute in the dtype of their input, float32 or bfloat16; torch's kernels sum in float32 for both. Weights stay in
+float32 and are cast where they are used.
 """
 
 from __future__ import annotations
@@ -17,20 +17,26 @@ from torch import Tensor, nn
 from athwe_core.nn.dropout import dropout
 
 LAYER_NORM_EPS = 1e-12
+"""As in the published code of HM4SR and of SASRec in RecBole."""
 
 Encoders = tuple[slice, ...]
-"""Which of the M encoders each leading slice of the tokens is for, in runs: (slice(0, 3), slice(1, 3)) is 0, 1, 2, 1, 2."""
+"""Encoder of each leading slice of the tokens, as ranges: (slice(0, 3), slice(1, 3)) stands for encoders 0, 1, 2, 1, 2."""
 
 
-def _of(weight: Float[Tensor, "M ..."], encoders: Encoders, like: Tensor) -> Float[Tensor, "m ..."]:
-    """Weights of the encoders, in the dtype of `like`."""
+def _select(weight: Float[Tensor, "M ..."], encoders: Encoders, like: Tensor) -> Float[Tensor, "m ..."]:
+    """The weights of these encoders, in the dtype of `like`."""
     weight = weight.to(like.dtype)
     parts = [weight if run == slice(0, len(weight)) else weight[run] for run in encoders]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 class StackedLayerNorm(nn.Module):
-    """Layer normalisation with its own scale and shift for each modality."""
+    """Layer normalisation with its own weight and bias for each modality.
+
+    Args:
+        num_modalities: M >= 1.
+        hidden_size: D >= 1.
+    """
 
     def __init__(self, *, num_modalities: int, hidden_size: int) -> None:
         super().__init__()
@@ -39,16 +45,26 @@ class StackedLayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.empty(num_modalities, 1, hidden_size))
 
     def forward(self, x: Float[Tensor, "m T D"], encoders: Encoders) -> Float[Tensor, "m T D"]:
-        """x normalised over D."""
+        """Normalise over the last axis.
+
+        Args:
+            x: tokens of m encoders.
+            encoders: whose weight and bias each of the m slices takes.
+        """
         normal = F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
-        return torch.addcmul(_of(self.bias, encoders, x), normal, _of(self.weight, encoders, x))
+        return torch.addcmul(_select(self.bias, encoders, x), normal, _select(self.weight, encoders, x))
 
 
 class AttentionGrid:
-    """The attention pattern of a batch: rows laid into bins of S slots, each slot attends to earlier slots of its row.
+    """Attention pattern of a batch: rows lie in G bins of S slots, and a slot attends to itself and earlier slots of its row.
 
-    One product over all bins instead of one per length; the mask is block-diagonal and causal. An empty slot repeats the
-    last token and attends only to empty slots: nothing reads it.
+    One product over all bins takes the place of one for each row length; the mask is block-diagonal and causal. An empty
+    slot holds a copy of the last token and attends to empty slots only; no token reads its result.
+
+    Args:
+        grid_tokens: token in each slot, -1 = empty.
+        token_slots: flat slot of each token.
+        rows: row of each token.
     """
 
     def __init__(
@@ -65,10 +81,10 @@ class AttentionGrid:
 
 
 class _Rearranged(torch.autograd.Function):
-    """Tokens to slots, or slots to tokens; the gradient goes the same way back: a gather each, where index_add takes twice.
+    """Tokens to slots, or slots to tokens. The gradient is a gather too, which takes half the time of an index_add.
 
-    An empty slot reads the last token, and its gradient too. That stays among empty slots, of which no token reads but
-    padding; and where there is padding, the last token is of it and has no gradient.
+    An empty slot reads the last token, and in the backward pass the gradient of the last token. That value stays in empty
+    slots. They are read by padding tokens only; where there are any, the last token is one of them and its gradient is 0.
     """
 
     @staticmethod
@@ -82,12 +98,18 @@ class _Rearranged(torch.autograd.Function):
 
 
 class StackedTransformer(nn.Module):
-    """Post-norm Transformer encoders with exact gelu, causal within each row (HM4SR eq. 18).
+    """M Transformer encoders: post-norm, exact gelu, causal within each row.
+
+        x = LN(x + dropout(W_o attention(x)))       x = LN(x + dropout(W_2 gelu(W_1 x + b_1) + b_2))
 
     Args:
-        num_modalities: M, encoders stacked.
-        hidden_size, inner_size, num_layers, num_heads: as usual; num_heads divides hidden_size.
-        dropout_rate: on attention weights and on both sublayers' outputs, in [0, 1).
+        num_modalities: M >= 1, number of encoders.
+        hidden_size: D, a multiple of num_heads.
+        inner_size: width of the feed-forward sublayer, >= 1.
+        num_layers: layers of each encoder, >= 1.
+        num_heads: attention heads, >= 1.
+        dropout_rate: on attention weights and on the outputs of both sublayers, in [0, 1).
+    Source: HM4SR eq. 18; the layers are those of SASRec in RecBole.
     """
 
     def __init__(
@@ -113,40 +135,51 @@ class StackedTransformer(nn.Module):
         )
 
     def forward(
-        self, x: Float[Tensor, "m T D"], grid: AttentionGrid, encoders: Encoders, wanted: Int64[Tensor, " N"] | None
+        self,
+        x: Float[Tensor, "m T D"],
+        grid: AttentionGrid,
+        encoders: Encoders,
+        token_index: Int64[Tensor, " N"] | None,
     ) -> Float[Tensor, "m N D"]:
-        """States of the wanted tokens.
+        """Encode rows of tokens.
 
         Args:
-            x: tokens after the mixtures of experts, normalised.
+            x: input of the first layer, for each of m encoders.
             grid: which token attends to which.
-            encoders: which of the M encoders the m leading slices of x belong to.
-            wanted: tokens whose state is asked; the last layer works on them only. None = all.
+            encoders: which of the M encoders each of the m leading slices of x belongs to.
+            token_index: tokens whose states are returned; the last layer computes no others. None = all.
+        Returns: states of these tokens after the last layer, in the dtype of x.
         """
         for layer in self.layers[:-1]:
             x = layer(x, grid, encoders)
-        return self.layers[-1](x, grid, encoders, wanted)
+        return self.layers[-1](x, grid, encoders, token_index)
 
     def attention(
         self, x: Float[Tensor, "m T D"], grid: AttentionGrid, encoders: Encoders
     ) -> list[Float[Tensor, "m heads T T"]]:
-        """Attention weights of every layer, first layer first, for the arguments of `forward`, before dropout.
+        """Attention weights of every layer, before dropout; for the inspection of single rows.
 
-        `[layer][m, head, t, s]` is how much token t takes of token s; each t sums to 1. For looking at one row: the batch
-        must lie in one bin.
+        Args:
+            x, encoders: as in `forward`.
+            grid: of a batch that lies in one bin.
+        Returns: for each layer, `[m, head, t, s]` is the weight of token s for token t, in [0, 1]; they sum to 1 over s.
         """
         assert grid.shape[0] == 1, f"expected a batch of one bin, got {grid.shape[0]}"
         slots, weights = grid.token_slots, []
         for layer in self.layers:
             assert isinstance(layer, TransformerLayer)
-            of_slots = layer.weigh(x, grid, encoders)[:, 0]
+            of_slots = layer.attention_weights(x, grid, encoders)[:, 0]
             weights.append(of_slots[:, :, slots[:, None], slots])
             x = layer(x, grid, encoders)
         return weights
 
 
 class TransformerLayer(nn.Module):
-    """Attention and feed-forward sublayers of all modalities, each added to its input and normalised."""
+    """One layer of all encoders: attention and feed-forward sublayers, each added to its input and normalised.
+
+    Args:
+        num_modalities, hidden_size, inner_size, num_heads, dropout_rate: as in `StackedTransformer`.
+    """
 
     def __init__(
         self, *, num_modalities: int, hidden_size: int, inner_size: int, num_heads: int, dropout_rate: float
@@ -167,38 +200,38 @@ class TransformerLayer(nn.Module):
         self.attention_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
         self.feed_forward_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
 
-    def forward(self, x: Tensor, grid: AttentionGrid, encoders: Encoders, wanted: Tensor | None = None) -> Tensor:
-        """States of every token, or of the wanted ones."""
+    def forward(self, x: Tensor, grid: AttentionGrid, encoders: Encoders, token_index: Tensor | None = None) -> Tensor:
+        """States of all tokens, or of those in `token_index`; arguments as in `StackedTransformer.forward`."""
         attended = self._attend(x, grid, encoders)
-        if wanted is None:
+        if token_index is None:
             attended = _Rearranged.apply(attended, grid.token_slots, grid.slot_tokens)
         else:
-            x, attended = x.index_select(1, wanted), attended.index_select(1, grid.token_slots[wanted])
+            x, attended = x.index_select(1, token_index), attended.index_select(1, grid.token_slots[token_index])
         attended = self._linear("out", attended, encoders)
         x = self.attention_norm(x + self._drop(attended), encoders)
         outer = self._linear("outer", F.gelu(self._linear("inner", x, encoders)), encoders)
         return self.feed_forward_norm(x + self._drop(outer), encoders)
 
-    def weigh(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> Tensor:
-        """Attention weights (m, G, H, S, S) of all slots, before dropout."""
+    def attention_weights(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> Tensor:
+        """Attention weights (m, G, heads, S, S) between all slots, before dropout; arguments as in `forward`."""
         query, key, _ = self._heads(x, grid, encoders)
-        return _attention_weights(query, key, grid)
+        return _masked_softmax(query, key, grid)
 
     def _linear(self, name: str, x: Tensor, encoders: Encoders) -> Tensor:
         weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
-        return torch.baddbmm(_of(bias, encoders, x), x, _of(weight, encoders, x))
+        return torch.baddbmm(_select(bias, encoders, x), x, _select(weight, encoders, x))
 
     def _heads(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> tuple[Tensor, ...]:
-        """Query, key and value (m, G, H, S, D / H) of all slots."""
+        """Query, key and value (m, G, heads, S, D / heads) of all slots."""
         qkv = _Rearranged.apply(self._linear("qkv", x, encoders), grid.slot_tokens, grid.token_slots)
         return qkv.view(len(x), *grid.shape, 3, self.num_heads, -1).permute(3, 0, 1, 4, 2, 5).unbind()
 
     def _attend(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> Float[Tensor, "m slots D"]:
-        """Attended values of all slots."""
+        """Attention outputs of all slots, heads joined."""
         query, key, value = self._heads(x, grid, encoders)
         if self.training and x.device.type == "cpu":
-            # torch's fused kernel has no dropout on a CPU, and its way back in bf16 is slower than these products
-            attended = self._drop(_attention_weights(query, key, grid)) @ value
+            # torch's fused kernel has no dropout on a CPU, and its backward pass in bf16 is slower than these products
+            attended = self._drop(_masked_softmax(query, key, grid)) @ value
         else:
             query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
             bias = grid.bias.to(x.dtype).repeat(len(x), 1, 1, 1)
@@ -210,7 +243,7 @@ class TransformerLayer(nn.Module):
         return dropout(x, self.dropout_rate, training=self.training)
 
 
-def _attention_weights(query: Tensor, key: Tensor, grid: AttentionGrid) -> Tensor:
+def _masked_softmax(query: Tensor, key: Tensor, grid: AttentionGrid) -> Tensor:
     scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
     scores += grid.bias.to(scores.dtype)
     return scores.softmax(-1)

@@ -1,10 +1,8 @@
-"""Wavelet alignment of the modalities (ATHWE): decompose along time, let each band of one modality gate in the others.
+"""Wavelet alignment of the modalities (ATHWE): decompose each along time, gate the bands, add them up over the modalities.
 
-    low'_m = sum_s sigmoid(G_ms low_s) * low_s      (and for each high_j with its own G)
-    e'_m = e_m + w_m (reconstruct(low'_m, high'_m) - e_m)
-
-Two decompositions, one interface. `centred` is the decimated transform of pytorch_wavelets at each row's true length: it
-looks ahead. `causal` is undecimated: position t depends on positions <= t only, which makes all-position training legal.
+Two decompositions share one interface. `centred` is the decimated transform of pytorch_wavelets, at each row's true length;
+a token then depends on later ones. `causal` is undecimated: a token depends on itself and earlier ones only, so that all
+positions of a row can be supervised at once.
 """
 
 from __future__ import annotations
@@ -24,14 +22,22 @@ from torch import Tensor, nn
 from athwe_core.nn.multiply_add import sum_of_products
 
 LENGTH_MULTIPLE = 8
-"""Rows of the centred form are filled up to a multiple of this: a product for each multiple in place of each length."""
-FILL_ROWS = 256
-"""Half-precision products over all rows of a band are filled up to a multiple of this, so that few shapes occur."""
+"""In the centred form, row lengths are padded to a multiple of this, so that few products of different shape occur."""
+COEFFICIENT_MULTIPLE = 256
+"""The coefficients of a band are padded to a multiple of this in half precision, so that few shapes occur."""
 
 
 @functools.cache
 def smoothing_filter(name: str) -> tuple[float, ...]:
-    """The wavelet's reconstruction low-pass over its sum, most recent tap first, in the direction of the smaller delay."""
+    """Taps of the smoothing filter of the causal form.
+
+    Args:
+        name: a discrete wavelet of PyWavelets, such as `haar` or `db4`.
+    Returns: the wavelet's reconstruction low-pass filter, divided by its sum; first the tap of the most recent token. Of
+        its two directions, the one with the smaller mean delay.
+    Raises:
+        ValueError: PyWavelets has no such wavelet.
+    """
     taps = np.asarray(pywt.Wavelet(name).rec_lo, np.float64)
     taps = taps / taps.sum()
     delay = float(np.arange(len(taps)) @ taps)
@@ -43,16 +49,19 @@ def smoothing_filter(name: str) -> tuple[float, ...]:
 def causal_decompose(
     x: Float[Tensor, "T C"], positions: Int64[Tensor, " T"], *, taps: tuple[float, ...], levels: int
 ) -> tuple[Float[Tensor, "T C"], list[Float[Tensor, "T C"]]]:
-    """Undecimated causal decomposition of every row: (low_J, [high_1 .. high_J]); their sum is x.
+    """Undecimated causal decomposition of every row.
 
         low_0 = x      low_j[t] = sum_k c_k low_{j-1}[t - k 2^(j-1)]      high_j = low_{j-1} - low_j
 
-    Before a row's first token its first value is repeated, so a constant row stays constant.
+    Before the first token of a row, its first value is repeated, so that a constant row stays constant.
 
     Args:
         x: rows end to end.
         positions: index of each token in its row, 0 = oldest.
-        taps: from `smoothing_filter`. levels: J >= 1.
+        taps: c, from `smoothing_filter`.
+        levels: J >= 1.
+    Returns: low_J and [high_1, ..., high_J]; they sum to x.
+    Source: the a trous algorithm (Holschneider et al. 1989), here with a one-sided filter.
     """
     here = torch.arange(len(x), device=x.device)
     low, highs = x, []
@@ -67,18 +76,30 @@ def causal_decompose(
 
 
 def causal_reconstruct(low: Float[Tensor, "T C"], highs: list[Float[Tensor, "T C"]]) -> Float[Tensor, "T C"]:
-    """The inverse of `causal_decompose`: the sum of all bands."""
+    """The inverse of `causal_decompose`.
+
+    Args:
+        low, highs: bands as `causal_decompose` returns them.
+    Returns: their sum.
+    """
     return sum(highs, start=low)
 
 
 class WaveletAlignment(nn.Module):
-    """Aligns the modalities band by band.
+    """Each band of a modality becomes a gated sum of the same band of all modalities.
+
+        low'_m = sum_s sigmoid(G_ms low_s) * low_s          and each high_j the same way, with its own G
+        e'_m = e_m + w_m (reconstruct(low'_m, high'_m) - e_m)
 
     Args:
-        hidden_size, num_modalities: D, M.
-        name: discrete wavelet. levels: J. form: `causal` or `centred`.
-        weight_init: initial residual weight of each of the M modalities.
-    Differs: the published code feeds the padding positions into the transform as well; rows here have their true length.
+        hidden_size: D >= 1.
+        num_modalities: M >= 1.
+        name: a discrete wavelet of PyWavelets.
+        levels: J >= 1.
+        form: `causal` or `centred`.
+        weight_init: initial residual weight w of each of the M modalities; the model sets it.
+    Source: ATHWE; the causal form is ours.   Differs: the published code transforms the padding positions as well; rows
+        here have their true length.
     """
 
     def __init__(
@@ -107,7 +128,15 @@ class WaveletAlignment(nn.Module):
         offsets: Int64[Tensor, " B1"],
         dtype: torch.dtype | None = None,
     ) -> Float[Tensor, "T M D"]:
-        """Aligned tokens; `positions` in each row and row `offsets` tell the rows of the stream apart; gates in `dtype`."""
+        """Align the modalities of each row.
+
+        Args:
+            tokens: rows end to end.
+            positions: index of each token in its row, 0 = oldest.
+            offsets: row b holds the tokens offsets[b]..offsets[b+1]-1.
+            dtype: of the gates' products; None = that of the tokens.
+        Returns: aligned tokens, in the dtype of `tokens`.
+        """
         dtype = dtype or tokens.dtype
         if self.form == "causal":
             low, highs = causal_decompose(tokens.flatten(1), positions, taps=self.taps, levels=self.levels)
@@ -118,7 +147,12 @@ class WaveletAlignment(nn.Module):
         return tokens.lerp(merged.view_as(tokens), self.weight[:, None])
 
     def decompose(self, row: Float[Tensor, "n M D"]) -> list[Float[Tensor, "_ M D"]]:
-        """The bands [low_J, high_1 .. high_J] of one row that `forward` aligns; `centred` ones are shorter than it."""
+        """Bands of one row, before the gates; for inspection.
+
+        Args:
+            row: the n tokens of the row.
+        Returns: [low_J, high_1, ..., high_J]; in the centred form their lengths differ from n.
+        """
         x = row.flatten(1)
         if self.form == "causal":
             positions = torch.arange(len(x), device=x.device)
@@ -130,19 +164,19 @@ class WaveletAlignment(nn.Module):
         return [band.reshape(-1, *row.shape[1:]) for band in bands]
 
     def _align(self, band: Float[Tensor, "n K"], index: int, dtype: torch.dtype) -> Float[Tensor, "n K"]:
-        """sum_s sigmoid(G_ms x_s) * x_s for every target m at once, in `dtype`."""
+        """sum_s sigmoid(G_ms x_s) * x_s for all modalities m at once, in `dtype`."""
         M, D = self.gates.shape[1:3]
-        # one copy; where nothing is to be cast, `to` makes none whatever the format
+        # `to` with a format copies once where it casts; where it does not cast, `contiguous` makes the copy
         sources = band.view(-1, M, D).transpose(0, 1).to(dtype, memory_format=torch.contiguous_format)
         return _Gated.apply(sources.contiguous(), self.gates[index].to(dtype)).flatten(1)
 
     def _align_centred(
         self, x: Float[Tensor, "T C"], offsets: Int64[Tensor, " B1"], dtype: torch.dtype
     ) -> Float[Tensor, "T C"]:
-        """Decimated transform (zero mode) of all rows, gates of all of them at once.
+        """Decimated transform (zero mode) of all rows, with the gates of all of them in one product.
 
-        Rows stand beside each other, filled up with zeros to a few lengths. That changes nothing: the transform continues a
-        row with zeros anyway, a gated zero is zero, and no coefficient beyond a row's own reaches back into it.
+        Rows are padded with zeros to a few lengths. The result is the same: the transform continues a row with zeros, the
+        gates map zero to zero, and coefficients past the row's own do not reach back into it.
         """
         grids = list(_rows_by_length(offsets))
         tokens = torch.cat([grid.flatten() for grid in grids])
@@ -164,10 +198,12 @@ class WaveletAlignment(nn.Module):
     def _align_all(
         self, parts: list[Float[Tensor, "_ _"]], index: int, dtype: torch.dtype
     ) -> list[Float[Tensor, "_ _"]]:
-        """The band `index` of all rows, which lie side by side in the columns, aligned."""
+        """Align band `index` of all rows; each part holds rows of one padded length in its columns."""
         flat = [part.reshape(-1, self.gates.shape[1] * self.gates.shape[2]) for part in parts]
         counts = [len(part) for part in flat]
-        padding = flat[0].new_zeros(-sum(counts) % FILL_ROWS if dtype != torch.float32 else 0, flat[0].shape[1])
+        padding = flat[0].new_zeros(
+            -sum(counts) % COEFFICIENT_MULTIPLE if dtype != torch.float32 else 0, flat[0].shape[1]
+        )
         aligned = self._align(torch.cat([*flat, padding]), index, dtype)
         return [own.view_as(part) for own, part in zip(aligned.split([*counts, len(padding)]), parts, strict=False)]
 
@@ -176,7 +212,7 @@ class WaveletAlignment(nn.Module):
 
 
 class _Gated(torch.autograd.Function):
-    """sum_s sigmoid(x_s G_s) * x_s; of what lies between, only the gates are kept."""
+    """sum_s sigmoid(x_s G_s) * x_s; keeps the gates for the backward pass, but not their products with x."""
 
     @staticmethod
     def forward(ctx: Any, sources: Float[Tensor, "S n D"], weight: Float[Tensor, "S D K"]) -> Float[Tensor, "n M D"]:
@@ -197,12 +233,18 @@ class _Gated(torch.autograd.Function):
 def centred_maps(
     name: str, levels: int, length: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Float[Tensor, "P n"], Float[Tensor, "n P"], list[int]]:
-    """The decimated transform of pytorch_wavelets and its inverse at one length, as matrices.
+    """The decimated transform of pytorch_wavelets and its inverse for one row length, as matrices.
 
-    Both are linear: the matrices are what they make of unit vectors. A product of a few numbers takes microseconds where the
-    convolutions take a kernel for each length and number of rows.
+    Both maps are linear, so their images of the unit vectors are the columns of their matrices. A small product takes
+    microseconds; the convolutions would need a new kernel for each length and number of rows.
 
-    Returns: analysis and synthesis, and how many of the P coefficients belong to each of [low_J, high_1 .. high_J].
+    Args:
+        name: a discrete wavelet of PyWavelets.
+        levels: J >= 1.
+        length: n >= 1, tokens of the row.
+        dtype, device: of the matrices; they are computed in float64.
+    Returns: analysis, synthesis, and how many of the P coefficients belong to each of [low_J, high_1, ..., high_J].
+    Source: ATHWE uses this transform in zero mode.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)  # on each import of it
@@ -220,13 +262,13 @@ def centred_maps(
 
 
 def _rows_by_length(offsets: Int64[Tensor, " B1"]) -> Iterator[Int64[Tensor, "n b"]]:
-    """Grids of token indices, a row in each column, for each multiple of `LENGTH_MULTIPLE` that rows are filled up to.
+    """Token indices of all rows of one padded length, a row in each column; one grid for each such length.
 
     The index after the last token stands for padding.
     """
     lengths = offsets.diff()
-    filled = lengths + -lengths % LENGTH_MULTIPLE
-    for length in filled[filled > 0].unique().tolist():
-        chosen = filled == length
+    padded = lengths + -lengths % LENGTH_MULTIPLE
+    for length in padded[padded > 0].unique().tolist():
+        chosen = padded == length
         position = torch.arange(length, device=offsets.device)[:, None]
         yield torch.where(position < lengths[chosen], offsets[:-1][chosen] + position, offsets[-1])

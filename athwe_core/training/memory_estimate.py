@@ -32,7 +32,7 @@ from athwe_core.evaluation.evaluate import BLOCK_TOKENS, workers_and_users
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
 from athwe_core.models.athwe.network import Network
 from athwe_core.models.inputs import training_time_range
-from athwe_core.nn.item_embeddings import ItemTables
+from athwe_core.nn.item_embeddings import ItemEmbeddings
 from athwe_core.training.randomness import keyed_rng
 
 PROCESS_BYTES = {"cpu": 430e6, "cuda": 500e6}
@@ -199,7 +199,7 @@ def _data_bytes(prepared: PreparedDataset, rows: Rows) -> int:
     return mapped + 4 * 8 * prepared.num_users + 8 * 8 * len(rows)
 
 
-def _feature_bytes(tables: ItemTables, catalogue: Catalogue, compute_bytes: int, *, on_cpu: bool) -> int:
+def _feature_bytes(tables: ItemEmbeddings, catalogue: Catalogue, compute_bytes: int, *, on_cpu: bool) -> int:
     """Vectors in float32 and in the precision of training; on a CPU the files they were read from stay mapped."""
     labels = [*catalogue.clusters.values(), *([] if catalogue.categories is None else [catalogue.categories])]
     small = sum(values.numel() * values.itemsize for values in labels)

@@ -19,7 +19,7 @@ from athwe_core.losses.auxiliary import expert_diversity
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
 from athwe_core.losses.contrastive import contrastive_loss, exclusion_bias
 from athwe_core.nn.dropout import dropout
-from athwe_core.nn.item_embeddings import table_and_rows
+from athwe_core.nn.item_embeddings import table_and_items
 from athwe_core.nn.moe import DenseTemporalMoE, InteractiveMoE
 from athwe_core.nn.transformer import AttentionGrid, StackedTransformer, TransformerLayer
 from athwe_core.nn.wavelet import WaveletAlignment, causal_decompose
@@ -102,7 +102,7 @@ def table_gradient() -> Pair:
         return table[rows[:T]].sum() + table[rows[T:]].sum() + (table[1:] * table[1:]).sum()
 
     def ours() -> Tensor:
-        whole, found = table_and_rows(table, rows)
+        whole, found = table_and_items(table, rows)
         return found.sum() + (whole * whole).sum()
 
     return twin, ours, [table]

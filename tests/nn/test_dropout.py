@@ -22,7 +22,7 @@ def test_each_of_the_8_byte_lanes_is_both_kept_and_dropped() -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 1001])
-def test_random_bytes_are_as_many_as_asked(count: int) -> None:
+def test_random_bytes_are_as_many_as_requested(count: int) -> None:
     assert random_bytes(count).shape == (count,)
     assert random_bytes(count).dtype == torch.uint8
 

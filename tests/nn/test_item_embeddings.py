@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from athwe_core.nn.item_embeddings import ItemTables, table_and_rows
+from athwe_core.nn.item_embeddings import ItemEmbeddings, table_and_items
 
 V, D = 6, 4
 
 
-def tables(compute_dtype: torch.dtype = torch.float32) -> tuple[ItemTables, dict[str, torch.Tensor]]:
+def tables(compute_dtype: torch.dtype = torch.float32) -> tuple[ItemEmbeddings, dict[str, torch.Tensor]]:
     torch.manual_seed(2)
     features = {"text": torch.randn(V, 7), "image": torch.randn(V, 3)}
-    layer = ItemTables(features, hidden_size=D, num_item_rows=V, compute_dtype=compute_dtype)
+    layer = ItemEmbeddings(features, hidden_size=D, num_item_rows=V, compute_dtype=compute_dtype)
     torch.nn.init.normal_(layer.id.weight)
     return layer, features
 
@@ -25,7 +25,7 @@ def test_the_table_is_ids_then_projected_features_in_the_order_of_the_modalities
 
 
 def test_without_features_the_table_is_the_id_embedding() -> None:
-    layer = ItemTables({}, hidden_size=D, num_item_rows=V)
+    layer = ItemEmbeddings({}, hidden_size=D, num_item_rows=V)
     torch.nn.init.normal_(layer.id.weight)
     assert torch.equal(layer(), layer.id.weight)
 
@@ -36,7 +36,7 @@ def test_features_are_neither_trained_nor_saved() -> None:
 
 
 def test_an_item_without_a_feature_is_projected_to_the_bias() -> None:
-    layer = ItemTables({"text": torch.zeros(V, 7)}, hidden_size=D, num_item_rows=V)
+    layer = ItemEmbeddings({"text": torch.zeros(V, 7)}, hidden_size=D, num_item_rows=V)
     torch.testing.assert_close(layer()[:, D:], layer.projections["text"].bias.expand(V, D))
 
 
@@ -63,7 +63,7 @@ def test_a_table_and_its_rows_have_the_gradients_of_plain_indexing(reads: str) -
         terms = {"table": (whole * slope).sum(), "rows": (found * row_slope).sum()}
         return sum(terms.values()) if reads == "both" else terms[reads]  # type: ignore[return-value]
 
-    whole, found = table_and_rows(table, rows)
+    whole, found = table_and_items(table, rows)
     assert torch.equal(found, table[rows])
     ours = torch.autograd.grad(loss(whole, found), table)[0]
     torch.testing.assert_close(ours, torch.autograd.grad(loss(table, table[rows]), table)[0])

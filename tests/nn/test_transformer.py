@@ -124,14 +124,14 @@ def test_runs_of_encoders_give_their_parts_of_the_whole(encoders: Encoders) -> N
     torch.testing.assert_close(run(stack, chosen, grid, encoders), torch.cat([whole[part] for part in encoders]))
 
 
-@pytest.mark.parametrize("wanted", [[0], [4], [1, 2, 8], list(range(9))])
+@pytest.mark.parametrize("chosen", [[0], [4], [1, 2, 8], list(range(9))])
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_wanted_tokens_have_the_states_they_have_among_all(wanted: list[int], num_layers: int) -> None:
+def test_states_of_some_tokens_are_those_of_all(chosen: list[int], num_layers: int) -> None:
     stack = transformer(num_layers=num_layers)
     grid, _ = bins([[3, 2], [4]], 6)
     x = torch.randn(M, 9, D)
-    found = stack(x, grid, ALL, torch.tensor(wanted))
-    torch.testing.assert_close(found, run(stack, x, grid)[:, wanted])
+    found = stack(x, grid, ALL, torch.tensor(chosen))
+    torch.testing.assert_close(found, run(stack, x, grid)[:, chosen])
 
 
 def test_no_state_depends_on_later_tokens_or_on_other_rows_of_its_bin() -> None:

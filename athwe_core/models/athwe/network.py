@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from athwe_core.batch import MODALITIES, Catalogue, PackedBatch, TimeRange
 from athwe_core.config import LossesConfig, ModelConfig
 from athwe_core.nn.dropout import dropout
-from athwe_core.nn.item_embeddings import ItemTables, linear, table_and_rows
+from athwe_core.nn.item_embeddings import ItemEmbeddings, linear, table_and_items
 from athwe_core.nn.moe import DenseTemporalMoE, InteractiveMoE, SparseTemporalMoE
 from athwe_core.nn.time_encoding import TimeEncoding, buckets_needed
 from athwe_core.nn.transformer import AttentionGrid, Encoders, StackedLayerNorm, StackedTransformer
@@ -90,7 +90,7 @@ class Network(nn.Module):
         self.compute_dtype = compute_dtype
         self.dropout_rate = model.dropout
         features = {m: catalogue.features[m] for m in model.modalities if m != "id"}
-        self.tables = ItemTables(
+        self.tables = ItemEmbeddings(
             features,
             hidden_size=D,
             num_item_rows=catalogue.num_item_rows,
@@ -170,7 +170,7 @@ class Network(nn.Module):
         if table is None:
             table = self.tables(rows)
         wanted = torch.cat([batch.item_ids, batch.target_ids.clamp(min=0)])  # padding is the padding
-        table, found = table_and_rows(table, wanted if rows is None else torch.searchsorted(rows, wanted))
+        table, found = table_and_items(table, wanted if rows is None else torch.searchsorted(rows, wanted))
         items, next_items = found.split([len(batch.item_ids), len(batch.target_ids)])
         tokens = items.view(-1, M, D) + F.embedding(batch.positions, self.position)[:, None]
         interactive_gates = temporal_gates = time = None
