@@ -1,1 +1,1 @@
-"""Loss terms: pure functions, tensors in, scalar out."""
+"""Loss terms: functions from tensors to a scalar, without state."""

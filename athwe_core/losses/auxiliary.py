@@ -1,4 +1,4 @@
-"""Losses on single tokens: what an item is, and how unlike the experts are (HM4SR eq. 21-22, ATHWE)."""
+"""Losses on single tokens: category, cluster and expert diversity (HM4SR eq. 21-22, ATHWE)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ def category_loss(
     weight: Float[Tensor, " T"],
     shares: BatchShards | None = None,
 ) -> Float[Tensor, ""]:
-    """Category prediction: weighted mean over tokens of the mean binary cross-entropy over categories.
+    """Category prediction (CP): binary cross-entropy, averaged over categories and, with weights, over tokens.
 
         loss = sum_t weight_t mean_c bce(logits_tc, categories_tc) / sum_t weight_t
 
     Args:
-        logits: W [x_id; x_text; x_image] + b for each token's item.
+        logits: scores of the C categories for the item of each token.
         categories: multi-hot, 0 or 1.
-        weight: rows of prefix batching that contain the token, >= 0.
-        shares: where the batch is spread over processes.
-    Returns: scalar, this process's share of the mean; 0 when all weights are 0.
-    Source: HM4SR eq. 21-22 (22 sums over categories; the published criterion takes the mean, and so does this).
-    Differs: the published code indexes the flattened scores with a pair of index vectors and trains on other elements.
+        weight: `prefix_weight` of a batch: number of prefix rows that contain the token, >= 0.
+        shares: how the batch is divided among processes; None = not at all.
+    Returns: scalar, this process's part of the mean; 0 when all weights are 0.
+    Source: HM4SR eq. 21-22.   Differs: eq. 22 sums over categories; this is their mean, as in the published code. That code
+        also indexes the flattened logits with a pair of index vectors, and so trains on other elements.
     """
     loss = F.binary_cross_entropy_with_logits(logits, categories.to(logits.dtype), reduction="none").mean(-1)
     return _weighted_mean(loss, weight, shares)
@@ -39,14 +39,16 @@ def cluster_loss(
     weight: Float[Tensor, " T"],
     shares: BatchShards | None = None,
 ) -> Float[Tensor, ""]:
-    """Cluster prediction: weighted mean cross-entropy over tokens whose item has a cluster.
+    """Cluster prediction: cross-entropy, averaged with weights over the tokens whose item has a cluster.
+
+        loss = sum_t weight_t ce(logits_t, labels_t) / sum_t weight_t,    over t with labels_t >= 0
 
     Args:
-        logits: linear classifier on the projected features of each token's item.
-        labels: k-medoids cluster of the frozen features, -1 = none.
+        logits: scores of the K clusters for the item of each token.
+        labels: cluster of the item's frozen features, in 0..K-1; -1 = none.
         weight, shares: as in `category_loss`.
-    Returns: scalar, this process's share of the mean; 0 when no token has a cluster.
-    Source: ATHWE.   Differs: the published code picks the wrong elements, as for categories.
+    Returns: scalar, this process's part of the mean; 0 when no token has a cluster.
+    Source: ATHWE.   Differs: the published code trains on other elements, as for categories.
     """
     loss = F.cross_entropy(logits, labels.long(), reduction="none", ignore_index=-1)
     return _weighted_mean(loss, weight * (labels >= 0), shares)
@@ -58,12 +60,17 @@ def expert_diversity(
     weight: Float[Tensor, " T"],
     shares: BatchShards | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean off-diagonal cosine of the routed experts' outputs over the batch.
+    """Diversity of the routed experts: mean cosine between the outputs of two of them over the batch.
 
         o_i = concatenation over t of sqrt(weight_t) (W_i * e_t)        loss = mean_{i != j} cos(o_i, o_j)
 
-    Exactly the cosine of the experts under the metric diag(sum_t weight_t e_t^2): O(E^2 C), no (E, T, C) tensor.
-    Returns: scalar in [-1, 1], divided by the number of processes where the batch is spread; 0 for a single expert.
+    This equals the cosine of the experts under the metric diag(sum_t weight_t e_t^2), so no (E, T, C) tensor is needed.
+
+    Args:
+        experts: W, element-wise weights of each expert.
+        tokens: e, inputs of the experts.
+        weight, shares: as in `category_loss`.
+    Returns: scalar in [-1, 1], divided by the number of processes; 0 for a single expert.
     Source: ATHWE.
     """
     E = experts.shape[0]
@@ -73,7 +80,7 @@ def expert_diversity(
     parts = 1 if shares is None else shares.num_processes
     if shares is not None:
         metric = shares.total(metric)
-    metric = metric.clamp(min=torch.finfo(tokens.dtype).tiny)  # a zero has no gradient of its root
+    metric = metric.clamp(min=torch.finfo(tokens.dtype).tiny)  # the square root has no gradient at 0
     scaled = F.normalize(experts * metric.sqrt(), dim=-1)
     cosine = scaled @ scaled.T
     return (cosine.sum() - cosine.diagonal().sum()) / (E * (E - 1) * parts)
@@ -82,5 +89,6 @@ def expert_diversity(
 def _weighted_mean(
     values: Float[Tensor, " T"], weight: Float[Tensor, " T"], shares: BatchShards | None
 ) -> Float[Tensor, ""]:
+    """sum_t weight_t values_t over the weights of all processes."""
     total = weight.sum() if shares is None else shares.total(weight.sum())
     return (values * weight).sum() / total.clamp(min=torch.finfo(weight.dtype).tiny)

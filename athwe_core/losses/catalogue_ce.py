@@ -1,4 +1,4 @@
-"""Cross-entropy over the whole catalogue that makes its gradient in the forward pass and never keeps (N, V)."""
+"""Cross-entropy over the whole catalogue. The forward pass computes the gradients, so that no (N, V) tensor is kept."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch import Tensor
 from athwe_core.losses.residual_kernel import softmax_residual_
 
 CHUNK_ELEMENTS = 2**25
-"""Scores held at a time: 64 MiB in bfloat16. Fewer, larger chunks are faster: each adds a (V, K) gradient."""
+"""Scores held at a time, 64 MiB in bfloat16. Larger chunks are faster: each chunk adds a (V, K) gradient to the sum."""
 
 ROW_MULTIPLE = 64
-"""Rows and columns of half-precision products are filled up to a multiple of this: oneDNN compiles a kernel for each shape it
-has not met (14 ms where the product takes 3), and tensor cores want their rows aligned."""
+"""Rows and columns of half-precision products are padded to a multiple of this. oneDNN compiles a kernel for each new shape
+(14 ms, where the product takes 3), and tensor cores need aligned rows."""
 
 
 class _CatalogueCrossEntropy(torch.autograd.Function):
-    """Forward: for each chunk of rows, scores -> probabilities -> minus one at the target -> both gradients.
+    """For each chunk of states: scores, probabilities, residual (minus 1 at the target), and from it both gradients.
 
-    Rows that are not asked have the state 0, so that what stands in their scores adds nothing to the table's gradient.
+    Padding has the state 0, so that its residual adds nothing to the gradient of the table.
     """
 
     @staticmethod
@@ -37,22 +37,22 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         num_targets: int | Tensor,
     ) -> Tensor:
         N, V = states.shape[-2], table.shape[-2]
-        scores_a_row = table[..., 0].numel()
+        row_elements = table[..., 0].numel()
         multiple = 1 if compute_dtype == torch.float32 else ROW_MULTIPLE
-        chunk = _chunk_rows(N, scores_a_row, chunk_elements, multiple)
+        chunk = _chunk_rows(N, row_elements, chunk_elements, multiple)
         target_mask = targets >= 0
         h = _padded(states * target_mask[:, None], compute_dtype, chunk)
         w = _padded(table, compute_dtype, multiple)
         losses, state_grads = [states[..., :0, 0]], [h[..., :0, :]]
         table_grad = None
         for first in range(0, N, chunk):
-            rows, asked = slice(first, first + chunk), slice(first, min(first + chunk, N))
-            residual = h[..., rows, :] @ w.mT  # the scores, until they are overwritten: one chunk is held at a time
-            own_bias = None if bias is None else bias[asked]
+            rows, unpadded = slice(first, first + chunk), slice(first, min(first + chunk, N))
+            residual = h[..., rows, :] @ w.mT  # first the scores, which softmax_residual_ overwrites
+            own_bias = None if bias is None else bias[unpadded]
             losses.append(
-                softmax_residual_(residual, targets[asked], bias=own_bias, first_row=first_row, num_columns=V)
+                softmax_residual_(residual, targets[unpadded], bias=own_bias, first_row=first_row, num_columns=V)
             )
-            state_grads.append((residual @ w)[..., : asked.stop - first, :])
+            state_grads.append((residual @ w)[..., : unpadded.stop - first, :])
             chunk_grad = (residual.mT @ h[..., rows, :])[..., :V, :]
             table_grad = chunk_grad if table_grad is None else table_grad.to(table.dtype).add_(chunk_grad)
             del residual, chunk_grad
@@ -66,15 +66,13 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         state_grad, table_grad = ctx.saved_tensors
-        scale = (grad / ctx.num_targets)[
-            ..., None, None
-        ]  # of some dimensions: a half-precision gradient takes its dtype
+        scale = (grad / ctx.num_targets)[..., None, None]
         return state_grad * scale, table_grad * scale, None, None, None, None, None, None
 
 
-def _chunk_rows(N: int, scores_a_row: int, chunk_elements: int, multiple: int) -> int:
-    """Rows of a chunk: as equal as they can be, a multiple where that many fit."""
-    most = max(chunk_elements // scores_a_row, 1)
+def _chunk_rows(N: int, row_elements: int, chunk_elements: int, multiple: int) -> int:
+    """Rows of a chunk: chunks are as equal as possible, and a multiple of `multiple` where that many rows fit."""
+    most = max(chunk_elements // row_elements, 1)
     if most < multiple:
         return most
     number = max(-(-N // (most - most % multiple)), 1)
@@ -82,14 +80,14 @@ def _chunk_rows(N: int, scores_a_row: int, chunk_elements: int, multiple: int) -
 
 
 def _padded(x: Tensor, dtype: torch.dtype, multiple: int) -> Tensor:
-    """x in `dtype`, with zero rows up to a multiple."""
+    """x in `dtype`, padded with zero rows to a multiple."""
     count, width = x.shape[-2:]
     padding = -count % multiple
     if padding == 0:
         return x.to(dtype)
-    filled = x.new_empty(*x.shape[:-2], count + padding, width, dtype=dtype)
-    filled[..., :count, :], filled[..., count:, :] = x, 0
-    return filled
+    padded = x.new_empty(*x.shape[:-2], count + padding, width, dtype=dtype)
+    padded[..., :count, :], padded[..., count:, :] = x, 0
+    return padded
 
 
 def catalogue_cross_entropy(
@@ -103,24 +101,27 @@ def catalogue_cross_entropy(
     chunk_elements: int = CHUNK_ELEMENTS,
     num_targets: int | Tensor | None = None,
 ) -> Float[Tensor, "*P"]:
-    """Mean cross-entropy of the next item against every row of `table`.
+    """Mean cross-entropy of the next item over all items.
 
-        F.cross_entropy(states @ table.T + bias, targets)
+        F.cross_entropy(states @ table.T + bias, targets, ignore_index=-1)
+
+    A trainable bias of the items is one more column of `table`, with a column of ones in `states`.
 
     Args:
-        states: user vectors [h_id; h_text; h_image]; or several such problems with the same targets, one behind the other.
+        states: user vectors; with leading axes P, several problems with the same targets.
         table: item vectors.
-        targets: row of the next item, in first_row..V-1; -1 = not asked: no loss and no gradient.
-        bias: added to the scores, without a gradient of its own.
-        first_row: rows of the table before it are no items: 1 for a table whose row 0 is the padding.
+        targets: index of the next item in the table, in first_row..V-1; -1 = padding: no loss and no gradient.
+        bias: added to the scores; it gets no gradient.
+        first_row: entries of the table before it are not items: 1 for a table whose entry 0 is the padding.
         compute_dtype: dtype of the three products and of the probabilities; accumulation is in float32.
-        chunk_elements: most scores held at a time; the result is the same to rounding.
-        num_targets: rows that the mean is over, where these are a part of them; None = N.
-    Returns: scalar, or one for each problem, float32. A NaN in the inputs gives NaN. A row's loss is capped at 87.3, where
-        its probability underflows; its gradient is not.
-    Source: HM4SR eq. 19-20. No second-order gradient: the first-order one is made in the forward pass.
+        chunk_elements: most scores held at a time, >= 1; the result is the same to rounding.
+        num_targets: divisor of the mean, such as the targets of all processes; None = the targets that are not padding.
+    Returns: scalar, or one for each problem; 0 when every target is padding. A NaN in the inputs gives NaN. The loss of a
+        target is at most 87.3, where its probability underflows in float32; its gradient has no such limit.
+    Source: HM4SR eq. 19-20. There is no second-order gradient.
     """
-    num_targets = len(targets) if num_targets is None else num_targets
+    if num_targets is None:
+        num_targets = (targets >= 0).sum().clamp(min=1)
     return _CatalogueCrossEntropy.apply(
         states, table, targets, bias, first_row, compute_dtype, chunk_elements, num_targets
     )

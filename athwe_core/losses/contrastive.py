@@ -19,12 +19,15 @@ _EXCLUDED = -1e9
 def excluded_pairs(
     target_ids: Int64[Tensor, " N"], user_index: Int64[Tensor, " N"], shares: BatchShards | None = None
 ) -> Bool[Tensor, "N N_all"]:
-    """Pairs (i, j), i != j, that must not repel each other: the same next item, or two positions of the same user.
+    """Pairs (i, j), i != j, that are no negatives: the same next item, two positions of the same user, or j is padding.
 
     Args:
-        target_ids: -1 = padding, which repels nothing.
-        shares: where the batch is spread over processes: i is a token of this one, j of any.
-    Differs: the published code leaves such a pair in the denominator as exp(0) = 1.
+        target_ids: next item of each supervised token; -1 = padding.
+        user_index: user of each supervised token.
+        shares: how the batch is divided among processes; then i is a token of this process and j one of any.
+    Returns: True where j must be left out of the denominator of i; False for a token and itself.
+    Differs: the published code of HM4SR knows the same next item only, and leaves such a pair in the denominator as
+        exp(0) = 1.
     """
     shares = shares or all_here(len(target_ids))
     all_ids, all_users = shares.gather(target_ids), shares.gather(user_index)
@@ -34,7 +37,13 @@ def excluded_pairs(
 
 
 def exclusion_bias(excluded: Bool[Tensor, "N N_all"], dtype: torch.dtype = torch.float32) -> Float[Tensor, "N N_all"]:
-    """0 where a pair counts, a number whose exponential is 0 where not: made once for all contrastive terms of a step."""
+    """Bias that removes the excluded pairs from a softmax; one serves all contrastive terms of a step.
+
+    Args:
+        excluded: from `excluded_pairs`.
+        dtype: of the result.
+    Returns: 0 where a pair counts, -1e9 where it is excluded.
+    """
     return excluded.to(dtype).mul_(_EXCLUDED)
 
 
@@ -50,21 +59,22 @@ def contrastive_loss(
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> Float[Tensor, " P"]:
-    """Each anchor must find its own candidate among those of the batch; P losses of a step at once.
+    """In-batch contrastive loss between anchors and candidates with the same index; P such losses at once.
 
         s_ij = cos(anchors_i, candidates_j) / temperature
         loss = mean_i( logsumexp_{j not excluded} s_ij - s_ii )
 
     Args:
-        anchors, candidates: row i of one belongs to row i of the other.
-        bias: from `exclusion_bias`; 0 on the diagonal.
-        temperatures: tau > 0 of each of the P.
-        target_mask: rows that are no padding; None = all.
-        shares: where the batch is spread over processes: the candidates are those of all.
+        anchors: one vector for each supervised token.
+        candidates: anchor i belongs to candidate i; the others are its negatives.
+        bias: from `exclusion_bias`, with 0 for a token and itself.
+        temperatures: tau > 0 of each of the P losses.
+        target_mask: False = padding; None = no padding.
+        shares: how the batch is divided among processes; the candidates are then those of all.
         num_targets, compute_dtype, chunk_elements: as in `catalogue_cross_entropy`.
-    Returns: this process's share of each mean; 0 when every other row is excluded.
-    Source: HM4SR eq. 23 (anchors = id states, candidates = id embeddings of the next items) and eq. 25 (anchors = states,
-        candidates = states of the same rows with time placeholders).
+    Returns: this process's part of each mean; 0 when all negatives are excluded.
+    Source: HM4SR eq. 23 (IDCL: anchors = id states, candidates = id embeddings of the next items) and eq. 25 (PCL: anchors
+        = states, candidates = states of the same tokens with time placeholders).   Differs: see `excluded_pairs`.
     """
     shares = shares or all_here(anchors.shape[1])
     own = shares.start + torch.arange(anchors.shape[1], device=anchors.device)
@@ -98,23 +108,22 @@ def symmetric_contrastive_loss(
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> Float[Tensor, ""]:
-    """Two views of each row must find each other among both views of all rows: the NCE (NT-Xent) loss of 2 N vectors.
+    """NCE (NT-Xent) loss: the two views of each sequence must find each other among both views of all sequences.
 
         z = [first; second]        s_ij = sim(z_i, z_j) / temperature
         loss = mean_i( logsumexp_{j != i, not excluded} s_ij - s_i,partner(i) )
 
     Args:
-        first, second: row i of one and row i of the other are two views of the same sequence.
+        first, second: vectors of the two views, in the same order of sequences.
         temperature: tau > 0.
-        similarity: `cosine`, or the plain `dot` product. A dot product that puts a partner 87.3 below the best candidate
-            meets the cap of `catalogue_cross_entropy`.
-        excluded: pairs of rows that must not repel each other, from `excluded_pairs`; it holds for all views of the two
-            rows. None = every other row repels.
-        target_mask: rows that are not padding; None = all.
-        shares: where the batch is spread over processes: the other views are those of all.
-        num_targets: rows that the mean is over, of all processes; None = the rows that are not padding.
+        similarity: `cosine`, or `dot` for the plain product. The loss of a vector is at most 87.3, as in
+            `catalogue_cross_entropy`, which a dot product of long vectors may reach.
+        excluded: pairs of sequences that are no negatives in any of their views, from `excluded_pairs`; None = no pairs.
+        target_mask: False = padding; None = no padding.
+        shares: how the batch is divided among processes; the negatives are then those of all.
+        num_targets: divisor of the mean over sequences; None = the sequences that are not padding.
         compute_dtype, chunk_elements: as in `catalogue_cross_entropy`.
-    Returns: scalar, this process's share of the mean.
+    Returns: scalar, this process's part of the mean.
     Source: SimCLR (Chen et al. 2020, eq. 1), as FEARec, DuoRec and TiCoSeRec use it; these exclude no pair.
     """
     N = len(first)
@@ -138,6 +147,6 @@ def symmetric_contrastive_loss(
         bias=exclusion_bias(torch.cat([excluded, excluded | itself], dim=1), compute_dtype),
         compute_dtype=compute_dtype,
         chunk_elements=chunk_elements,
-        num_targets=target_mask.sum() if num_targets is None else num_targets,
+        num_targets=num_targets,
     )
     return losses.mean()

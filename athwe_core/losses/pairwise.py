@@ -118,8 +118,8 @@ def binary_cross_entropy(
     Args:
         positive, negative, targets, num_targets: as in `bpr_loss`.
     Returns: scalar; 0 when every target is padding.
-    Source: SASRec (Kang and McAuley 2018, eq. 7), with one negative a position.   Differs: with several negatives their
-        terms are averaged, so that target and negatives weigh the same.
+    Source: SASRec (Kang and McAuley 2018), with one negative for each position.   Differs: the terms of several negatives
+        are averaged, so that target and negatives have the same weight.
     """
     losses = F.softplus(-positive) + F.softplus(negative).mean(dim=-1)
     return _mean_over_targets(losses, targets, num_targets)

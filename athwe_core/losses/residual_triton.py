@@ -1,4 +1,4 @@
-"""The Triton kernel of `residual_kernel`, which imports this module when the first CUDA scores arrive, and no other does."""
+"""The Triton kernel of `residual_kernel`, the only module that imports this one, at its first use of Triton."""
 
 from typing import no_type_check
 
@@ -9,7 +9,7 @@ import triton.language as tl
 @triton.jit
 @no_type_check
 def _of_items(column, scores, bias, bias_column_stride, columns, first_row, num_columns):
-    """A row's scores with their bias in float32, -inf in columns that are no items."""
+    """Scores plus bias of one row in float32, -inf in columns that are not items."""
     x = tl.load(scores + column, mask=column < columns, other=0.0).to(tl.float32)
     if bias is not None:
         x += tl.load(bias + column * bias_column_stride, mask=column < num_columns, other=0.0).to(tl.float32)
@@ -33,7 +33,7 @@ def softmax_residual(
     CAP: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Program i does row i, in two passes over the columns."""
+    """Program i computes row i in two passes over the columns: sum of exponentials, then residual."""
     row = tl.program_id(0).to(tl.int64)
     scores += row * score_stride
     own = tl.maximum(tl.load(targets + row * target_stride), 0)
@@ -48,7 +48,7 @@ def softmax_residual(
         column = first + tl.arange(0, BLOCK)
         x = _of_items(column, scores, bias, bias_column_stride, columns, first_row, num_columns)
         higher = tl.maximum(highest, tl.max(x, axis=0))
-        shift = tl.where(higher == float("-inf"), 0.0, higher)  # so far nothing but -inf: not -inf minus -inf
+        shift = tl.where(higher == float("-inf"), 0.0, higher)  # all -inf so far: avoid -inf minus -inf
         total = total * tl.exp(highest - shift) + tl.sum(tl.exp(x - shift), axis=0)
         highest = higher
 

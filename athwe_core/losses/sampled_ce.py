@@ -1,4 +1,4 @@
-"""Cross-entropy against a sample of the catalogue, for catalogues whose (N, V) scores no step can afford."""
+"""Cross-entropy over a sample of the catalogue, for catalogues that are too large for all (N, V) scores."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS, catalogue_cross_entro
 
 
 class LogUniformSampler:
-    """Draws items by their rank in popularity, P(rank r) = log((r + 2) / (r + 1)) / log(V), r = 0 the most popular.
+    """Draws items by their popularity rank r, the most popular with r = 0.
+
+        P(r) = log((r + 2) / (r + 1)) / log(V),    r = 0..V-2
 
     Args:
-        target_counts: how often each item is a training target, on the device of the draws; entry 0, the padding, is never
-            drawn.
-        num_negatives: draws a step, with replacement, >= 0.
+        target_counts: how often each item is a training target, on the device of the draws; entry 0 is the padding item,
+            which is never drawn.
+        num_negatives: draws in a step, with replacement, >= 0.
+    Source: the log-uniform (Zipfian) candidate sampler of TensorFlow.
     """
 
     def __init__(self, target_counts: Int64[Tensor, " V"], *, num_negatives: int) -> None:
@@ -25,18 +28,28 @@ class LogUniformSampler:
         self.num_negatives = num_negatives
         self._items: Int64[Tensor, " V_1"] = by_popularity
         self._rank = torch.empty_like(target_counts)
-        self._rank[0] = len(by_popularity)  # the padding: never drawn, never asked
+        self._rank[0] = len(by_popularity)  # the padding is never drawn and never a target
         self._rank[by_popularity] = torch.arange(len(by_popularity), device=target_counts.device)
         self._target_share = target_counts.double() / target_counts.sum().clamp(min=1)
 
     def draw(self, generator: torch.Generator) -> Int64[Tensor, " S"]:
-        """`num_negatives` item ids."""
+        """Draw `num_negatives` item ids in 1..V-1, with repeats.
+
+        Args:
+            generator: CPU generator, whatever the device of the result.
+        """
         uniform = torch.rand(self.num_negatives, generator=generator, dtype=torch.float64)
         rank = torch.exp(uniform * math.log(len(self._items) + 1)).long() - 1
         return self._items[rank.clamp_(0, len(self._items) - 1).to(self._items.device)]
 
     def expected_count(self, items: Int64[Tensor, " S"], *, num_targets: int) -> Float[Tensor, " S"]:
-        """How often each item comes, on average, among `num_targets` targets of a batch and the drawn items."""
+        """Expected number of times that each item occurs among the targets of a batch and the drawn items.
+
+        Args:
+            items: ids in 1..V-1.
+            num_targets: targets of the batch, >= 0; they are taken as draws from all training targets.
+        Returns: expected counts, >= 0.
+        """
         rank = self._rank[items].double()
         drawn = torch.log((rank + 2) / (rank + 1)) / math.log(len(self._items) + 1)
         return (num_targets * self._target_share[items] + self.num_negatives * drawn).float()
@@ -45,36 +58,36 @@ class LogUniformSampler:
 def sampled_cross_entropy(
     states: Float[Tensor, "N K"],
     candidates: Float[Tensor, "S K"],
-    own: Int64[Tensor, " N"],
+    targets: Int64[Tensor, " N"],
     log_weight: Float[Tensor, " S"],
     *,
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int = CHUNK_ELEMENTS,
     num_targets: int | Tensor | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the next item, the sum over the catalogue estimated from a sample of it.
+    """Mean cross-entropy of the next item, with the softmax's sum over all items estimated from a sample.
 
-        Z_i = exp(s_i,own) + sum_{c != own} weight_c exp(s_ic)        loss = mean_i( log Z_i - s_i,own )
+        Z_i = exp(s_i,target) + sum_{c != target} weight_c exp(s_ic)        loss = mean_i( log Z_i - s_i,target )
 
-    With weight_c = times c was drawn / times it is expected (the logQ correction), the expectation of Z_i is the sum over
-    the whole catalogue, so that the loss tends to `catalogue_cross_entropy` as the sample grows.
+    With weight_c = observed count of c / expected count (the logQ correction), the expectation of Z_i is the sum over all
+    items, so that the loss tends to `catalogue_cross_entropy` as the sample grows.
 
     Args:
         states: user vectors.
-        candidates: vectors of distinct items, each row's own among them.
-        own: index of each row's next item among the candidates.
-        log_weight: logarithm of each candidate's weight; a row's own item counts once whatever its weight.
+        candidates: vectors of distinct items, all targets among them.
+        targets: index of each target among the candidates; -1 = padding: no loss and no gradient.
+        log_weight: logarithm of the weight of each candidate. A target counts once in its own sum, whatever its weight.
         compute_dtype, chunk_elements, num_targets: as in `catalogue_cross_entropy`.
-    Returns: scalar, float32.
-    Source: Bengio and Senecal 2008; HM4SR trains on the whole catalogue.   Differs from the two-tower form of the
-        correction, which weights the positive item too although it is always there.
+    Returns: scalar, float32; 0 when every target is padding.
+    Source: Bengio and Senecal 2008.   Differs: the form of the correction in two-tower models weights the target too,
+        although it is always present. HM4SR trains on the whole catalogue.
     """
     bias = log_weight.repeat(len(states), 1)
-    bias[torch.arange(len(own), device=own.device), own] = 0.0
+    bias[torch.arange(len(targets), device=targets.device), targets] = 0.0
     return catalogue_cross_entropy(
         states,
         candidates,
-        own,
+        targets,
         bias=bias,
         compute_dtype=compute_dtype,
         chunk_elements=chunk_elements,

@@ -13,21 +13,22 @@ from torch.autograd.function import once_differentiable
 def linear_recurrence(
     x: Inexact[Tensor, "T C"], decay: Inexact[Tensor, " C"], positions: Int64[Tensor, " T"], *, max_length: int
 ) -> Inexact[Tensor, "T C"]:
-    """The linear recurrence of each row, which starts anew at the row's first token.
+    """States of a linear recurrence that starts anew at the first token of each row.
 
-        h_t = decay * h_{t-1} + x_t,    h before the first token of a row = 0
+        h_t = decay * h_{t-1} + x_t,    h = 0 before the first token of a row
 
-    Computed by doubling: after step k, h_t is the sum over the latest 2^k tokens, so ceil(log2(max_length)) steps of T * C
-    products each take the place of a loop over time. The gradient is the same scan in the other direction.
+    Computed by doubling: after step k, h_t covers the latest 2^k tokens. So ceil(log2(max_length)) steps, each of T * C
+    products, take the place of a loop over time. The gradient is the same scan in the other direction.
 
     Args:
         x: inputs, rows end to end; real or complex.
         decay: factor of each channel, real or complex, |decay| <= 1 for a stable recurrence.
         positions: index of each token in its row, 0 = oldest.
-        max_length: no row is longer; a number, so that the device is not waited for.
+        max_length: upper bound of the row lengths; as a Python number it is known without waiting for the device.
     Returns: states in the widest dtype of x, decay and float32: bfloat16 inputs give float32, or complex64 with a complex
         decay.
-    Source: Orvieto et al. 2023 (LRU), eq. 5; the scan is that of Hillis and Steele 1986. No second-order gradient.
+    Source: the recurrence of the LRU (Orvieto et al. 2023), the scan of Hillis and Steele 1986. There is no second-order
+        gradient.
     """
     dtype = torch.promote_types(torch.promote_types(x.dtype, decay.dtype), torch.float32)
     return _LinearRecurrence.apply(x.to(dtype), decay.to(dtype), positions, max_length)

@@ -92,6 +92,41 @@ def test_a_bias_is_added_to_the_scores(chunk_elements: int) -> None:
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_targets", [None, 3, torch.tensor(3)])
+def test_padding_is_ignored_and_the_mean_is_over_targets_or_over_a_given_number(
+    num_targets: int | Tensor | None,
+) -> None:
+    states, table, targets = problem(7, 13, 5)
+    targets[[1, 6]] = -1
+    plain = value_and_gradients(lambda h, w: F.cross_entropy(h @ w.T, targets, ignore_index=-1), states, table)
+    ours = value_and_gradients(
+        lambda h, w: catalogue_cross_entropy(h, w, targets, num_targets=num_targets), states, table
+    )
+    factor = 1 if num_targets is None else 5 / 3
+    for found, expected in zip(ours, plain, strict=True):
+        torch.testing.assert_close(found, factor * expected)
+
+
+def test_a_batch_of_padding_costs_nothing() -> None:
+    states, table, _ = problem(4, 9, 3)
+    loss, *gradients = value_and_gradients(
+        lambda h, w: catalogue_cross_entropy(h, w, torch.full((4,), -1)), states, table
+    )
+    assert loss.item() == 0
+    assert not any(gradient.any() for gradient in gradients)
+
+
+def test_a_column_of_ones_makes_a_column_of_the_table_a_trainable_bias() -> None:
+    states, table, targets = problem(7, 13, 5)
+    bias = torch.randn(13, requires_grad=True)
+    ours = catalogue_cross_entropy(
+        torch.cat([states, torch.ones(7, 1)], dim=1), torch.cat([table, bias[:, None]], dim=1), targets
+    )
+    plain = F.cross_entropy(states @ table.T + bias, targets)
+    torch.testing.assert_close(ours, plain)
+    torch.testing.assert_close(torch.autograd.grad(ours, bias), torch.autograd.grad(plain, bias))
+
+
 def test_equal_scores_cost_the_logarithm_of_the_catalogue() -> None:
     loss = catalogue_cross_entropy(torch.zeros(4, 3), torch.randn(10, 3), torch.arange(4))
     assert loss.item() == pytest.approx(math.log(10), rel=1e-6)

@@ -116,7 +116,7 @@ def test_padding_has_no_loss_and_repels_nothing() -> None:
     inputs = [torch.randn(9, 4, requires_grad=True) for _ in range(2)]
     targets, users = torch.cat([TARGETS, torch.tensor([-1, -1, -1])]), torch.cat([USERS, torch.tensor([-1, -1, 2])])
     bias = exclusion_bias(excluded_pairs(targets, users))
-    found = loss_of(*inputs, bias, temperature=0.5, target_mask=targets >= 0, num_targets=6)
+    found = loss_of(*inputs, bias, temperature=0.5, target_mask=targets >= 0)
     whole = [value[:6] for value in inputs]
     expected = loss_of(*whole, exclusion_bias(excluded_pairs(TARGETS, USERS)), temperature=0.5)
     torch.testing.assert_close(found, expected)

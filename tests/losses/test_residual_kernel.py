@@ -330,9 +330,9 @@ def test_without_a_driver_there_are_no_kernels() -> None:
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 def test_the_twin_is_the_gradient_of_the_cross_entropy(dtype: torch.dtype) -> None:
     x = inputs(3, 20, 17, 1, True, dtype)
-    wanted = (x.scores.double()[:, :17] + x.bias).requires_grad_()
-    losses = torch.nn.functional.cross_entropy(wanted[:, 1:], x.targets - 1, reduction="none")
-    (gradient,) = torch.autograd.grad(losses.sum(), wanted)
+    scores = (x.scores.double()[:, :17] + x.bias).requires_grad_()
+    losses = torch.nn.functional.cross_entropy(scores[:, 1:], x.targets - 1, reduction="none")
+    (gradient,) = torch.autograd.grad(losses.sum(), scores)
     found = softmax_residual_(x.scores, x.targets, bias=x.bias, first_row=1, num_columns=17)
     epsilon = 8 * torch.finfo(dtype).eps
     torch.testing.assert_close(found.double(), losses.detach(), atol=epsilon, rtol=epsilon)

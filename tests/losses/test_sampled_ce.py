@@ -22,8 +22,8 @@ def expected_shares() -> dict[int, float]:
 
 def test_the_expected_counts_are_those_of_the_targets_and_of_the_draws() -> None:
     found = sampler(8).expected_count(torch.arange(1, 6), num_targets=12)
-    wanted = [12 * COUNTS[item] / 60 + 8 * expected_shares()[item] for item in range(1, 6)]
-    torch.testing.assert_close(found, torch.tensor(wanted))
+    expected = [12 * COUNTS[item] / 60 + 8 * expected_shares()[item] for item in range(1, 6)]
+    torch.testing.assert_close(found, torch.tensor(expected))
     assert sampler(8).expected_count(torch.arange(1, 6), num_targets=0).sum().item() == pytest.approx(8)
 
 
@@ -71,6 +71,17 @@ def test_value_and_gradients_are_those_of_the_double_loop() -> None:
         strict=True,
     ):
         torch.testing.assert_close(found, expected)
+
+
+def test_padding_has_no_loss_and_no_gradient() -> None:
+    generator = torch.Generator().manual_seed(6)
+    states, candidates = torch.randn(4, 3, generator=generator, requires_grad=True), torch.randn(5, 3)
+    targets, log_weight = torch.tensor([2, -1, 0, -1]), torch.randn(5, generator=generator)
+    found = sampled_cross_entropy(states, candidates, targets, log_weight)
+    kept = targets >= 0
+    torch.testing.assert_close(found, double_loop(states[kept], candidates, targets[kept], log_weight))
+    (gradient,) = torch.autograd.grad(found, states)
+    assert gradient.any(1).tolist() == kept.tolist()
 
 
 def test_with_every_item_once_it_is_the_loss_of_the_whole_catalogue() -> None:
