@@ -31,24 +31,30 @@ def bench(
     compiler: opt.Compile = None,
     device: opt.Device = None,
     overrides: opt.Set = None,
-    steps: Annotated[int, typer.Option(help="Timed steps, after as many to warm up, 20 at most.", min=1)] = 20,
+    steps: Annotated[int, typer.Option(help="Timed steps. As many untimed ones come before, at most 20.", min=1)] = 20,
     growth: Annotated[
         bool,
-        typer.Option("--growth", help="How time and memory grow with items, users, targets and processes."),
+        typer.Option("--growth", help="Measure how time and memory grow with items, users, targets and processes."),
     ] = False,
     suite: Annotated[
-        bool, typer.Option("--suite", help="Every preset, batching and precision at Beauty's size, and its ranking.")
+        bool,
+        typer.Option(
+            "--suite", help="Time each preset, batching and precision at the size of Beauty, and the ranking."
+        ),
     ] = False,
-    largest: Annotated[int, typer.Option(help="Of --growth: most generated items and users.", min=1000)] = 100_000,
+    largest: Annotated[
+        int, typer.Option(help="With --growth: largest number of generated items and users.", min=1000)
+    ] = 100_000,
     to: Annotated[
-        Path | None, typer.Option(help="Of --growth and --suite: folder for the results.", show_default=False)
+        Path | None, typer.Option(help="With --growth or --suite: folder for the results.", show_default=False)
     ] = None,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,
     as_json: opt.Json = False,
 ) -> None:
-    """Time training steps beside the floor: the three catalogue products alone, in the same process.
+    """Time training steps, and compare them with the floor.
 
-    The defaults are a Beauty-sized catalogue with all losses of the preset.
+    The floor is the time of the three matrix products of the catalogue's cross-entropy alone. Without --dataset the data are
+    generated, as many users and items as in Beauty.
 
     Example: athwe bench --preset hm4sr --precision auto --json
 
@@ -122,11 +128,20 @@ def _growth(
     settings = {"preset": preset, "device": device, "feature_width": feature_width, "steps": steps}
     result = settings | {"points": found, "laws": laws}
     table = Table(title=f"growth of {preset} on {device}", title_justify="left")
-    sizes_shown = ("items", "users", "targets", "processes")
-    for column in ("what grows", *sizes_shown, "loss", "s a step", "GB", "s per 1,000 ranked"):
+    for column in (
+        "what grows",
+        "items",
+        "users",
+        "targets",
+        "processes",
+        "loss",
+        "s a step",
+        "GB",
+        "s per 1,000 ranked",
+    ):
         table.add_column(column, justify="left" if column in ("what grows", "loss") else "right")
     for point in found:
-        sizes = [f"{point[name]:,}" for name in sizes_shown]
+        sizes = [f"{size:,}" for size in (point["items"], point["users"], point["targets"], point["processes"])]
         measured = [f"{point['step_seconds']['median']:.3f}", f"{point['peak_memory_bytes'] / 1e9:.2f}"]
         table.add_row(point["axis"], *sizes, point["loss"], *measured, f"{point['ranking_seconds']:.2f}")
     output.table(table)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -70,7 +70,7 @@ class Output:
         """A result for people that is to be copied as it is."""
         self.out.print(text, markup=False, soft_wrap=True)
 
-    def json(self, value: dict[str, Any]) -> None:
+    def json(self, value: Mapping[str, object]) -> None:
         """The result for programs, when asked for."""
         if self.as_json:
             print(json.dumps(value))  # noqa: T201 - stdout is the interface

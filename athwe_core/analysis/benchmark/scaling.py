@@ -5,20 +5,18 @@ Everything is generated; each point is measured in fresh processes, so that its 
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 
+from athwe_core.analysis.benchmark.records import GrowthLaw, GrowthPoint, PointResult, StepTimes
 from athwe_core.analysis.benchmark.step_time import (
     BenchData,
     build_generated,
@@ -26,9 +24,9 @@ from athwe_core.analysis.benchmark.step_time import (
     peak_memory_bytes,
     time_steps,
 )
-from athwe_core.config import Config, replace_in
+from athwe_core.analysis.child_process import Parent, run_together, serve
+from athwe_core.config import Config, config_from_tree, config_tree, replace_in
 from athwe_core.distributed import ALONE, ProcessGroup, init_distributed
-from athwe_core.errors import AthweError
 from athwe_core.evaluation.evaluate import rank_users
 
 MEAN_LENGTH = 8.9
@@ -73,12 +71,16 @@ def growth_points(*, largest: int) -> list[Point]:
 
 
 def measure_growth(
-    config: Config, points: list[Point], *, feature_width: int, steps: int, notify: Callable[[str], None]
-) -> Iterator[dict[str, Any]]:
-    """The points with what was measured, one by one.
+    config: Config, points: Sequence[Point], *, feature_width: int, steps: int, notify: Callable[[str], None]
+) -> Iterator[GrowthPoint]:
+    """Measure the points one by one.
 
-    Yields: the point's fields; `step_seconds` (median, min, max), `peak_memory_bytes` of the largest process, mapped files
-        included, and `ranking_seconds` for a thousand users.
+    Args:
+        config: what each point starts from.
+        feature_width: width of the generated features of each modality.
+        steps: timed steps of each point, >= 1.
+        notify: called with one sentence for each point.
+    Yields: each point with what was measured.
     Raises: AthweError when a process fails.
     """
     for point in points:
@@ -88,87 +90,63 @@ def measure_growth(
             f"{point.processes} processes: {found['step_seconds']['median']:.3f} s a step, "
             f"{found['peak_memory_bytes'] / 1e9:.2f} GB"
         )
-        yield asdict(point) | found
+        yield cast(GrowthPoint, asdict(point) | found)
 
 
-def measure(config: Config, point: Point, *, feature_width: int, steps: int) -> dict[str, Any]:
-    """One point in processes of its own."""
+def measure(config: Config, point: Point, *, feature_width: int, steps: int) -> PointResult:
+    """One point, each of its processes started afresh.
+
+    Args: as of `measure_growth`.
+    Returns: what the first process measured, with the largest memory of all.
+    Raises: AthweError when a process fails.
+    """
     kind, targets = f"losses.catalogue.kind={point.loss}", f"training.batch_targets={point.targets}"
-    config = replace_in(config, [kind, targets])
-    context = multiprocessing.get_context("spawn")
+    tree = config_tree(replace_in(config, [kind, targets]))
     # As torchrun does: the processes meet at a store of the parent's, on a port that the system chooses.
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # type: ignore[attr-defined]
-    threads = max(torch.get_num_threads() // point.processes, 1)
-    ours = []
-    for rank in range(point.processes):
-        environment = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(point.processes)}
-        environment |= {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port)}
-        environment["TORCHELASTIC_USE_AGENT_STORE"] = "True"
-        mine, theirs = context.Pipe(duplex=False)
-        arguments = (theirs, environment, threads, config, point, feature_width, steps)
-        process = context.Process(target=_measure, args=arguments, daemon=True)
-        process.start()
-        theirs.close()
-        ours.append((process, mine))
-    try:
-        found = [_received(mine, point) for _, mine in ours]
-    finally:
-        for process, _ in ours:
-            process.kill() if process.exitcode is None and len(ours) > 1 else process.join()
-    return found[0] | {"peak_memory_bytes": max(one["peak_memory_bytes"] for one in found)}
+    meeting = {"MASTER_ADDR": store.host, "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    environments = [
+        meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(point.processes)}
+        for rank in range(point.processes)
+    ]
+    found = run_together(
+        "athwe_core.analysis.benchmark.scaling",
+        {"config": tree, "point": asdict(point), "feature_width": feature_width, "steps": steps},
+        environments,
+        threads=max(torch.get_num_threads() // point.processes, 1),
+        subject=f"bench of {point}",
+        remedy="Lower --largest",
+    )
+    largest = max(one["peak_memory_bytes"] for one in found)
+    return cast(PointResult, found[0] | {"peak_memory_bytes": largest})
 
 
-def _received(connection: Connection, point: Point) -> dict[str, Any]:
-    try:
-        found = connection.recv()
-    except EOFError:
-        found = "its process was killed"
-    if isinstance(found, str):
-        raise AthweError(f"bench of {point}", f"must come to its end ({found})", remedy="Lower --largest")
-    return dict(found)
-
-
-def _measure(
-    connection: Connection,
-    environment: dict[str, str],
-    threads: int,
-    config: Config,
-    point: Point,
-    feature_width: int,
-    steps: int,
-) -> None:
+def _measure_here(document: dict[str, Any], _: Parent) -> PointResult:
     """The work of one process."""
-    os.environ.update(environment)
-    torch.set_num_threads(threads)
-    try:
-        with init_distributed() as world, tempfile.TemporaryDirectory() as folder:
-            is_mapped = point.items >= MAPPED_ITEMS
-            found = _measured(config, point, world, feature_width, steps, Path(folder) if is_mapped else None)
-        connection.send(found)
-    except Exception as error:
-        connection.send(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+    config, point = config_from_tree(document["config"]), Point(**document["point"])
+    width, steps = document["feature_width"], document["steps"]
+    with init_distributed() as world, tempfile.TemporaryDirectory() as folder:
+        is_mapped = point.items >= MAPPED_ITEMS
+        return _measured(config, point, world, width, steps, Path(folder) if is_mapped else None)
 
 
 def _measured(
     config: Config, point: Point, world: ProcessGroup, feature_width: int, steps: int, folder: Path | None
-) -> dict[str, Any]:
+) -> PointResult:
     data = generate_bench_data(num_users=point.users, num_items=point.items, mean_length=MEAN_LENGTH)
     setup = build_generated(data, config, num_items=point.items, feature_width=feature_width, folder=folder)
-    timed = time_steps(data, setup, config, steps=steps, world=world)
+    timed = cast(StepTimes, time_steps(data, setup, config, steps=steps, world=world))
     peak = peak_memory_bytes(setup.device)
     few = BenchData(data.offsets[: RANKED_USERS + 1], data.item_ids, data.timestamps)
     began = time.perf_counter()
     rank_users(setup.network, few, split="test", world=ALONE)
     ranking = (time.perf_counter() - began) * 1000 / RANKED_USERS
-    return timed | {"peak_memory_bytes": peak, "ranking_seconds": ranking}
+    return {**timed, "peak_memory_bytes": peak, "ranking_seconds": ranking}
 
 
-def growth_laws(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`quantity = constant * size^exponent` along each axis of three sizes or more, by least squares on logarithms.
-
-    Returns: records of axis, loss, quantity, exponent and constant (in seconds or bytes).
-    """
-    laws = []
+def growth_laws(points: Sequence[GrowthPoint]) -> list[GrowthLaw]:
+    """`quantity = constant * size^exponent` along each axis of three sizes or more, by least squares on logarithms."""
+    laws = list[GrowthLaw]()
     for axis, loss in dict.fromkeys((point["axis"], point["loss"]) for point in points):
         own = [point for point in points if (point["axis"], point["loss"]) == (axis, loss)]
         if len(own) < 3:
@@ -176,14 +154,30 @@ def growth_laws(points: list[dict[str, Any]]) -> list[dict[str, Any]]:
         sizes = np.log([point[SIZE[axis]] for point in own])
         for quantity, value in QUANTITIES.items():
             exponent, constant = np.polyfit(sizes, np.log([value(point) for point in own]), 1)
-            law = {"axis": axis, "loss": loss, "quantity": quantity}
-            laws.append(law | {"exponent": float(exponent), "constant": float(np.exp(constant))})
+            law: GrowthLaw = {
+                "axis": axis,
+                "loss": loss,
+                "quantity": quantity,
+                "exponent": float(exponent),
+                "constant": float(np.exp(constant)),
+            }
+            laws.append(law)
     return laws
 
 
-SIZE = {"catalogue": "items", "users": "users", "targets": "targets", "processes": "processes"}
-QUANTITIES: dict[str, Callable[[dict[str, Any]], float]] = {
+SIZE: dict[str, Literal["items", "users", "targets", "processes"]] = {
+    "catalogue": "items",
+    "users": "users",
+    "targets": "targets",
+    "processes": "processes",
+}
+"""Axis to the field of a point that grows along it."""
+QUANTITIES: dict[str, Callable[[GrowthPoint], float]] = {
     "step": lambda point: point["step_seconds"]["median"],
     "memory": lambda point: point["peak_memory_bytes"],
     "ranking": lambda point: point["ranking_seconds"],
 }
+
+
+if __name__ == "__main__":
+    serve(_measure_here)

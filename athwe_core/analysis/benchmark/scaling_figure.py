@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from athwe_core.analysis.benchmark.records import GrowthPoint
 from athwe_core.analysis.benchmark.scaling import QUANTITIES, SIZE
 from athwe_core.analysis.figures.style import COLUMN_INCHES, INK, MARKERS, SERIES, SMALL_POINTS, new_figure, style_axes
 
@@ -16,7 +16,7 @@ _ROWS = (("step", "s a step"), ("memory", "peak memory, GB"))
 _NAMES = {"catalogue": "items", "users": "users", "targets": "targets a step", "processes": "processes"}
 
 
-def growth_figure(points: Sequence[dict[str, Any]], *, preset: str, device: str) -> Figure:
+def growth_figure(points: Sequence[GrowthPoint], *, preset: str, device: str) -> Figure:
     """Step time and memory against what grows, a column each, both axes logarithmic.
 
     Args:

@@ -1,20 +1,27 @@
-"""The speed tables: steps of presets, batchings and precisions on a Beauty-sized catalogue, and the ranking of its users."""
+"""The speed tables: training steps by preset, batching and precision on a Beauty-sized catalogue, and ranking its users."""
 
 from __future__ import annotations
 
-import multiprocessing
 import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import torch
 
+from athwe_core.analysis.benchmark.records import (
+    CaseResult,
+    CaseRound,
+    FloorSeconds,
+    Machine,
+    RankingResult,
+    SuiteResult,
+    SuiteSizes,
+)
 from athwe_core.analysis.benchmark.step_time import (
     build_generated,
     count_kernels,
@@ -23,23 +30,23 @@ from athwe_core.analysis.benchmark.step_time import (
     peak_memory_bytes,
     time_steps,
 )
+from athwe_core.analysis.child_process import Parent, run_together, serve
 from athwe_core.config import Config, build_config, replace_in
 from athwe_core.data.packing import epoch_batches, training_rows
 from athwe_core.device import has_fast_bf16, resolve_device
-from athwe_core.errors import AthweError
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.randomness import keyed_rng
 
 MEAN_LENGTH, FEATURE_WIDTH = 8.9, 768
 ROUNDS = 2
-"""Times that the list is gone through, so that a change in what else the machine does meets every case."""
+"""Passes over the list of cases, so that other load on the machine, which changes with time, affects every case."""
 PADDED_STEPS = 3
 
 
 @dataclass(frozen=True)
 class Size:
-    """Of the generated data; as it is, Beauty's."""
+    """Users and items of the generated data. The defaults are Beauty's."""
 
     users: int = 22_363
     items: int = 12_101
@@ -54,7 +61,7 @@ class Case:
 
     preset: str
     rows: str
-    """packed, prefix, or padded: prefix rows filled up to max_length tokens each, as the published code has them."""
+    """packed, prefix, or padded: prefix rows padded to max_length positions each, as in the published code."""
     precision: str
     compiler: str = "off"
 
@@ -65,7 +72,7 @@ class Case:
 
 
 def suite_cases(device: torch.device) -> list[Case]:
-    """What is timed on a device: bf16 where it is fast there, compiled steps on CUDA."""
+    """The cases that make sense on a device: bf16 where it is fast there, compiled steps on CUDA."""
     precisions = ["fp32", "bf16"] if has_fast_bf16(device) else ["fp32"]
     low = precisions[-1]
     cases = [Case("hm4sr", rows, "fp32") for rows in ("padded", "prefix")]
@@ -80,46 +87,57 @@ def suite_cases(device: torch.device) -> list[Case]:
 
 def run_suite(
     device: str, *, steps: int, notify: Callable[[str], None], cases: list[Case] | None = None, size: Size = BEAUTY
-) -> dict[str, Any]:
-    """Every case in a process of its own, twice over; then the ranking.
+) -> SuiteResult:
+    """Time every case in a process of its own, `ROUNDS` times; then time the ranking.
 
     Args:
         device: as `training.device`.
-        steps: timed steps of a case in each round, after those that warm up; padded rows take three.
-        notify: called with a sentence for each measurement.
-    Returns: `machine`, `steps` (fields of the case; step_seconds median, min and max over all rounds; epoch_seconds;
-        floor_seconds; ratio to the fp32 floor; peak_memory_bytes; kernels a step on CUDA) and `ranking`.
+        steps: timed steps of a case in each round, after those that warm up, >= 1; padded rows take `PADDED_STEPS` at most.
+        notify: called with one sentence for each measurement.
+        cases: None = `suite_cases` of the device.
+        size: of the generated data.
     Raises: AthweError when a process fails.
     """
     where = resolve_device(device)
-    found: dict[Case, list[dict[str, Any]]] = {case: [] for case in cases or suite_cases(where)}
+    found: dict[Case, list[CaseRound]] = {case: [] for case in cases or suite_cases(where)}
     for _ in range(ROUNDS):
         for case, rounds in found.items():
             one = _in_its_own_process(case, device, min(steps, PADDED_STEPS) if case.rows == "padded" else steps, size)
             rounds.append(one)
             notify(f"{case.preset} {case.rows} {case.precision}: {median(one['seconds']):.3f} s a step")
-    machine = {
+    machine: Machine = {
         "device": torch.cuda.get_device_name(where) if where.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.now(UTC).date().isoformat(),
     }
-    sizes = asdict(size) | {"mean_length": MEAN_LENGTH, "feature_width": FEATURE_WIDTH}
-    ranking = [_ranking(preset, device, size) for preset in ("hm4sr", "athwe")]
+    sizes: SuiteSizes = {
+        "users": size.users,
+        "items": size.items,
+        "mean_length": MEAN_LENGTH,
+        "feature_width": FEATURE_WIDTH,
+    }
     return {
         "machine": machine,
         "sizes": sizes,
         "steps": [_summary(case, rounds) for case, rounds in found.items()],
-        "ranking": ranking,
+        "ranking": [_ranking(preset, device, size) for preset in ("hm4sr", "athwe")],
     }
 
 
-def _summary(case: Case, rounds: list[dict[str, Any]]) -> dict[str, Any]:
+def _summary(case: Case, rounds: list[CaseRound]) -> CaseResult:
     seconds = [value for one in rounds for value in one["seconds"]]
-    floors = {name: min(one["floor_seconds"][name] for one in rounds) for name in ("fp32", "bf16")}
+    floors: FloorSeconds = {
+        "fp32": min(one["floor_seconds"]["fp32"] for one in rounds),
+        "bf16": min(one["floor_seconds"]["bf16"] for one in rounds),
+    }
     typical = median(seconds)
-    return asdict(case) | {
+    return {
+        "preset": case.preset,
+        "rows": case.rows,
+        "precision": case.precision,
+        "compiler": case.compiler,
         "step_seconds": {"median": typical, "min": min(seconds), "max": max(seconds)},
         "epoch_seconds": typical * rounds[0]["steps_per_epoch"],
         "floor_seconds": floors,
@@ -130,30 +148,25 @@ def _summary(case: Case, rounds: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _in_its_own_process(case: Case, device: str, steps: int, size: Size) -> dict[str, Any]:
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(theirs, case, device, steps, size), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        found = mine.recv()
-    except EOFError:
-        found = "its process was killed"
-    process.join()
-    if isinstance(found, str):
-        raise AthweError(f"bench of {case}", f"must come to its end ({found})")
-    return dict(found)
+def _in_its_own_process(case: Case, device: str, steps: int, size: Size) -> CaseRound:
+    (found,) = run_together(
+        "athwe_core.analysis.benchmark.suite",
+        {"case": asdict(case), "device": device, "steps": steps, "size": asdict(size)},
+        [{}],
+        threads=torch.get_num_threads(),
+        subject=f"bench of {case}",
+        remedy="Close other programs if memory was short",
+    )
+    return cast(CaseRound, found)
 
 
-def _send(connection: Connection, case: Case, device: str, steps: int, size: Size) -> None:
-    try:
-        connection.send(_measured(case, device, steps, size))
-    except Exception as error:
-        connection.send(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+def _measure_here(document: dict[str, Any], _: Parent) -> CaseRound:
+    """The work of one process."""
+    case, size = Case(**document["case"]), Size(**document["size"])
+    return _measured(case, document["device"], document["steps"], size)
 
 
-def _measured(case: Case, device: str, steps: int, size: Size) -> dict[str, Any]:
+def _measured(case: Case, device: str, steps: int, size: Size) -> CaseRound:
     config, notes = case.config(device), list[str]()
     data = generate_bench_data(num_users=size.users, num_items=size.items, mean_length=MEAN_LENGTH)
     setup = build_generated(data, config, num_items=size.items, feature_width=FEATURE_WIDTH)
@@ -165,14 +178,14 @@ def _measured(case: Case, device: str, steps: int, size: Size) -> dict[str, Any]
     return {
         "seconds": timed["seconds"],
         "steps_per_epoch": len(epoch_batches(rows, batch_targets=N, rng=keyed_rng(0, "shuffle", 0))),
-        "floor_seconds": floors(setup, config),
+        "floor_seconds": cast(FloorSeconds, floors(setup, config)),
         "peak_memory_bytes": peak,
         "kernels": count_kernels(data, setup, config) if setup.device.type == "cuda" else None,
         "notes": notes,
     }
 
 
-def _ranking(preset: str, device: str, size: Size) -> dict[str, Any]:
+def _ranking(preset: str, device: str, size: Size) -> RankingResult:
     config = replace_in(build_config(preset), [f"training.device={device}"])
     data = generate_bench_data(num_users=size.users, num_items=size.items, mean_length=MEAN_LENGTH)
     setup = build_generated(data, config, num_items=size.items, feature_width=FEATURE_WIDTH)
@@ -186,7 +199,7 @@ def _ranking(preset: str, device: str, size: Size) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """The processor's own name where Linux tells it."""
+    """The processor's name as Linux reports it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -194,7 +207,7 @@ def _processor() -> str:
     return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def suite_markdown(result: dict[str, Any]) -> str:
+def suite_markdown(result: SuiteResult) -> str:
     """The tables for a README."""
     machine, sizes = result["machine"], result["sizes"]
     lines = [
@@ -213,3 +226,7 @@ def suite_markdown(result: dict[str, Any]) -> str:
     lines += ["", "| ranking of | users | s |", "|---|---|---|"]
     lines += [f"| {one['preset']} | {one['users']:,} | {one['seconds']:.2f} |" for one in result["ranking"]]
     return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    serve(_measure_here)

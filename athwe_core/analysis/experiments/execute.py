@@ -1,4 +1,4 @@
-"""The runs of an experiment, one after another in this process or several at once in processes of their own."""
+"""Training the runs of an experiment: one after another in this process, or several at once, each in its own process."""
 
 from __future__ import annotations
 
@@ -6,34 +6,36 @@ import os
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from multiprocessing.connection import wait
+from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import torch
 
+from athwe_core.analysis.child_process import ChildProcess, Message
 from athwe_core.analysis.experiments.plan import Plan, PlannedRun
-from athwe_core.analysis.experiments.worker_process import ENDED, FAILED, Worker, rebuild_exception
-from athwe_core.errors import AthweError, CheckpointError, require
+from athwe_core.errors import CheckpointError, require
 from athwe_core.runs.find import RunFolder, create_run
 from athwe_core.training.loop import train
 
+RUN_MODULE = "athwe_core.analysis.experiments.run_one"
 POLL_SECONDS = 0.2
-"""How often a waiting parent asks whether it should stop."""
+"""How often a waiting parent checks whether it should stop."""
+KILLED_REMEDY = "Run the same command again, with fewer --jobs if memory was short; finished epochs are kept"
 
 
 class ExperimentListener(Protocol):
-    """Hears what an experiment does; the command line shows it. With several processes the runs' calls are interleaved."""
+    """Is called about the progress of an experiment. With several processes the calls about their runs are interleaved."""
 
     def run_reused(self, run: PlannedRun) -> None:
-        """A finished run stands for this one."""
+        """A finished run takes the place of this one."""
 
     def run_begins(self, run: PlannedRun) -> None:
-        """Training begins or goes on."""
+        """Training begins or continues."""
 
     def epoch_begins(
         self, run: PlannedRun, epoch: int, *, epochs: int, steps: int, done: int, best: float | None
     ) -> None:
-        """As `training.loop.Listener`, and so are the next two; of another process steps come twice a second at most."""
+        """As in `training.loop.Listener`, like the next two. Another process reports a step at most twice a second."""
 
     def step_ends(self, run: PlannedRun, step: int, means: dict[str, float]) -> None: ...
 
@@ -43,11 +45,11 @@ class ExperimentListener(Protocol):
         """One sentence that the user should know."""
 
     def run_ends(self, run: PlannedRun, outcome: str) -> None:
-        """`finished`, `stopped` (saved, to be gone on with) or `failed` (the error follows)."""
+        """`finished`, `stopped` (saved, to be continued) or `failed` (the error follows)."""
 
 
-class _Tell:
-    """What training tells of one run, passed on with the run."""
+class _RunListener:
+    """The training loop's listener for one run of the experiment."""
 
     def __init__(self, listener: ExperimentListener, run: PlannedRun) -> None:
         self.listener, self.run = listener, run
@@ -66,7 +68,7 @@ class _Tell:
 
 
 def default_jobs(plan: Plan) -> int:
-    """One for each CUDA device that runs can be shared out to, else 1."""
+    """One run at a time for each CUDA device that can be assigned to runs, else 1."""
     return max(1, len(_devices(plan.to_train())))
 
 
@@ -78,16 +80,17 @@ def run_all(
     listener: ExperimentListener,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, RunFolder] | None:
-    """Train what the plan still needs.
+    """Train the runs of the plan that are not finished.
 
     Args:
-        jobs: processes at once; 1 trains in this one. Each of several has its share of this process's threads, and its own
-            CUDA device where there are several and the configuration names none.
-        command: what to type to do it again, for the runs' manifests.
-        should_stop: asked again and again; True saves every run under way and ends.
-    Returns: identity to finished run; None when it was asked to stop, after which the same call goes on.
-    Raises: AthweError of the run that failed, after the others are saved and their processes gone; CheckpointError, before
-        anything is trained, when another process trains a run of the plan.
+        jobs: runs at once, >= 1. One trains in this process. Of several, each has a process of its own, an equal share of
+            this process's threads, and a CUDA device of its own where there are several and the configuration names none.
+        command: the command that does this again, for the manifests of the runs.
+        should_stop: called often; True saves every run under way and ends.
+    Returns: identity to finished run; None when stopped, after which the same call continues.
+    Raises: the error of the run that failed, after the others are saved and their processes have ended (ChildError where it
+        is no AthweError and arose in a process of its own); CheckpointError, before anything is trained, when another
+        process trains a run of the plan.
     """
     require(jobs >= 1, "--jobs", "must be at least 1", jobs)
     to_train = plan.to_train()
@@ -99,8 +102,9 @@ def run_all(
     for planned in plan.runs:
         if planned.action == "reused":
             listener.run_reused(planned)
-    if min(jobs, len(to_train)) > 1:
-        finished = _in_processes(plan, to_train, folders, min(jobs, len(to_train)), command, listener, should_stop)
+    jobs = min(jobs, len(to_train))
+    if jobs > 1:
+        finished = _in_processes(plan, to_train, folders, jobs, command, listener, should_stop)
     else:
         finished = _in_this_process(plan, to_train, folders, command, listener, should_stop)
     return folders if finished else None
@@ -114,14 +118,15 @@ def _in_this_process(
     listener: ExperimentListener,
     should_stop: Callable[[], bool],
 ) -> bool:
+    """Train the runs one after another; whether all are finished."""
     for planned in to_train:
         if should_stop():
             return False
         folder = _folder(plan, planned, folders, command)
         listener.run_begins(planned)
-        tell = _Tell(listener, planned)
+        of_run = _RunListener(listener, planned)
         try:
-            result = train(folder, plan.prepared, listener=tell, should_stop=should_stop, notify=tell.note)
+            result = train(folder, plan.prepared, listener=of_run, should_stop=should_stop, notify=of_run.note)
         except Exception:
             listener.run_ends(planned, "failed")
             raise
@@ -132,7 +137,7 @@ def _in_this_process(
 
 
 def _folder(plan: Plan, planned: PlannedRun, folders: dict[str, RunFolder], command: str) -> RunFolder:
-    """The run's folder, made when its turn comes so that an interrupted experiment leaves no empty ones."""
+    """The run's folder, created when its turn comes so that an interrupted experiment leaves no empty ones."""
     if planned.identity not in folders:
         folders[planned.identity] = create_run(
             plan.runs_dir,
@@ -154,69 +159,66 @@ def _in_processes(
     listener: ExperimentListener,
     should_stop: Callable[[], bool],
 ) -> bool:
-    pending, busy, stopping = deque(to_train), dict[Any, tuple[Worker, PlannedRun]](), False
-    unfinished = len(to_train)
+    """Train several runs at once, each in a process of its own; whether all are finished."""
     threads, devices = max(1, torch.get_num_threads() // jobs), _devices(to_train)
     prepared_dir = plan.prepared.path.parent.parent
-    workers = []
+    pending, slots, num_finished = deque(to_train), list(range(jobs)), 0
+    busy: dict[ChildProcess, tuple[PlannedRun, int]] = {}
+    messages: SimpleQueue[tuple[ChildProcess, Message | None]] = SimpleQueue()
     try:
-        for index in range(jobs):
-            device = devices[index % len(devices)] if devices else None
-            workers.append(Worker(prepared_dir, threads=threads, visible_device=device))
-        idle = list(workers)
-        while True:
-            if not stopping and should_stop():
-                stopping = True
+        while pending or busy:
+            if should_stop():
                 pending.clear()
-                for worker in workers:
-                    worker.stop()
-            while idle and pending:
-                worker, planned = idle.pop(), pending.popleft()
-                worker.train(_folder(plan, planned, folders, command))
+                for child in busy:
+                    child.stop()
+            while pending and slots:
+                planned, slot = pending.popleft(), slots.pop()
+                document = {
+                    "run": str(_folder(plan, planned, folders, command).path),
+                    "prepared_dir": str(prepared_dir),
+                }
+                device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
+                child = ChildProcess(RUN_MODULE, document, threads=threads, messages=messages, environment=device)
+                busy[child] = planned, slot
                 listener.run_begins(planned)
-                busy[worker.connection] = worker, planned
-            if not busy:
-                return unfinished == 0
-            for connection in wait(list(busy), timeout=POLL_SECONDS):
-                worker, planned = busy[connection]
-                message = worker.receive()
-                if message is None:
-                    listener.run_ends(planned, "failed")
-                    raise _died(folders[planned.identity], worker)
-                what, *content = message
-                if what == FAILED:
-                    listener.run_ends(planned, "failed")
-                    raise rebuild_exception(*content)
-                if what == ENDED:
-                    listener.run_ends(planned, "finished" if content[0] else "stopped")
-                    unfinished -= content[0]
-                    idle.append(busy.pop(connection)[0])
-                else:
-                    arguments, named = content
-                    getattr(_Tell(listener, planned), what)(*arguments, **named)
+            try:
+                child, message = messages.get(timeout=POLL_SECONDS)
+            except Empty:
+                continue
+            if message is not None:
+                of_run = _RunListener(listener, busy[child][0])
+                getattr(of_run, message.event)(**message.fields)
+                continue
+            planned, slot = busy.pop(child)
+            try:
+                finished = child.result(f"run {folders[planned.identity].name}", remedy=KILLED_REMEDY)["finished"]
+            except Exception:
+                listener.run_ends(planned, "failed")
+                _remove_partial_files(folders[planned.identity])
+                raise
+            listener.run_ends(planned, "finished" if finished else "stopped")
+            num_finished += finished
+            slots.append(slot)
     finally:
-        for worker in workers:
-            worker.stop()
-        for worker in workers:
-            worker.join()
-        for _, planned in busy.values():
-            with suppress(CheckpointError), folders[planned.identity].locked():
-                pass  # what a killed process left half-written goes
+        for child in busy:
+            child.stop()
+        for child, (planned, _) in busy.items():
+            child.join()
+            _remove_partial_files(folders[planned.identity])
+    return num_finished == len(to_train)
 
 
-def _died(run: RunFolder, worker: Worker) -> AthweError:
-    return AthweError(
-        f"run {run.name}",
-        f"must be trained to its end: its process ended with exit code {worker.exit_code()}",
-        remedy="Run the same command again, with fewer --jobs if memory was short; finished epochs are kept",
-    )
+def _remove_partial_files(run: RunFolder) -> None:
+    """Remove what a killed process left half-written, which taking the run's lock does."""
+    with suppress(CheckpointError), run.locked():
+        pass
 
 
 def _devices(to_train: list[PlannedRun]) -> list[str]:
-    """CUDA devices to share out, as CUDA_VISIBLE_DEVICES names them; empty where a run asks for one, or there are not two."""
-    asked = {(run.existing.config() if run.existing else run.config).training.device for run in to_train}
+    """CUDA devices to assign, as CUDA_VISIBLE_DEVICES names them; empty where a run names one, or where there are not two."""
+    named = {(run.existing.config() if run.existing else run.config).training.device for run in to_train}
     count = torch.cuda.device_count()
-    if not asked <= {"auto", "cuda"} or count < 2:
+    if not named <= {"auto", "cuda"} or count < 2:
         return []
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",")[:count] if visible else [str(index) for index in range(count)]

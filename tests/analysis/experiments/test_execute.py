@@ -1,27 +1,30 @@
 """Runs trained here and in processes of their own: the same runs, stopped and gone on with, and failures as what they are."""
 
-import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, ClassVar
 
 import polars as pl
 import pytest
 from experiment_cases import Memory, experiment_of
 
+from athwe_core.analysis.child_process import ChildProcess, Message
 from athwe_core.analysis.experiments import execute as execute_module
 from athwe_core.analysis.experiments.execute import default_jobs, run_all
-from athwe_core.analysis.experiments.plan import Plan, plan_experiment
-from athwe_core.analysis.experiments.worker_process import ENDED
+from athwe_core.analysis.experiments.plan import Plan, PlannedRun, plan_experiment
 from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import AthweError, CheckpointError, ConfigError, NonFiniteLossError
 from athwe_core.runs.find import RunFolder, create_run
 
 MakeConfig = Callable[..., Config]
+Messages = SimpleQueue[tuple[ChildProcess, Message | None]]
 
 
-class ProcessGroup:
+class Runs:
     """A folder of runs, and an experiment of two variants to run in it."""
 
     def __init__(self, folder: Path, prepared: PreparedDataset, configs: list[Config], seeds: tuple[int, ...]) -> None:
@@ -34,6 +37,9 @@ class ProcessGroup:
     def run(self, *, jobs: int = 1, should_stop: Callable[[], bool] = lambda: False) -> dict[str, RunFolder] | None:
         return run_all(self.plan(), jobs=jobs, command="again", listener=self.memory, should_stop=should_stop)
 
+    def folder_of(self, planned: PlannedRun) -> RunFolder:
+        return RunFolder(self.folder / "demo" / "athwe" / planned.name)
+
     def ranks_of(self, label: str) -> list[float]:
         """Of every user in both splits."""
         run = next(planned.existing for planned in self.plan().runs if planned.label == label)
@@ -42,18 +48,16 @@ class ProcessGroup:
 
 
 @pytest.fixture
-def world(tmp_path: Path, small: PreparedDataset, tiny_config: MakeConfig) -> Callable[..., ProcessGroup]:
-    def make(
-        name: str = "runs", *changes: str, seeds: tuple[int, ...] = (0,), both: tuple[str, ...] = ()
-    ) -> ProcessGroup:
+def world(tmp_path: Path, small: PreparedDataset, tiny_config: MakeConfig) -> Callable[..., Runs]:
+    def make(name: str = "runs", *changes: str, seeds: tuple[int, ...] = (0,), both: tuple[str, ...] = ()) -> Runs:
         changes = changes or ("losses.pcl.weight=0",)
         configs = [tiny_config(*both), *(tiny_config(*both, change) for change in changes)]
-        return ProcessGroup(tmp_path / name, small, configs, seeds)
+        return Runs(tmp_path / name, small, configs, seeds)
 
     return make
 
 
-def test_the_second_time_nothing_is_trained(world: Callable[..., ProcessGroup]) -> None:
+def test_the_second_time_nothing_is_trained(world: Callable[..., Runs]) -> None:
     here = world(both=("training.epochs=1",), seeds=(0, 1))
     first = here.run()
     assert first is not None
@@ -66,7 +70,7 @@ def test_the_second_time_nothing_is_trained(world: Callable[..., ProcessGroup]) 
     assert here.memory.epochs == []
 
 
-def test_the_manifest_has_the_command_and_the_folder_the_planned_name(world: Callable[..., ProcessGroup]) -> None:
+def test_the_manifest_has_the_command_and_the_folder_the_planned_name(world: Callable[..., Runs]) -> None:
     here = world(both=("training.epochs=1",))
     planned = here.plan().runs
     found = here.run()
@@ -76,7 +80,7 @@ def test_the_manifest_has_the_command_and_the_folder_the_planned_name(world: Cal
         assert found[run.identity].manifest()["command"] == "again"
 
 
-def test_stopped_and_gone_on_with_it_ends_as_if_it_had_not_been(world: Callable[..., ProcessGroup]) -> None:
+def test_stopped_and_gone_on_with_it_ends_as_if_it_had_not_been(world: Callable[..., Runs]) -> None:
     straight, broken = world("straight"), world("broken")
     straight.run()
     steps = straight.memory.steps
@@ -91,7 +95,7 @@ def test_stopped_and_gone_on_with_it_ends_as_if_it_had_not_been(world: Callable[
         assert broken.ranks_of(label) == straight.ranks_of(label)
 
 
-def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(world: Callable[..., ProcessGroup]) -> None:
+def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(world: Callable[..., Runs]) -> None:
     here = world(both=("training.epochs=1",))
     for steps in (1, 2):
         assert here.run(should_stop=lambda: here.memory.steps >= steps) is None  # noqa: B023 - called at once
@@ -104,13 +108,13 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(world: Callable[.
 
 
 def test_in_processes_runs_come_to_the_same_and_a_failure_is_what_it_is_after_the_others_are_saved(
-    world: Callable[..., ProcessGroup],
+    world: Callable[..., Runs],
 ) -> None:
-    alone, here = world("alone"), world("runs", "training.epochs=500", "training.lr=1e30")
+    alone = world("alone")
+    here = world("runs", "training.epochs=100000", "training.lr=1e30", both=("training.patience=100000",))
     alone.run()
     with pytest.raises(NonFiniteLossError, match=r"loss term \w+ at epoch 1, step \d+ must be finite") as caught:
         here.run(jobs=2)
-    assert multiprocessing.active_children() == []
     assert caught.value.exit_code == 1
     assert caught.value.rule == "must be finite"
     assert "Lower training.lr" in caught.value.remedy
@@ -127,53 +131,47 @@ def test_in_processes_runs_come_to_the_same_and_a_failure_is_what_it_is_after_th
     assert os.getpid() not in processes
 
 
-class Scripted:
-    """A worker without a process: told to stop it says that it has; where `dies` it is gone as soon as it has a run."""
+class ScriptedChild:
+    """A child without a process. Told to stop it has stopped; where `dies` it has ended as soon as it begins."""
 
     dies = False
+    children: ClassVar[list["ScriptedChild"]] = []
 
-    def __init__(self, prepared_dir: Path, *, threads: int, visible_device: str | None) -> None:
-        assert prepared_dir.is_dir()
-        assert threads >= 1
-        assert visible_device is None
-        self.connection, self.theirs = multiprocessing.Pipe()
-        self.is_busy, self.is_gone = False, False
-
-    def train(self, run: RunFolder) -> None:
-        assert run.path.is_dir()
-        self.is_busy = True
-        if self.dies:
-            self.theirs.close()
-        else:
-            self.theirs.send(("epoch_ends", ({"epoch": 7},), {"is_best": True}))
-
-    def receive(self) -> tuple[object, ...] | None:
-        return None if self.dies else self.connection.recv()
-
-    def exit_code(self) -> int:
-        return -9
+    def __init__(
+        self, module: str, document: dict[str, str], *, threads: int, messages: Messages, environment: dict[str, str]
+    ) -> None:
+        assert Path(document["run"]).is_dir()
+        assert Path(document["prepared_dir"]).is_dir()
+        assert (module, threads, environment) == (execute_module.RUN_MODULE, 1, {})
+        self.messages, self.is_stopped, self.is_joined = messages, False, False
+        self.children.append(self)
+        message = None if self.dies else Message("epoch_ends", {"record": {"epoch": 7}, "is_best": True})
+        messages.put((self, message))  # type: ignore[arg-type]
 
     def stop(self) -> None:
-        if self.is_busy and not self.dies:
-            self.theirs.send((ENDED, False))
-        self.is_busy = False
+        if not self.is_stopped and not self.dies:
+            self.messages.put((self, None))  # type: ignore[arg-type]
+        self.is_stopped = True
+
+    def result(self, subject: str, *, remedy: str) -> dict[str, bool]:
+        if self.dies:
+            raise AthweError(subject, "must come to its end", remedy=remedy)
+        return {"finished": False}
 
     def join(self) -> None:
-        assert not self.is_busy
-        Scripted.joined += 1
-
-    joined = 0
+        assert self.is_stopped
+        self.is_joined = True
 
 
 @pytest.fixture
-def scripted(monkeypatch: pytest.MonkeyPatch) -> type[Scripted]:
-    monkeypatch.setattr(execute_module, "Worker", Scripted)
-    monkeypatch.setattr(Scripted, "joined", 0)
-    return Scripted
+def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedChild]:
+    monkeypatch.setattr(execute_module, "ChildProcess", ScriptedChild)
+    monkeypatch.setattr(ScriptedChild, "children", [])
+    return ScriptedChild
 
 
-def test_asked_to_stop_it_tells_every_process_and_begins_no_more(
-    world: Callable[..., ProcessGroup], scripted: type[Scripted]
+def test_should_stop_stops_every_process_and_begins_no_more(
+    world: Callable[..., Runs], scripted: type[ScriptedChild]
 ) -> None:
     here = world("runs", "losses.pcl.weight=0", "losses.cp.weight=0")
     assert here.run(jobs=2, should_stop=lambda: len(here.memory.epochs) == 2) is None
@@ -184,22 +182,39 @@ def test_asked_to_stop_it_tells_every_process_and_begins_no_more(
         ("stopped", "v1 s0"),
     ]
     assert sorted(here.memory.epochs) == [("v0 s0", 7), ("v1 s0", 7)]
-    assert scripted.joined == 2
+    assert [child.is_stopped for child in scripted.children] == [True, True]
 
 
-def test_a_process_that_dies_is_an_error_that_says_so(
-    world: Callable[..., ProcessGroup], scripted: type[Scripted], monkeypatch: pytest.MonkeyPatch
+def test_a_child_that_dies_is_an_error_and_the_others_are_stopped(
+    world: Callable[..., Runs], scripted: type[ScriptedChild], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scripted, "dies", True)
     here = world()
-    with pytest.raises(AthweError, match=r"run demo/athwe/variant-\d-s0-\w+ must be trained to its end: .* code -9"):
+    with pytest.raises(AthweError, match=r"run demo/athwe/variant-0-s0-\w+ must come to its end. .*fewer --jobs"):
         here.run(jobs=2)
-    assert [what for what, _ in here.memory.on_progress] == ["begins", "begins", "failed"]
-    assert scripted.joined == 2
+    assert here.memory.on_progress == [("begins", "v0 s0"), ("begins", "v1 s0"), ("failed", "v0 s0")]
+    assert [child.is_joined for child in scripted.children] == [False, True]
+
+
+def test_a_child_that_is_killed_is_reported_and_the_same_call_continues(
+    world: Callable[..., Runs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = world(both=("training.epochs=500",))
+
+    def kill_once(planned: PlannedRun, record: dict[str, Any], *, is_best: bool) -> None:
+        os.kill(int(here.folder_of(planned).manifest()["process"]), signal.SIGKILL)
+
+    monkeypatch.setattr(here.memory, "epoch_ends", kill_once)
+    with pytest.raises(
+        AthweError, match=r"run demo/athwe/\S+ must come to its end: its process ended with exit code -9"
+    ):
+        here.run(jobs=2)
+    assert here.memory.on_progress[-1][0] == "failed"
+    assert [run.action for run in here.plan().runs] == ["resumed", "resumed"]
 
 
 def test_a_run_that_another_process_holds_is_an_error_before_anything_is_trained(
-    world: Callable[..., ProcessGroup], tiny_config: MakeConfig, small: PreparedDataset
+    world: Callable[..., Runs], tiny_config: MakeConfig, small: PreparedDataset
 ) -> None:
     here = world()
     held = create_run(
@@ -213,14 +228,14 @@ def test_a_run_that_another_process_holds_is_an_error_before_anything_is_trained
     assert here.memory.on_progress == []
 
 
-def test_an_error_in_this_process_passes_through(world: Callable[..., ProcessGroup]) -> None:
+def test_an_error_in_this_process_passes_through(world: Callable[..., Runs]) -> None:
     here = world("runs", "training.lr=1e30")
     with pytest.raises(NonFiniteLossError):
         here.run()
     assert here.memory.on_progress[-1] == ("failed", "v1 s0")
 
 
-def test_no_process_at_all_is_refused(world: Callable[..., ProcessGroup]) -> None:
+def test_no_process_at_all_is_refused(world: Callable[..., Runs]) -> None:
     with pytest.raises(ConfigError, match="--jobs must be at least 1, got 0"):
         world().run(jobs=0)
 
@@ -236,13 +251,13 @@ class TestDevices:
         ("count", "device", "jobs"), [(0, "auto", 1), (1, "auto", 1), (2, "cpu", 1), (2, "cuda:1", 1), (3, "auto", 3)]
     )
     def test_one_run_for_each_device_where_none_is_asked_for(
-        self, count: int, device: str, jobs: int, world: Callable[..., ProcessGroup], devices: Callable[[int], None]
+        self, count: int, device: str, jobs: int, world: Callable[..., Runs], devices: Callable[[int], None]
     ) -> None:
         devices(count)
         assert default_jobs(world(both=(f"training.device={device}",)).plan()) == jobs
 
     def test_devices_are_named_as_the_environment_names_them(
-        self, world: Callable[..., ProcessGroup], devices: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+        self, world: Callable[..., Runs], devices: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         devices(2)
         to_train = world(both=("training.device=cuda",)).plan().to_train()
