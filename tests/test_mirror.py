@@ -11,6 +11,7 @@ TESTED_IN = {
     "athwe_cli/__main__.py": "tests/test_documents.py",
     "athwe_core/analysis/audit/grade.py": "tests/analysis/audit/test_measure.py",
     "athwe_core/analysis/audit/page.py": "tests/analysis/pages/test_pages_in_browser.py",
+    "athwe_core/analysis/benchmark/records.py": "tests/analysis/benchmark/test_scaling.py",
     "athwe_core/analysis/benchmark/scaling_figure.py": "tests/analysis/benchmark/test_scaling.py",
     "athwe_core/analysis/benchmark/step_time.py": "tests/analysis/benchmark/test_suite.py",
     "athwe_core/analysis/tuning/optuna_study.py": "tests/analysis/tuning/test_tune.py",

@@ -1,0 +1,59 @@
+"""The work of a child that trains one run, done here with a parent that writes down the messages."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from athwe_core.analysis.experiments import run_one
+from athwe_core.analysis.experiments.run_one import train_run
+from athwe_core.config import Config
+from athwe_core.data.prepare import PreparedDataset
+from athwe_core.runs.find import FINISHED, INTERRUPTED, RunFolder, create_run
+
+MakeConfig = Callable[..., Config]
+
+
+class Recorder:
+    """The parent's end, without a process. It wants the child to stop after `most` messages."""
+
+    def __init__(self, most: int = 1000) -> None:
+        self.most = most
+        self.messages: list[tuple[str, dict[str, Any]]] = []
+
+    def send(self, event: str, **fields: Any) -> None:
+        self.messages.append((event, fields))
+
+    def wants_stop(self) -> bool:
+        return len(self.messages) >= self.most
+
+
+def train(run: RunFolder, prepared: PreparedDataset, parent: Recorder) -> dict[str, bool]:
+    document = {"run": str(run.path), "prepared_dir": str(prepared.path.parent.parent)}
+    return train_run(document, parent)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def run(tmp_path: Path, small: PreparedDataset, tiny_config: MakeConfig) -> RunFolder:
+    return create_run(tmp_path, tiny_config("training.epochs=2"), small, preset="athwe", name="one", command="")
+
+
+def test_every_epoch_is_reported_and_steps_only_now_and_then(run: RunFolder, small: PreparedDataset) -> None:
+    parent = Recorder()
+    assert train(run, small, parent) == {"finished": True}
+    epochs = [event for event, _ in parent.messages if event.startswith("epoch")]
+    assert epochs == ["epoch_begins", "epoch_ends"] * 2
+    (steps,) = {fields["steps"] for event, fields in parent.messages if event == "epoch_begins"}
+    assert sum(event == "step_ends" for event, _ in parent.messages) < 2 * steps
+    assert [fields["record"] for event, fields in parent.messages if event == "epoch_ends"] == run.metrics()
+    assert run.manifest()["status"] == FINISHED
+
+
+def test_it_stops_when_the_parent_wants_it(
+    run: RunFolder, small: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_one, "SECONDS_BETWEEN_STEPS", 0.0)
+    assert train(run, small, Recorder(most=2)) == {"finished": False}
+    assert run.manifest()["status"] == INTERRUPTED
+    assert run.last.exists()
