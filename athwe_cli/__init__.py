@@ -1,1 +1,1 @@
-"""The athwe command line: parses, calls athwe_core, prints."""
+"""The athwe command line: parse options, call athwe_core, print results."""

@@ -1,10 +1,10 @@
-"""`python -m athwe_cli` and the console script `athwe`."""
+"""Entry point of `python -m athwe_cli` and of the console script `athwe`."""
 
 import os
 
-# Read when torch loads its thread pool (libgomp, Linux). Threads that wait for each other spin briefly, then sleep. A step on
-# two cores, alone and beside a process that keeps one busy: 0.103 and 0.20 s at 2,000 turns, 0.097 and 0.23 s at 5,000, 0.094
-# and 0.29 s at 10,000, 0.67 s beside it at 50,000 (tests/benchmarks/README.md).
+# libgomp (Linux) reads this when torch loads: the turns that a waiting thread spins before it sleeps. Seconds per step on two
+# cores, alone and next to another busy process: 0.103 and 0.20 at 2,000 turns, 0.097 and 0.23 at 5,000, 0.094 and 0.29 at
+# 10,000, 0.67 next to it at 50,000 (tests/benchmarks/README.md).
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 from athwe_cli.app import app

@@ -25,11 +25,12 @@ from athwe_cli.tune import tune
 
 app = typer.Typer(
     name="athwe",
-    help="Time-aware, multi-modal sequential recommendation: HM4SR and ATHWE.\n\nExample: athwe train --dataset demo",
+    help="Time-aware, multi-modal sequential recommendation.\n\nExample: athwe train --dataset demo",
+    epilog="Terms (glossary: packed, prefix row, tie order, split, seen items, ...) are explained in docs/glossary.md.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    # without a value here typer loads pydantic, for 0.1 s, only to find that a missing --help is None
+    # without this default typer imports pydantic, which takes 0.1 s, to convert a missing --help
     context_settings={"default_map": {"help": False}},
 )
 
@@ -43,15 +44,22 @@ def _show_version(value: bool) -> None:
 @app.callback()
 def main(
     context: typer.Context,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback for a user's mistake too.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error instead of one line.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.", callback=_show_version, is_eager=True)
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options that stand before the command."""
+    """Handle the options before the command, and refuse commands that cannot run under torchrun.
+
+    Args:
+        context: Typer's context, which knows the command.
+        debug: Show tracebacks.
+        version: Handled by its callback.
+    """
     errors.debug["on"] = debug
     if os.environ.get("WORLD_SIZE", "1") != "1" and context.invoked_subcommand != "train":
-        typer.echo(f"error: athwe {context.invoked_subcommand} runs alone: only train goes under torchrun", err=True)
+        message = f"error: athwe {context.invoked_subcommand} runs in one process: start it without torchrun"
+        typer.echo(message, err=True)
         raise typer.Exit(2)
 
 
@@ -59,7 +67,7 @@ COMMANDS = (prepare, audit, train, evaluate, ablate, sweep, tune, compare, case_
 
 
 def _help_of(command: Callable[..., None]) -> str:
-    """The docstring with each paragraph as one line, for the terminal to break, and brackets as they are."""
+    """The docstring as help: one line per paragraph, which the terminal wraps, and no bracket read as markup."""
     paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs).replace("[", r"\[")
 

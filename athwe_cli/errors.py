@@ -1,4 +1,4 @@
-"""A user's mistake is one line and an exit code; a traceback only with --debug."""
+"""Errors that a user can cause: one line and an exit code, or a traceback with --debug."""
 
 from __future__ import annotations
 
@@ -15,11 +15,19 @@ from athwe_core.errors import AthweError
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 debug = {"on": False}
-"""Set by `athwe --debug`."""
+"""Whether `athwe --debug` was given."""
 
 
 def one_line_errors(command: _Command) -> _Command:
-    """Turn an AthweError of the core into one line on stderr and its exit code."""
+    """Decorate a command so that an `AthweError` or `OSError` ends it with one line on stderr.
+
+    Args:
+        command: The function of the command.
+
+    Returns:
+        The same command. It raises `typer.Exit` with the error's exit code, 1 for an `OSError`; with `--debug` the error
+        itself.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -28,21 +36,19 @@ def one_line_errors(command: _Command) -> _Command:
         except AthweError as error:
             if debug["on"]:
                 raise
-            typer.echo(f"{_speaker()}error: {printable(error)}", err=True)
+            typer.echo(f"{_prefix()}error: {printable(error)}", err=True)
             raise typer.Exit(error.exit_code) from None
         except OSError as error:
             if debug["on"]:
                 raise
-            where = f" {error.filename}" if error.filename else ""
-            typer.echo(
-                f"{_speaker()}error: {printable(f'the system refused{where}: {error.strerror or error}')}", err=True
-            )
+            what = f"{error.filename} cannot be used" if error.filename else "the operating system reports an error"
+            typer.echo(f"{_prefix()}error: {printable(f'{what}: {error.strerror or error}')}", err=True)
             raise typer.Exit(1) from None
 
     return wrapped  # type: ignore[return-value]
 
 
-def _speaker() -> str:
-    """Which of several processes speaks; nothing where there is one."""
-    is_several = os.environ.get("WORLD_SIZE", "1") != "1"
-    return f"[process {os.environ.get('RANK', '?')}] " if is_several else ""
+def _prefix() -> str:
+    """Names the process under torchrun; empty for a single process."""
+    is_distributed = os.environ.get("WORLD_SIZE", "1") != "1"
+    return f"[process {os.environ.get('RANK', '?')}] " if is_distributed else ""

@@ -1,4 +1,4 @@
-"""Options that several commands share, and where things are by default."""
+"""Options that several commands share, default folders, and the choice of a data set."""
 
 from __future__ import annotations
 
@@ -12,38 +12,56 @@ Dataset = Annotated[
     str | None,
     typer.Option(
         "--dataset",
-        help="Data set: a folder NAME under --data, or demo. Default: ATHWE_DATASET, else that of the newest finished run, "
-        "else demo.",
+        help="Data set: the name of a folder under --data, or demo. Default: ATHWE_DATASET, else the data set of the newest "
+        "finished run, else demo.",
         show_default=False,
     ),
 ]
-DataDir = Annotated[Path, typer.Option("--data", envvar="ATHWE_DATA", help="Folder with the data sets; only read.")]
+DataDir = Annotated[
+    Path, typer.Option("--data", envvar="ATHWE_DATA", help="Folder of the data sets. athwe never writes to it.")
+]
 PreparedDir = Annotated[Path, typer.Option("--prepared", envvar="ATHWE_PREPARED", help="Folder of prepared versions.")]
 RunsDir = Annotated[Path, typer.Option("--runs", envvar="ATHWE_RUNS", help="Folder of runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
 Run = Annotated[
     str,
-    typer.Option("--run", help="A path, dataset/preset/name, a unique name, or last."),
+    typer.Option("--run", help="Run: a path, DATASET/PRESET/NAME, a unique name, or last."),
 ]
-Preset = Annotated[str, typer.Option("--preset", help="athwe, athwe-published or hm4sr.")]
+Preset = Annotated[str, typer.Option("--preset", help="Preset: athwe, athwe-published or hm4sr (glossary: preset).")]
 Batching = Annotated[
-    str | None, typer.Option("--batching", help="packed: every position supervised; prefix: one row per target.")
+    str | None,
+    typer.Option(
+        "--batching",
+        help="packed: all positions of a history at once; prefix: one row per target (glossary: packed, prefix row).",
+    ),
 ]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
 Compile = Annotated[
-    str | None, typer.Option("--compile", help="auto (on CUDA), on or off: steps through torch's compiler.")
+    str | None,
+    typer.Option("--compile", help="Compile training steps with torch.compile: auto (on CUDA only), on or off."),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Set = Annotated[
-    list[str] | None, typer.Option("--set", help="Any configuration key: a.b=value. Repeatable.", metavar="KEY=VALUE")
+    list[str] | None,
+    typer.Option("--set", help="Set a configuration key, e.g. model.dropout=0.3. Repeatable.", metavar="KEY=VALUE"),
 ]
-ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file of configuration keys, over the preset.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of configuration keys, which override the preset.")
+]
 
 DATA_DIR, PREPARED_DIR, RUNS_DIR = Path("dataset"), Path("prepared"), Path("runs")
 
 
 def choose_dataset(given: str | None, runs_dir: Path) -> tuple[str, str]:
-    """The data set to work on and why it is that one."""
+    """Choose the data set of a command.
+
+    Args:
+        given: Value of `--dataset`, or None.
+        runs_dir: Folder of runs.
+
+    Returns:
+        The name of the data set, and the reason for the choice.
+    """
     from athwe_core.runs.find import FINISHED, list_runs
 
     if given is not None:
@@ -53,4 +71,4 @@ def choose_dataset(given: str | None, runs_dir: Path) -> tuple[str, str]:
     finished = [run for run in list_runs(runs_dir) if run.manifest().get("status") == FINISHED]
     if finished:
         return str(finished[-1].manifest()["data"]["name"]), "the newest finished run"
-    return "demo", "no run yet"
+    return "demo", "no finished run"

@@ -1,4 +1,4 @@
-"""Options to a prepared data set and a configuration that fits it: the same for every command that trains."""
+"""From options to a prepared data set and a configuration that fits it, the same for every command that trains."""
 
 from __future__ import annotations
 
@@ -13,11 +13,22 @@ if TYPE_CHECKING:
 
 
 def open_or_prepare(name: str, version: str | None, data: Path, prepared: Path, output: Output) -> PreparedDataset:
-    """The prepared version asked for, else the current one; a data set that has none is prepared with defaults."""
+    """Open a prepared version; prepare a data set that has none with the default options.
+
+    Args:
+        name: Name of the data set.
+        version: A prepared version, or None for the current one.
+        data: Folder of the data sets.
+        prepared: Folder of prepared versions.
+        output: Receives notes.
+
+    Raises:
+        ConfigError, DataError: The data set or version does not exist or is damaged.
+    """
     from athwe_core.data.prepare import list_versions, open_prepared, prepare
 
     if version is None and not list_versions(name, prepared_dir=prepared):
-        output.note(f"{name} is not prepared yet: preparing it with defaults")
+        output.note(f"{name} is not prepared yet: preparing it with the default options")
         return prepare(name, data_dir=data, prepared_dir=prepared, notify=output.note)
     return open_prepared(name, prepared_dir=prepared, version=version)
 
@@ -31,19 +42,31 @@ def configure(
     found: PreparedDataset,
     output: Output,
 ) -> Config:
-    """Preset, then config/NAME.yaml, then --config, then flags, then --set; then without what the data lacks.
+    """Build a configuration from its layers and adapt it to the data set.
+
+    Later layers override earlier ones: preset, config/NAME.yaml, `--config`, options, `--set`. Parts that need features
+    which the data set lacks are disabled, with a note.
 
     Args:
-        flags: configuration keys to the values of options; None = the option was not given.
+        preset: Name of a preset.
+        dataset: NAME of the data set.
+        config_file: Value of `--config`, or None.
+        flags: Configuration keys and the values of their options; None = the option was not given.
+        overrides: Values of `--set`.
+        found: The prepared data set.
+        output: Receives notes.
+
+    Raises:
+        ConfigError: A key is unknown, or a value is out of its range.
     """
     from athwe_core.config import build_config, nested, parse_override, read_yaml
     from athwe_core.training.build import adapt_to_data
 
     changes = []
-    own = Path("config") / f"{dataset}.yaml"
-    if own.is_file():
-        output.note(f"using {own}")
-        changes.append(read_yaml(own))
+    of_dataset = Path("config") / f"{dataset}.yaml"
+    if of_dataset.is_file():
+        output.note(f"using {of_dataset}")
+        changes.append(read_yaml(of_dataset))
     if config_file is not None:
         changes.append(read_yaml(config_file))
     changes += [nested(key, value) for key, value in flags.items() if value is not None]

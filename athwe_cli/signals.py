@@ -1,4 +1,4 @@
-"""Ctrl-C and termination: noted once, so that what is under way can be saved."""
+"""Ctrl-C and termination: recorded, so that a command can save its work and stop."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from types import FrameType
 
 @contextmanager
 def noted_signals(*, keep_after_error: bool = False) -> Iterator[list[int]]:
-    """Signals received: the first SIGINT or SIGTERM is noted, a second one ends the process at once.
+    """Record the first SIGINT or SIGTERM instead of stopping; a second one ends the process at once.
 
     Args:
-        keep_after_error: after an error they stay noted, so that a launcher that ends the job does not end this process
-            before it has said why.
+        keep_after_error: Keep recording after an error, so that a launcher that stops the job cannot end this process
+            before it has printed its error.
+
+    Yields:
+        The numbers of the signals received so far.
     """
     received: list[int] = []
 

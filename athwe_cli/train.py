@@ -1,4 +1,4 @@
-"""`athwe train`: train a preset on a data set, or go on with a run."""
+"""`athwe train`: train a preset on a data set, or resume a run."""
 
 from __future__ import annotations
 
@@ -25,42 +25,66 @@ if TYPE_CHECKING:
     from athwe_core.runs.find import RunFolder
 
 
+USED_WITH_RESUME = {"resume", "dataset", "data", "prepared", "runs", "checkpoint_minutes", "as_json"}
+"""Parameters that do not change the configuration of a run."""
+
+
 @one_line_errors
 def train(
+    context: typer.Context,
     dataset: opt.Dataset = None,
     preset: Annotated[
-        str | None, typer.Option(help="athwe, athwe-published or hm4sr. Default: athwe.", show_default=False)
+        str | None,
+        typer.Option(help="athwe, athwe-published or hm4sr (glossary: preset). Default: athwe.", show_default=False),
     ] = None,
     batching: opt.Batching = None,
     modalities: Annotated[
-        str | None, typer.Option(help="Comma-separated subset of id,text,image that contains id.", show_default=False)
+        str | None,
+        typer.Option(
+            help="Inputs of the model, separated by commas: id, and text, image or both (glossary: modality).",
+            show_default=False,
+        ),
     ] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs; early stopping usually ends sooner.")] = None,
-    batch_targets: Annotated[int | None, typer.Option(help="Supervised positions a step.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Maximum number of epochs (glossary: early stop).")] = None,
+    batch_targets: Annotated[
+        int | None, typer.Option(help="Supervised positions per optimiser step (glossary: batch targets).")
+    ] = None,
     lr: Annotated[float | None, typer.Option(help="Learning rate of Adam.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, shuffles, dropout and masks.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of initial weights, shuffles, dropout and masks.")] = None,
     device: opt.Device = None,
     precision: opt.Precision = None,
     compiler: opt.Compile = None,
     overrides: opt.Set = None,
     config: opt.ConfigFile = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run. Default: the time.", show_default=False)] = None,
-    resume: Annotated[str | None, typer.Option(help="Go on with this run instead.", metavar="RUN")] = None,
-    version: Annotated[str | None, typer.Option(help="Prepared version. Default: the current one.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run. Default: date and time.", show_default=False)
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(help="Resume this run instead of starting a new one (glossary: resume).", metavar="RUN"),
+    ] = None,
+    version: Annotated[
+        str | None, typer.Option(help="Prepared version of the data set. Default: the current one.")
+    ] = None,
     data: opt.DataDir = opt.DATA_DIR,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,
     runs: opt.RunsDir = opt.RUNS_DIR,
     checkpoint_minutes: Annotated[
-        float, typer.Option(help="Longest time between two checkpoints inside an epoch; each epoch's end saves anyway.")
+        float,
+        typer.Option(
+            help="Maximum minutes between two checkpoints within an epoch. Each epoch ends with a checkpoint."
+        ),
     ] = 10.0,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the complete configuration and the memory it takes, and stop.")
+        bool,
+        typer.Option("--dry-run", help="Print the complete configuration and an estimate of the memory, and exit."),
     ] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Train, stop early on validation NDCG@20, and rank the whole catalogue for every user.
+    """Train a model until a validation metric stops improving, then rank the whole catalogue for every user.
 
-    A data set that is not prepared is prepared with defaults first. Ctrl-C saves; --resume goes on exactly there.
+    A data set without a prepared version is first prepared with the default options. Ctrl-C saves the run; --resume
+    continues it as if it had not stopped.
 
     Several devices: torchrun --nproc-per-node N -m athwe_cli train ...
 
@@ -80,12 +104,7 @@ def train(
         "training.compiler": compiler,
     }
     if resume is not None:
-        others = (*flags.values(), preset, overrides, config, name, version)
-        if dry_run or any(value is not None for value in others):
-            from athwe_core.errors import ConfigError
-
-            rule = "goes on with the run's own configuration and takes no other setting"
-            raise ConfigError("--resume", rule, remedy="Leave the others out, or start a new run with --config")
+        _refuse_settings(context)
 
     from athwe_core.distributed import init_distributed
 
@@ -93,13 +112,13 @@ def train(
         output = Output(as_json=as_json, is_silent=not world.is_first)
 
         def first_run() -> RunFolder | None:
-            """The run to train, for all processes; none where a dry run is all that is asked for."""
+            """Find or create the run; None for a dry run."""
             again = resume or _restarted(name)
             if again is not None:
                 from athwe_core.runs.find import find_run
 
                 run = find_run(runs, again, dataset=dataset, unfinished=True)
-                output.note(f"going on with run {run.name}")
+                output.note(f"resuming run {run.name}")
                 return run
             chosen, why = opt.choose_dataset(dataset, runs)
             output.note(f"data set {chosen} ({why})")
@@ -121,20 +140,36 @@ def train(
         _train_and_show(run, found, checkpoint_minutes, output, world)
 
 
+def _refuse_settings(context: typer.Context) -> None:
+    """Refuse options that would change the configuration of a resumed run, by their names as typed."""
+    others = [each for each in context.command.params if each.name not in USED_WITH_RESUME]
+    typed = [each.opts[0] for each in others if _is_typed(context, each.name)]
+    if typed:
+        from athwe_core.errors import ConfigError
+
+        rule = f"cannot be combined with {', '.join(typed)}: a resumed run keeps its configuration"
+        raise ConfigError("--resume", rule, remedy="Remove the other options, or start a new run without --resume")
+
+
+def _is_typed(context: typer.Context, parameter: str | None) -> bool:
+    source = context.get_parameter_source(parameter or "")
+    return source is not None and source.name == "COMMANDLINE"
+
+
 def _restarted(name: str | None) -> str | None:
-    """The run to go on with where torchrun started this process again after a failure (--max-restarts)."""
+    """Name of the run to resume if torchrun restarted this process after a failure (--max-restarts)."""
     if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
         return None
     if name is None:
         from athwe_core.errors import ConfigError
 
-        rule = "must be given under torchrun --max-restarts, to find the run again"
-        raise ConfigError("--name", rule, remedy="Add --name, or --resume RUN")
+        rule = "must be given with torchrun --max-restarts, so that a restarted process finds its run"
+        raise ConfigError("--name", rule, remedy="Add --name NAME, or --resume RUN")
     return name if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" else None
 
 
 def _same_run(world: ProcessGroup, first_run: Callable[[], RunFolder | None]) -> RunFolder | None:
-    """The run that the first process finds or makes, on every process."""
+    """The run that the first process finds or creates, on every process."""
     from athwe_core.runs.find import RunFolder
 
     run = first_run() if world.is_first else None
@@ -143,7 +178,7 @@ def _same_run(world: ProcessGroup, first_run: Callable[[], RunFolder | None]) ->
 
 
 def _show_plan(settings: Config, found: PreparedDataset, output: Output) -> None:
-    """Configuration and memory estimate, nothing else."""
+    """Print the configuration and the estimate of the memory."""
     import yaml
 
     from athwe_core.config import config_tree
@@ -154,10 +189,11 @@ def _show_plan(settings: Config, found: PreparedDataset, output: Output) -> None
         typer.echo(yaml.safe_dump(tree, sort_keys=False))
     parts = {"features": memory.features, "weights": memory.state, "a step": memory.step, "ranking": memory.evaluation}
     shown = ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
-    output.note(f"memory on {memory.device}: about {_size(memory.peak)} at its peak ({shown})")
+    output.note(f"memory on {memory.device}: about {_size(memory.peak)} at the peak ({shown})")
     if memory.available is not None:
-        verdict = "it fits" if memory.fits else "it does not fit: lower training.batch_targets or model.hidden_size"
-        output.note(f"{_size(memory.available)} are free: {verdict}")
+        remedy = "choose a smaller --batch-targets or --set model.hidden_size=N"
+        verdict = "the run fits" if memory.fits else f"the run does not fit: {remedy}"
+        output.note(f"{_size(memory.available)} of memory are free: {verdict}")
     output.json({"config": tree, "memory": memory.facts()})
 
 
@@ -186,10 +222,9 @@ def _train_and_show(
         finally:
             display.close()
     if not result.finished:
-        output.note(f"stopped and saved. Go on with: athwe train --resume {run.name}")
-        raise typer.Exit(
-            128 + (received or [signal.SIGTERM])[0]
-        )  # another process of the job may have been the one asked
+        output.note(f"stopped and saved. Resume with: athwe train --resume {run.name}")
+        # under torchrun the signal may have reached another process of the job
+        raise typer.Exit(128 + (received or [signal.SIGTERM])[0])
     if not world.is_first:
         return
     config, results = run.config(), result.results
@@ -197,9 +232,9 @@ def _train_and_show(
     baselines = baseline_metrics(found, split="test", exclude_seen=exclude_seen, ks=config.evaluation.ks)
     preset = run.manifest()["preset"]
     ks = tuple(k for k in config.evaluation.ks if k <= 10) or config.evaluation.ks[:1]
-    asked = len(found.split.users("test"))
+    users = len(found.split.users("test"))
     epochs = f"best epoch {results['best_epoch']} of {results['epochs']}"
-    title = f"{found.name}, test, {asked:,} users, {found.rules}, {epochs}"
+    title = f"{found.name}, test, {users:,} users, {found.rules}, {epochs}"
     output.table(metrics_table(baselines | {preset: results["test"]}, title=title, ks=ks))
     output.note(f"{results['seconds_per_epoch']:.1f} s per epoch; run folder {run.path}")
     output.json({"run": run.name, "preset": preset, **results})

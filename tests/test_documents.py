@@ -69,6 +69,27 @@ def test_the_tree_in_readme_lists_every_folder_and_top_level_module() -> None:
     assert modules <= set(entries)
 
 
+def test_the_glossary_explains_each_term_in_about_two_sentences() -> None:
+    entries = re.findall(r"^### (.*)\n\n((?:(?!#).+\n)+)", read("docs/glossary.md"), re.MULTILINE)
+    terms = [term for term, _ in entries]
+    required = {
+        "Tie order",
+        "Packed",
+        "Prefix row",
+        "Split",
+        "Seen items",
+        "Floor",
+        "Window",
+        "Target",
+        "Early stop",
+        "Preset",
+    }
+    assert required <= set(terms)
+    assert len(terms) == len(set(terms)) == read("docs/glossary.md").count("\n### ")
+    sentences = {term: len(re.findall(r"[.:;](?=\s)", text)) for term, text in entries}
+    assert {term: count for term, count in sentences.items() if not 2 <= count <= 3} == {}
+
+
 def test_contributing_is_one_page() -> None:
     assert len(read("CONTRIBUTING.md").splitlines()) <= 100
 

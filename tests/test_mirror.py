@@ -48,17 +48,10 @@ TESTED_IN = {
     "athwe_core/safe_write.py": "tests/robustness/test_faults_disk.py",
     "athwe_core/training/ranking_progress.py": "tests/robustness/test_faults_signals.py",
     # tested through the commands
-    "athwe_core/analysis/evaluate_run.py": "tests/cli/test_app.py",
-    "athwe_cli/bench.py": "tests/cli/test_app.py",
+    "athwe_core/analysis/evaluate_run.py": "tests/cli/test_evaluate.py",
     "athwe_cli/case_study_text.py": "tests/cli/test_case_study.py",
-    "athwe_cli/errors.py": "tests/cli/test_app.py",
-    "athwe_cli/evaluate.py": "tests/cli/test_app.py",
-    "athwe_cli/options.py": "tests/cli/test_app.py",
     "athwe_cli/progress.py": "tests/cli/test_prepare_features.py",
     "athwe_cli/render.py": "tests/trust/test_hostile_text.py",
-    "athwe_cli/settings.py": "tests/cli/test_app.py",
-    "athwe_cli/signals.py": "tests/robustness/test_faults_signals.py",
-    "athwe_cli/train.py": "tests/cli/test_app.py",
 }
 """Modules without a mirrored test, by reason, and the file that tests them."""
 

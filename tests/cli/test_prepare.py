@@ -188,3 +188,36 @@ class TestReadingDisplay:
         shown(50 * 10**6, 100 * 10**6)
         shown.close()
         assert "50.0/100.0 MB" in text.getvalue()
+
+
+class TestDemo:
+    def test_json_is_one_object_on_stdout(self, world: Path) -> None:
+        result = call(world, "prepare", "--dataset", "demo", "--users", "200", "--items", "150", "--json")
+        found = json.loads(result.stdout)
+        expected = {"users", "items", "interactions", "sparsity", "tied_test_share", "features", "tie_order", "version"}
+        assert expected <= found.keys()
+        assert found["features"]["text"].keys() >= {"width", "missing", "source"}
+        assert found["features"]["categories"]["count"] > 0
+        assert "already prepared" in result.stderr
+
+    def test_unknown_data_set(self, tmp_path: Path) -> None:
+        result = call(tmp_path, "prepare", "--dataset", "Toyz")
+        assert result.exit_code == 3
+        assert "'Toyz' is unknown" in one_error_line(result)
+
+    def test_unknown_tie_order(self, tmp_path: Path) -> None:
+        result = call(tmp_path, "prepare", "--dataset", "demo", "--tie-order", "alphabet")
+        assert result.exit_code == 2
+        assert "must be one of file, item, random, got 'alphabet'" in one_error_line(result)
+
+    def test_malformed_row_names_file_and_row(self, tmp_path: Path) -> None:
+        folder = tmp_path / "data" / "Bad"
+        folder.mkdir(parents=True)
+        header = "user_id:token\titem_id:token\ttimestamp:float\n"
+        (folder / "Bad.inter").write_text(header + "u\ti\t5\nu\ti\tsoon\n")
+        result = call(tmp_path, "prepare", "--dataset", "Bad")
+        assert result.exit_code == 3
+        line = one_error_line(result)
+        assert "Bad.inter" in line
+        assert "3" in line
+        assert "soon" in line

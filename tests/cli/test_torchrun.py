@@ -97,14 +97,14 @@ def test_torchrun_starts_a_failed_job_again_by_itself(folder: Path) -> None:
     kill_second(job, run / "checkpoints" / "last")
     _, err = job.communicate(timeout=240)
     assert job.returncode == 0, err
-    assert "going on with run demo/athwe/again" in err
+    assert "resuming run demo/athwe/again" in err
     assert json.loads((run / "manifest.json").read_text())["status"] == "finished"
 
 
 def test_mistakes_under_torchrun(folder: Path) -> None:
     refused = call(folder, "report", "--dataset", "demo", WORLD_SIZE="2")
     assert refused.exit_code == 2
-    assert "athwe report runs alone: only train goes under torchrun" in refused.output
+    assert "athwe report runs in one process: start it without torchrun" in refused.output
     unset = call(folder, *TRAIN, WORLD_SIZE="2")
     assert unset.exit_code == 2
     assert "[process ?] error: the environment of several processes must be set up by torchrun" in unset.output

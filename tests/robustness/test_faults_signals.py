@@ -145,7 +145,7 @@ def test_a_signal_ends_the_step_saves_and_the_resumed_run_prints_the_same(
         stopped = call(world, *TRAIN, runs=tmp_path)
     assert stopped.exit_code == code, stopped.output
     assert stopped.stdout == ""
-    assert f"stopped and saved. Go on with: athwe train --resume {NAME}" in stopped.stderr
+    assert f"stopped and saved. Resume with: athwe train --resume {NAME}" in stopped.stderr
     progress = load_state(run.last)["progress"]
     assert (progress["epoch"], progress["step"]) == (1, 2), "the step was finished and saved"
     assert run.manifest()["status"] == "interrupted"

@@ -1,0 +1,109 @@
+"""`athwe train`: its results on stdout and on disk, layers of configuration, mistakes as one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from cli_runner import SMALL, call, one_error_line
+
+
+def test_json_is_one_object_with_the_results(world: Path) -> None:
+    found = json.loads((world / "first.json").read_text())
+    assert {"run", "preset", "best_epoch", "epochs", "seconds_per_epoch", "validation", "test"} == found.keys()
+    assert found["run"] == "demo/athwe/first"
+    assert found["epochs"] == 2
+    assert 0 < found["test"]["ndcg@10"] < 1
+
+
+def test_run_folder_is_complete_and_its_configuration_re_runnable(world: Path) -> None:
+    run = world / "runs" / "demo" / "athwe" / "first"
+    names = {path.name for path in run.iterdir()}
+    assert names == {"config.yaml", "manifest.json", "metrics.jsonl", "checkpoints", "per_user.parquet"}
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["status"] == "finished"
+    assert manifest["versions"]["torch"]
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+    again = call(world, "train", "--dataset", "demo", "--config", str(run / "config.yaml"), "--json", "--name", "again")
+    first = json.loads((world / "first.json").read_text())
+    assert json.loads(again.stdout)["test"] == first["test"]
+
+
+def test_shows_both_baselines(world: Path) -> None:
+    result = call(world, "train", "--dataset", "demo", "--epochs", "1", *SMALL)
+    assert "popularity" in result.stdout
+    assert "last-item transition" in result.stdout
+    assert "NDCG@10" in result.stdout
+
+
+def test_dry_run_prints_the_whole_configuration_and_leaves_nothing(world: Path) -> None:
+    before = sorted((world / "runs").rglob("*"))
+    result = call(world, "train", "--dataset", "demo", "--preset", "hm4sr", "--lr", "0.01", "--dry-run")
+    tree = yaml.safe_load(result.stdout)
+    assert tree["training"]["lr"] == 0.01
+    assert tree["model"]["wavelet"]["enabled"] is False
+    assert sorted((world / "runs").rglob("*")) == before
+
+
+def test_later_layers_of_configuration_win(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "demo.yaml").write_text("training: {lr: 0.1, epochs: 1, patience: 1}\n")
+    (tmp_path / "mine.yaml").write_text("training: {lr: 0.2, epochs: 2}\n")
+    result = call(
+        world,
+        *("train", "--dataset", "demo", "--config", "mine.yaml", "--epochs", "3"),
+        *("--set", "training.batch_targets=7", "--dry-run"),
+    )
+    training = yaml.safe_load(result.stdout)["training"]
+    assert (training["lr"], training["epochs"], training["patience"], training["batch_targets"]) == (0.2, 3, 1, 7)
+    assert "config/demo.yaml" in result.stderr
+
+
+def test_modalities_flag(world: Path) -> None:
+    result = call(world, "train", "--dataset", "demo", "--modalities", "id,image", "--dry-run")
+    assert yaml.safe_load(result.stdout)["model"]["modalities"] == ["id", "image"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "text"),
+    [
+        (["--preset", "hmsr"], 2, "Did you mean hm4sr"),
+        (["--set", "model.dropot=0.1"], 2, "Did you mean model.dropout?"),
+        (["--set", "model.dropout"], 2, "must have the form a.b=value"),
+        (["--config", "absent.yaml"], 2, "must be a file"),
+        (
+            ["--preset", "athwe-published", "--batching", "packed"],
+            2,
+            "must be prefix with model.wavelet.form: centred",
+        ),
+        (["--checkpoint-minutes", "0", "--name", "unsaved"], 2, "must be positive"),
+        (["--device", "tpu"], 2, "must be auto, cpu, cuda, cuda:N or mps, got 'tpu'"),
+        (["--version", "0123456789ab"], 3, "0123456789ab"),
+        (["--name", "../up"], 2, "must be a plain name"),
+        (["--name", "first"], 2, "must be new"),
+        (["--resume", "frist"], 2, "first"),
+        (["--resume", "first", "--lr", "1", "--set", "a.b=1"], 2, "cannot be combined with --lr, --set"),
+    ],
+)
+def test_mistakes_are_one_line(world: Path, arguments: list[str], code: int, text: str) -> None:
+    result = call(world, "train", "--dataset", "demo", *arguments)
+    assert result.exit_code == code, result.output
+    assert text in one_error_line(result)
+
+
+def test_debug_shows_the_traceback(world: Path) -> None:
+    result = call(world, "--debug", "train", "--dataset", "demo", "--preset", "hmsr")
+    assert type(result.exception).__name__ == "ConfigError"
+
+
+def test_unprepared_data_is_prepared_first_saying_so(tmp_path: Path) -> None:
+    result = call(tmp_path, "train", "--dataset", "demo", "--dry-run")
+    assert "not prepared yet: preparing it with the default options" in result.stderr
+    assert result.exit_code == 0
+
+
+def test_a_non_finite_loss_stops_with_exit_code_1(world: Path) -> None:
+    result = call(world, "train", "--dataset", "demo", "--lr", "1e30", "--epochs", "2", *SMALL)
+    assert result.exit_code == 1
+    assert "must be finite" in one_error_line(result)
