@@ -27,6 +27,7 @@ def evaluate(
         list[int] | None,
         typer.Option("--k", help="Cut-off of the metrics. Repeatable. Default: as in the run's configuration."),
     ] = None,
+    verify: opt.Verify = False,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,
     runs: opt.RunsDir = opt.RUNS_DIR,
     as_json: opt.Json = False,
@@ -51,7 +52,7 @@ def evaluate(
     if run == "last":
         output.note(f"data set {name} ({why})")
     found = find_run(runs, run, dataset=name)
-    data = found.open_data(prepared)
+    data = found.open_data(prepared, verify=verify)
     output.note(f"run {found.name}, prepared version {data.version}")
     chosen_ks = None if k is None else tuple(sorted(set(k)))
     result = evaluate_run(found, data, split=split, exclude_seen=exclude_seen, ks=chosen_ks, notify=output.note)

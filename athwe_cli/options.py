@@ -23,6 +23,10 @@ DataDir = Annotated[
 PreparedDir = Annotated[Path, typer.Option("--prepared", envvar="ATHWE_PREPARED", help="Folder of prepared versions.")]
 RunsDir = Annotated[Path, typer.Option("--runs", envvar="ATHWE_RUNS", help="Folder of runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+Verify = Annotated[
+    bool,
+    typer.Option("--verify", help="Read every file of the prepared version and compare it with its checksum first."),
+]
 Run = Annotated[
     str,
     typer.Option("--run", help="Run: a path, DATASET/PRESET/NAME, a unique name, or last."),

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from athwe_core.data.prepare import PreparedDataset
 
 
-def open_or_prepare(name: str, version: str | None, data: Path, prepared: Path, output: Output) -> PreparedDataset:
+def open_or_prepare(
+    name: str, version: str | None, data: Path, prepared: Path, output: Output, *, verify: bool = False
+) -> PreparedDataset:
     """Open a prepared version; prepare a data set that has none with the default options.
 
     Args:
@@ -21,6 +23,7 @@ def open_or_prepare(name: str, version: str | None, data: Path, prepared: Path, 
         data: Folder of the data sets.
         prepared: Folder of prepared versions.
         output: Receives notes.
+        verify: Read every file of it whole, see `open_prepared`.
 
     Raises:
         ConfigError, DataError: The data set or version does not exist or is damaged.
@@ -30,7 +33,7 @@ def open_or_prepare(name: str, version: str | None, data: Path, prepared: Path, 
     if version is None and not list_versions(name, prepared_dir=prepared):
         output.note(f"{name} is not prepared yet: preparing it with the default options")
         return prepare(name, data_dir=data, prepared_dir=prepared, notify=output.note)
-    return open_prepared(name, prepared_dir=prepared, version=version)
+    return open_prepared(name, prepared_dir=prepared, version=version, verify=verify)
 
 
 def configure(
@@ -55,6 +58,7 @@ def configure(
         overrides: Values of `--set`.
         found: The prepared data set.
         output: Receives notes.
+        verify: Read every file of it whole, see `open_prepared`.
 
     Raises:
         ConfigError: A key is unknown, or a value is out of its range.

@@ -66,6 +66,7 @@ def train(
     version: Annotated[
         str | None, typer.Option(help="Prepared version of the data set. Default: the current one.")
     ] = None,
+    verify: opt.Verify = False,
     data: opt.DataDir = opt.DATA_DIR,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,
     runs: opt.RunsDir = opt.RUNS_DIR,
@@ -122,7 +123,7 @@ def train(
                 return run
             chosen, why = opt.choose_dataset(dataset, runs)
             output.note(f"data set {chosen} ({why})")
-            found = open_or_prepare(chosen, version, data, prepared, output)
+            found = open_or_prepare(chosen, version, data, prepared, output, verify=verify)
             settings = configure(preset or "athwe", chosen, config, flags, overrides or [], found, output)
             if dry_run:
                 _show_plan(settings, found, output)
@@ -135,7 +136,7 @@ def train(
         run = _same_run(world, first_run)
         if run is None:
             return
-        found = run.open_data(prepared)
+        found = run.open_data(prepared, verify=verify and resume is not None)
         output.note(f"prepared version {found.version}, {found.rules}; run {run.name}")
         _train_and_show(run, found, checkpoint_minutes, output, world)
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import polars as pl
 
-import athwe_core
 from athwe_core.data.demo import generate as generate_module
 from athwe_core.data.features.build import EncodingSettings, FeatureWork, plan_work
 from athwe_core.data.features.collect import ItemFeatures, collect_features
@@ -35,7 +34,6 @@ from athwe_core.data.readers.records import ItemTable
 from athwe_core.data.split import tied_test_share
 from athwe_core.data.store.dataset import (
     PreparedDataset,
-    content_hash,
     current_version,
     list_versions,
     mark_current,
@@ -43,7 +41,7 @@ from athwe_core.data.store.dataset import (
     open_prepared,
     prepared_folder,
 )
-from athwe_core.data.store.schema import FORMAT, MANIFEST, save_arrays
+from athwe_core.data.store.schema import FORMAT, save_arrays, write_manifest
 from athwe_core.errors import DataError
 from athwe_core.messages import brief, clipped
 from athwe_core.safe_write import file_hash, reason
@@ -111,7 +109,8 @@ def prepare(
     else:
         with new_version(folder, version) as temporary:
             manifest = _write(temporary, source, hashes, work, loaded or _load(source, options, reading))
-            _write_manifest(temporary, {"name": name, "version": version, **manifest})
+            statistics = {**manifest["statistics"], "version": version, "notes": manifest["notes"]}
+            write_manifest(temporary, {"name": name, "version": version, **manifest, "statistics": statistics})
         work.finish()
     prepared = open_prepared(name, prepared_dir=prepared_dir, version=version)
     if current_version(name, prepared_dir=prepared_dir) != version:
@@ -171,12 +170,10 @@ def _write(path: Path, source: Source, hashes: dict[Path, str], work: FeatureWor
     _write_table(_item_frame(items, interactions.item_tokens), path / "items.parquet")
     features.write_problems(path)
     return {
-        "content_hash": content_hash(path),
         "options": asdict(options),
         "source": source.kind,
         "sources": [{"file": file.name, "bytes": file.stat().st_size, "sha256": hashes[file]} for file in hashes],
         "arrays": {stem: list(array.shape) for stem, array in arrays.items()},
-        "tables": {stem: file_hash(path / f"{stem}.parquet") for stem in ("users", "items")},
         "item_columns": items.types if items else {},
         "statistics": {**_statistics(interactions, features), "tie_order": options.tie_order, "split": options.split},
         "category_names": features.categories.names if features.categories else [],
@@ -191,12 +188,6 @@ def _write_table(frame: pl.DataFrame, path: Path) -> None:
         frame.write_parquet(path)
     except pl.exceptions.PolarsError as error:  # so it calls a full disk
         raise OSError(errno.EIO, reason(error), str(path)) from None
-
-
-def _write_manifest(path: Path, facts: dict[str, Any]) -> None:
-    statistics = {**facts["statistics"], "version": facts["version"], "notes": facts["notes"]}
-    manifest = {**facts, "format": FORMAT, "athwe_version": athwe_core.__version__, "statistics": statistics}
-    (path / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _load(source: Source, options: PrepareOptions, reading: Reading) -> _Loaded:

@@ -19,16 +19,16 @@ from athwe_core.data.features.collect import PROBLEMS, ItemFeatures, with_cluste
 from athwe_core.data.features.from_files import ItemVectors
 from athwe_core.data.options import BUILTIN, PrepareOptions, RefreshKind
 from athwe_core.data.readers.records import ItemTable
+from athwe_core.data.store.checksums import CHECKED
 from athwe_core.data.store.dataset import (
     PreparedDataset,
-    content_hash,
     list_versions,
     mark_current,
     new_version,
     open_prepared,
     prepared_folder,
 )
-from athwe_core.data.store.schema import FORMAT, MANIFEST, damaged, save_arrays
+from athwe_core.data.store.schema import FORMAT, MANIFEST, damaged, save_arrays, write_manifest
 from athwe_core.errors import ConfigError, DataError
 from athwe_core.messages import reason
 
@@ -205,17 +205,18 @@ def _write(
     kind: str,
     step: dict[str, Any],
 ) -> None:
-    """Padding a version's folder: new arrays written, the rest linked, the manifest brought up to date."""
+    """Fill a version's folder: new arrays written, the rest linked, the manifest brought up to date."""
     before, after = old.arrays(), new.arrays()
     changed = {stem: array for stem, array in after.items() if array is not before.get(stem)}
-    left_out = {MANIFEST, *(f"{stem}.npy" for stem in changed), *({PROBLEMS} if kind == "image" else ())}
-    for file in base.path.iterdir():
-        if file.name not in left_out:
-            _link(file, path / file.name)
+    left_out = {MANIFEST, CHECKED, *(f"{stem}.npy" for stem in changed), *({PROBLEMS} if kind == "image" else ())}
+    linked = [file for file in base.path.iterdir() if file.name not in left_out and not file.name.startswith(".")]
+    for file in linked:
+        _link(file, path / file.name)
     save_arrays(path, changed, half_features=base.manifest["options"].get("half_features", False))
     if kind == "image":
         new.write_problems(path)
-    manifest = base.manifest
+    manifest = {key: value for key, value in base.manifest.items() if key != "tables"}  # of older versions
+    known = manifest.get("files", {})
     notes = [note for note in manifest["notes"] if note not in old.notes()] + new.notes()
     given = [k for k in ("text", "image") if k == kind and f"{k}_clusters" in after and k not in new.clusters_made]
     notes += [f"the {k} clusters were given and stay: they are not of the new vectors" for k in given]
@@ -224,7 +225,7 @@ def _write(
         **manifest,
         **new.origins(),
         "version": version,
-        "content_hash": content_hash(path),
+        "files": {file.name: known[file.name] for file in linked if file.name in known},
         "options": {**manifest["options"], **step["options"]},
         "arrays": {**manifest["arrays"], **{stem: list(array.shape) for stem, array in changed.items()}},
         "statistics": {**manifest["statistics"], **new.statistics(), "version": version, "notes": notes},
@@ -232,7 +233,7 @@ def _write(
         "notes": notes,
         "refreshed": [*manifest.get("refreshed", []), {"from": base.version, "step": step}],
     }
-    (path / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_manifest(path, manifest)
 
 
 def _link(source: Path, target: Path) -> None:

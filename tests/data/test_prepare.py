@@ -237,11 +237,11 @@ import sys, time
 from pathlib import Path
 from athwe_core.data import prepare as prepare_module
 
-def stop(path):
+def stop(*_):
     print("written", flush=True)
     time.sleep(60)
 
-prepare_module.content_hash = stop
+prepare_module.write_manifest = stop
 prepare_module.prepare("toy", data_dir=Path(sys.argv[1]), prepared_dir=Path(sys.argv[2]))
 """
 
@@ -268,7 +268,7 @@ def test_a_second_preparation_is_refused_and_a_killed_one_leaves_the_old_version
     assert opened.version == old.version
     np.testing.assert_array_equal(opened.item_ids, old.item_ids)
     assert (old.path.parent / ".lock").is_file()
-    (left,) = old.path.parent.glob(".unfinished-*")
+    (left,) = (path for path in old.path.parent.glob(".unfinished-*") if path.is_dir())
     assert (left / "item_ids.npy").is_file()
     new = prepare_toy()
     assert new.version != old.version

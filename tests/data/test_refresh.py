@@ -48,7 +48,7 @@ def again(data_dir: Path, tmp_path: Path) -> Callable[..., PreparedDataset]:
 
 def changed(old: PreparedDataset, new: PreparedDataset) -> set[str]:
     """Files that are not one and the same on disk."""
-    names = {path.name for path in (*old.path.iterdir(), *new.path.iterdir())}
+    names = {path.name for path in (*old.path.iterdir(), *new.path.iterdir())} - {"checked.json"}
     return {
         name
         for name in names
@@ -167,7 +167,7 @@ def test_encoders_of_both_kinds(
 
 
 def test_versions_from_before_are_refreshed_too(base: PreparedDataset, again: Prepare) -> None:
-    later = ("vector_notes", "clusters_made", "item_columns")
+    later = ("files", "vector_notes", "clusters_made", "item_columns")
     manifest = {key: value for key, value in base.manifest.items() if key not in later}
     (base.path / "manifest.json").write_text(json.dumps(manifest))
     assert again("text", text_width=5).text_features.shape == (7, 5)  # type: ignore[union-attr]
@@ -214,7 +214,7 @@ def test_a_disk_without_links_gets_copies(
 
     monkeypatch.setattr("athwe_core.data.refresh.os.link", refuse)
     new = again("text", text_width=5)
-    assert changed(base, new) == {path.name for path in new.path.iterdir()}
+    assert changed(base, new) == {path.name for path in new.path.iterdir()} - {"checked.json"}
     assert (new.path / "items.parquet").read_bytes() == (base.path / "items.parquet").read_bytes()
 
 
@@ -225,6 +225,7 @@ def test_a_manifest_that_does_not_tell_of_the_features_is_damaged(
     base: PreparedDataset, again: Callable[..., PreparedDataset], change: dict[str, object]
 ) -> None:
     manifest = json.loads((base.path / "manifest.json").read_text())
+    del manifest["files"]  # as in version 0.1.0
     manifest["statistics"].update(change)
     (base.path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(
@@ -237,6 +238,7 @@ def test_a_manifest_whose_refreshes_are_no_list_is_damaged(
     base: PreparedDataset, again: Callable[..., PreparedDataset]
 ) -> None:
     manifest = json.loads((base.path / "manifest.json").read_text())
+    del manifest["files"]  # as in version 0.1.0
     for refreshed, why in (({"step": 1}, "refreshed is a dict"), ([], "list index"), ([5], "'int' object")):
         (base.path / "manifest.json").write_text(json.dumps(manifest | {"refreshed": refreshed}))
         with pytest.raises(DataError, match=rf"is damaged \(manifest\.json: {why}"):

@@ -59,7 +59,7 @@ def frame(stem: str, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Damage:
         path, manifest = folder / f"{stem}.parquet", folder / "manifest.json"
         change(pl.read_parquet(path)).write_parquet(path)
         facts = json.loads(manifest.read_text(encoding="utf-8"))
-        del facts["tables"]
+        del facts["files"]
         manifest.write_text(json.dumps(facts), encoding="utf-8")
 
     return damage

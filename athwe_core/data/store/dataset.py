@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -15,7 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int32, Int64, UInt8
 
 from athwe_core.data.split import LEAVE_ONE_OUT, Split, leave_one_out
-from athwe_core.data.store.schema import MANIFEST, OPTIONAL_ARRAYS, REQUIRED_ARRAYS, damaged, read_version
+from athwe_core.data.store.schema import MANIFEST, damaged, read_version
 from athwe_core.errors import ConfigError, DataError
 from athwe_core.locks import HeldError, held
 from athwe_core.messages import clipped, near_miss, reason
@@ -130,7 +129,7 @@ class PreparedDataset:
 
         path = self.path / f"{stem}.parquet"
         try:
-            written = self.manifest.get("tables", {}).get(stem)  # older versions have none
+            written = self.manifest.get("files", {}).get(path.name) or self.manifest.get("tables", {}).get(stem)
             if written is not None and file_hash(path) != written:  # polars may end the process over a damaged file
                 raise damaged(self.path, self.name, f"{stem}.parquet is not what was written")
             found = pl.read_parquet(path, glob=False)
@@ -168,9 +167,17 @@ def current_version(name: str, *, prepared_dir: Path) -> str | None:
         return file.read(64).decode("utf-8", "replace").strip()
 
 
-def open_prepared(name: str, *, prepared_dir: Path, version: str | None = None) -> PreparedDataset:
+def open_prepared(
+    name: str, *, prepared_dir: Path, version: str | None = None, verify: bool = False
+) -> PreparedDataset:
     """Open a prepared version, by default the current one.
 
+    Args:
+        name: Name of the data set.
+        prepared_dir: Folder of prepared versions.
+        version: Its 12 hex digits; None = the version marked current.
+        verify: Read every file whole and compare it with its checksum. Without it, that is done only where size, time of
+            change or sampled blocks of a file differ from the last time.
     Raises:
         ConfigError: NAME is no plain folder name.
         DataError: NAME is not prepared, has no such version, or its files are damaged.
@@ -191,18 +198,8 @@ def open_prepared(name: str, *, prepared_dir: Path, version: str | None = None) 
         remedy = f"Or run: athwe prepare --dataset {name}"
         raise DataError(f"prepared version of {name!r}", rule, clipped(version), remedy)
     path = folder / version
-    manifest, arrays = read_version(path, name)
+    manifest, arrays = read_version(path, name, verify=verify)
     return PreparedDataset(name=name, path=path, version=version, manifest=manifest, **arrays)
-
-
-def content_hash(folder: Path) -> str:
-    """SHA-256 over the arrays that training reads, as stored: changed data shows even under an unchanged manifest."""
-    digest = hashlib.sha256()
-    for stem in (*REQUIRED_ARRAYS, *OPTIONAL_ARRAYS):
-        path = folder / f"{stem}.npy"
-        if path.is_file():
-            digest.update(f"{stem}:{file_hash(path)}\n".encode())
-    return digest.hexdigest()
 
 
 @contextmanager

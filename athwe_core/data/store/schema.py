@@ -1,14 +1,25 @@
-"""What a prepared version consists of, and whether its files keep to it: they are read as if anybody had written them."""
+"""What a prepared version consists of. Its files are validated when they are read: anybody may have written them."""
 
 from __future__ import annotations
 
 import json
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+import athwe_core
+from athwe_core.data.store.checksums import (
+    CHECKED,
+    changed_files,
+    content_hash,
+    file_hashes,
+    looks_unchanged,
+    own_hash,
+    remember,
+)
 from athwe_core.errors import DataError
 from athwe_core.messages import reason
 
@@ -27,8 +38,11 @@ ITEM_ARRAYS = {
 OPTIONAL_ARRAYS = {**ITEM_ARRAYS, **SPLIT_ARRAYS}
 SIDE_ARRAYS = {"file_rows": np.int64}
 """Read by the audit only: no part of the content that runs depend on."""
+CONTENT_ARRAYS = (*REQUIRED_ARRAYS, *OPTIONAL_ARRAYS)
+"""What runs depend on, in the order of the content hash."""
+PARQUET = ("users.parquet", "items.parquet")
 VECTORS = ("text_features", "image_features")
-"""Half precision where `prepare` was told so."""
+"""In half precision with `--half-features`."""
 MAX_HALF = float(np.finfo(np.float16).max)
 TABLES = ("text_features", "image_features", "categories")
 _MAGIC = b"\x93NUMPY"
@@ -37,6 +51,7 @@ _STATISTICS = {"users": int, "items": int, "interactions": int, "tie_order": str
 _FACTS = {"version": str, "content_hash": str, "options": dict, "arrays": dict, "notes": list, "category_names": list}
 """What a manifest always has, with its kind."""
 _LATER = {
+    "files": dict,
     "tables": dict,
     "item_rows": list,
     "item_columns": dict,
@@ -47,27 +62,53 @@ _LATER = {
 """What older manifests may lack."""
 
 
-def read_version(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_version(path: Path, name: str, *, verify: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read one version's manifest and map its arrays.
 
     Args:
         path: `PREPARED/NAME/<version>`.
-        name: Of the data set, for messages.
+        name: Name of the data set, for messages.
+        verify: Read every file whole and compare it with its checksum, instead of only where a cheap look finds a change.
     Returns:
         The manifest, and read-only memory maps by name.
     Raises:
-        DataError: A file is missing, damaged, or does not fit to the others; or a later athwe wrote them.
+        DataError: A file is missing, damaged, changed, or does not fit to the others; or a later athwe wrote them.
     """
     try:
         manifest = _read_manifest(path, name)
         arrays = {stem: _map(path, stem) for stem in manifest["arrays"] if stem in _KINDS}
         _check_shapes(path, manifest, arrays)
         _check_rows(manifest, arrays)
+        _check_content(path, manifest, verify=verify)
     except DataError:
         raise
     except Exception as error:  # numpy and json raise many kinds over damaged files; all mean the same
         raise damaged(path, name, reason(error)) from None
     return manifest, arrays
+
+
+def write_manifest(folder: Path, facts: dict[str, Any]) -> None:
+    """Write the manifest of a version whose other files are all in `folder`, with the checksum of each.
+
+    Args:
+        folder: Of the version, which is not visible under its name yet.
+        facts: Everything but format, program version, content hash and checksums, which are added. Checksums of files
+            that are known already may be in `files`.
+    """
+    names = [file.name for file in folder.iterdir() if file.name not in (MANIFEST, CHECKED)]
+    known = {name: digest for name, digest in facts.get("files", {}).items() if name in names}
+    files = known | file_hashes(folder, set(names) - known.keys())
+    manifest = {
+        **facts,
+        "format": FORMAT,
+        "athwe_version": athwe_core.__version__,
+        "content_hash": content_hash(files, CONTENT_ARRAYS),
+        "files": files,
+    }
+    manifest = json.loads(json.dumps(manifest))  # as it will be read
+    manifest["files"][MANIFEST] = own_hash(manifest, MANIFEST)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    remember(folder, names)
 
 
 def _read_manifest(path: Path, name: str) -> dict[str, Any]:
@@ -123,6 +164,45 @@ def _check_rows(manifest: dict[str, Any], arrays: dict[str, Any]) -> None:
         fits = (start <= rows) & (rows <= end) if is_end else (rows == -1) | ((start < rows) & (rows < end))
         if not fits.all():
             raise ValueError(f"{stem}.npy does not fit to offsets.npy")
+
+
+def _check_content(path: Path, manifest: dict[str, Any], *, verify: bool) -> None:
+    """Compare the files with their checksums. Raises ValueError."""
+    try:
+        _compare(path, manifest, verify=verify)
+    except OSError as error:
+        raise ValueError(f"{Path(error.filename or path).name}: {error.strerror or error}") from None
+
+
+def _compare(path: Path, manifest: dict[str, Any], *, verify: bool) -> None:
+    wanted = {f"{stem}.npy" for stem in manifest["arrays"]} | set(PARQUET)
+    if "files" not in manifest:
+        _compare_of_0_1(path, manifest, verify=verify)
+        return
+    hashes = dict(manifest["files"])
+    if hashes.pop(MANIFEST, None) != own_hash(manifest, MANIFEST):
+        raise ValueError(f"{MANIFEST} is not what was written")
+    if not wanted <= hashes.keys() or not all(Path(name).name == name for name in hashes):
+        raise ValueError(f"{MANIFEST}: files must list every file of this folder")
+    if changed := changed_files(path, hashes, everything=verify):
+        raise ValueError(f"{', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not what was written")
+
+
+def _compare_of_0_1(path: Path, manifest: dict[str, Any], *, verify: bool) -> None:
+    """Version 0.1.0 wrote one hash for all arrays that training reads, and later one for each table."""
+    tables: dict[str, str] = {f"{stem}.parquet": digest for stem, digest in manifest.get("tables", {}).items()}
+    arrays = [f"{stem}.npy" for stem in CONTENT_ARRAYS if stem in manifest["arrays"]]
+    names = [*arrays, *tables]
+    if not all(Path(name).name == name for name in names):
+        raise ValueError(f"{MANIFEST}: tables must name files of this folder")
+    if not verify and looks_unchanged(path, names):
+        return
+    if content_hash(file_hashes(path, arrays), CONTENT_ARRAYS) != manifest["content_hash"]:
+        raise ValueError("an array is not what was written")
+    if changed := changed_files(path, tables, everything=True):
+        raise ValueError(f"{', '.join(changed)} is not what was written")
+    with suppress(OSError):  # a read-only folder is read whole each time
+        remember(path, names)
 
 
 def save_arrays(folder: Path, arrays: dict[str, Any], *, half_features: bool) -> None:

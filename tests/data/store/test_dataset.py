@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from athwe_core.data.prepare import PreparedDataset
-from athwe_core.data.store.dataset import content_hash, list_versions, new_version, open_prepared
+from athwe_core.data.store.dataset import list_versions, new_version, open_prepared
 from athwe_core.errors import ConfigError, DataError
 
 
@@ -53,14 +53,6 @@ def test_unprepared_name_gets_a_near_miss(prepared: PreparedDataset) -> None:
         DataError, match=r"'toi' is not prepared in .* \(there: toy, did you mean 'toy'\?\)\. Run: athwe"
     ):
         open_prepared("toi", prepared_dir=place(prepared))
-
-
-def test_content_hash_sees_changed_arrays(prepared: PreparedDataset) -> None:
-    assert content_hash(prepared.path) == prepared.manifest["content_hash"]
-    times = np.load(prepared.path / "timestamps.npy")
-    times[0] += 1
-    np.save(prepared.path / "timestamps.npy", times)
-    assert content_hash(prepared.path) != prepared.manifest["content_hash"]
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "manifest", "dtype", "length"])
