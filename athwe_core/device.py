@@ -1,4 +1,4 @@
-"""Which device, which dtype its products are fast in, and how much memory it has left."""
+"""The device to train on, the dtype in which its products are fast, and its free memory."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from athwe_core.errors import ConfigError
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` is the first CUDA device, else the CPU (Apple's GPU when asked for: at these sizes it is not faster).
+    """The torch device of a name.
 
-    Of several processes on a machine, each has the CUDA device of its own number.
+    Of several processes that torchrun started, each gets the CUDA device of its local rank.
 
-    Raises: ConfigError when the device asked for is not there.
+    Args:
+        name: a torch device such as `cpu`, `cuda`, `cuda:1` or `mps`; or `auto`: CUDA if the machine has it, else the CPU.
+            `auto` never chooses Apple's GPU (`mps`), which is not faster for models of this size.
+    Raises:
+        ConfigError: The machine does not have this device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -25,14 +29,16 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device("cuda", local_rank())
     count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}[device.type]
     if (device.index or 0) >= count:
-        raise ConfigError(
-            "training.device", f"must be there: this machine has {count} of {device.type}", name, "Use auto"
-        )
+        raise ConfigError("training.device", f"must exist: this machine has {count} of {device.type}", name, "Use auto")
     return device
 
 
 def has_fast_bf16(device: torch.device) -> bool:
-    """Whether bfloat16 products run in hardware: AVX512-BF16 or AMX on a CPU, Ampere or newer on CUDA."""
+    """Whether bfloat16 products run in hardware: AVX512-BF16 or AMX on a CPU, Ampere or newer on CUDA.
+
+    Args:
+        device: that runs the products; False for types other than `cpu` and `cuda`.
+    """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu":
@@ -42,14 +48,24 @@ def has_fast_bf16(device: torch.device) -> bool:
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """The dtype of the catalogue's and the features' products; weights, softmax and losses stay in float32."""
+    """The dtype of a model's large products in training; weights and losses stay in float32.
+
+    Args:
+        name: `fp32`, `bf16`, or `auto`: bfloat16 if the device has it in hardware.
+        device: that runs the products.
+    """
     if name == "auto":
         name = "bf16" if has_fast_bf16(device) else "fp32"
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[name]
 
 
 def available_memory(device: torch.device) -> int | None:
-    """Bytes that can still be taken: free on CUDA; on a CPU what Linux and the control group leave; None where unknown."""
+    """Free memory in bytes.
+
+    Args:
+        device: for `cuda` its free memory; for `cpu` what Linux reports as available, within the limit of the control group.
+    Returns: bytes; None where it is not known.
+    """
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     if device.type != "cpu":
@@ -59,6 +75,7 @@ def available_memory(device: torch.device) -> int | None:
 
 
 def _left_of_machine() -> int | None:
+    """Available memory of the machine, as Linux reports it."""
     with suppress(OSError, ValueError, IndexError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -67,20 +84,20 @@ def _left_of_machine() -> int | None:
 
 
 def _left_of_groups(root: Path) -> list[int]:
-    """What control groups of both versions leave of their limits, as a container sees its own at the root."""
+    """Free memory within the limits of control groups, version 2 and 1; a container sees its own group as the root."""
     found = []
     for limit, used, folder in (
         ("memory.max", "memory.current", root),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", root / "memory"),
     ):
-        with suppress(OSError, ValueError):  # not there, or `max`
+        with suppress(OSError, ValueError):  # no such file, or the limit is `max`
             most = int((folder / limit).read_text(encoding="ascii"))
             found.append(max(0, most - int((folder / used).read_text(encoding="ascii")) + _reclaimable(folder)))
     return found
 
 
 def _reclaimable(folder: Path) -> int:
-    """File pages that the group gives back when it must."""
+    """Bytes of cached file pages that the kernel can reclaim from the group."""
     with suppress(OSError, ValueError, IndexError):
         for line in (folder / "memory.stat").read_text(encoding="ascii").splitlines():
             name, value = line.split()

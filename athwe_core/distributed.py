@@ -1,6 +1,6 @@
-"""Several processes that work as one, started by torchrun: one for each device, the same weights, each its share of the work.
+"""Data-parallel training by several processes that torchrun starts: one for each device, each with a shard of every batch.
 
-Tensors are exchanged by torch.distributed alone: gloo on the CPU, NCCL on CUDA.
+All tensors are exchanged through torch.distributed, with gloo on CPUs and NCCL on CUDA devices.
 """
 
 from __future__ import annotations
@@ -25,28 +25,30 @@ _TEXT_BYTES = 4096
 
 
 class LostProcessError(AthweError):
-    """Another process of the job ended (exit code 1)."""
+    """Another process of the job has ended (exit code 1)."""
 
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes of a job and this one's place among them; a single process is a world of one."""
+    """The processes of a job, and the rank of this one. A single process is a group of size 1."""
 
     rank: int = 0
     size: int = 1
 
     @property
     def is_first(self) -> bool:
-        """The process that writes to the run folder and to the terminal."""
+        """Whether this process has rank 0; only that one writes to the run folder and to the terminal."""
         return self.rank == 0
 
     def divide(self, num_supervised: NDArray[np.int64], *, multiple: int = 1) -> tuple[NDArray[np.bool_], BatchShards]:
-        """Which rows of a batch are this process's, and how many targets each process holds.
+        """Divide the rows of a batch among the processes.
 
-        `multiple` is the one the rows are packed with.
+        The rows stay in order and are cut where the parts are nearest to equal numbers of targets. A process may get no row.
 
-        The rows stay in order and are cut where the targets are nearest to equal parts. A batch of fewer rows than processes
-        leaves some without any.
+        Args:
+            num_supervised: targets of each row.
+            multiple: to which each process pads its targets (`Padding.targets` of `pack`).
+        Returns: for each row whether it is this process's, and how many targets each process has.
         """
         middle = np.cumsum(num_supervised) - num_supervised / 2
         owner = np.minimum((middle * self.size / num_supervised.sum()).astype(np.int64), self.size - 1)
@@ -54,46 +56,49 @@ class ProcessGroup:
         return owner == self.rank, BatchShards(tuple(counts.tolist()), self.rank, multiple)
 
     def total(self, value: Tensor) -> Tensor:
-        """Sum over the processes, on each."""
+        """Sum of a tensor over the processes; every process gets it. No gradient."""
         if self.size > 1:
             value = value.clone()
             dist.all_reduce(value)
         return value
 
     def any(self, claim: bool) -> bool:
-        """Whether it is so in one of the processes."""
+        """Whether the claim is true in at least one process."""
         return claim if self.size == 1 else bool(self.total(torch.tensor(int(claim))) > 0)
 
     def text_of_first(self, text: str) -> str:
-        """The first process's text, at most 4096 bytes, on every process."""
+        """The text of rank 0 on every process, cut to 4096 bytes of UTF-8."""
         if self.size == 1:
             return text
         content = list(text.encode().ljust(_TEXT_BYTES, b"\0")[:_TEXT_BYTES])
         padded = torch.tensor(content, dtype=torch.uint8)
         dist.broadcast(padded, src=0)
-        return bytes(padded.tolist()).rstrip(b"\0").decode()
+        return bytes(padded.tolist()).rstrip(b"\0").decode(errors="ignore")  # the cut may split a character
 
     def wait(self) -> None:
-        """Until every process is here."""
+        """Wait until every process has called this."""
         if self.size > 1:
             dist.barrier()
 
 
 ALONE = ProcessGroup()
+"""The group of a single process."""
 
 
 @dataclass(frozen=True)
 class BatchShards:
-    """How the supervised tokens of one step are divided: process k holds `counts[k]` of them, the first process's first.
+    """How the supervised tokens of a batch are divided among processes.
 
-    A loss that is given its shares returns this process's part of it: the parts of all processes sum to the loss of the
-    whole batch, and so do their gradients. Every process must make the same calls in the same order.
+    With it, a loss returns this process's part of the loss of the whole batch: the parts of all processes sum to it, and so
+    do their gradients. All processes must make the same calls in the same order.
     """
 
     counts: tuple[int, ...]
+    """Supervised tokens of each process, by rank; they follow each other in this order in the whole batch."""
     rank: int = 0
+    """Rank of this process."""
     multiple: int = 1
-    """Each process's targets are filled up to a multiple of this (see `pack`)."""
+    """Each process pads its targets to a multiple of this, see `pack`."""
 
     @property
     def num_targets(self) -> int:
@@ -106,27 +111,38 @@ class BatchShards:
 
     @property
     def start(self) -> int:
-        """Where this process's rows begin among those of `gather`."""
-        return sum(self._filled[: self.rank])
+        """Index of this process's first supervised token in the result of `gather`."""
+        return sum(self._padded[: self.rank])
 
     @property
-    def _filled(self) -> list[int]:
+    def _padded(self) -> list[int]:
+        """Supervised tokens of each process, padding included."""
         return [count + -count % self.multiple for count in self.counts]
 
     def total(self, value: Tensor) -> Tensor:
-        """Sum over the processes, the same on each; its gradient is summed over them too."""
+        """Sum of a tensor over the processes, with gradients.
+
+        Args:
+            value: of the same shape in every process.
+        Returns: the sum, in every process. The gradient of `value` is the sum of the gradients of all processes.
+        """
         return value if self.num_processes == 1 else _Total.apply(value)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """One row for each supervised token of this process, padding included, to those of all, with their gradients."""
+        """Concatenate the rows of all processes, with gradients.
+
+        Args:
+            rows: one for each supervised token of this process, padding included.
+        Returns: the rows of all processes by rank, in every process.
+        """
         if self.num_processes == 1:
             return rows
-        padding = [0, 0] * (rows.ndim - 1) + [self.start, sum(self._filled) - self.start - len(rows)]
+        padding = [0, 0] * (rows.ndim - 1) + [self.start, sum(self._padded) - self.start - len(rows)]
         return self.total(F.pad(rows, padding))
 
 
 class _Total(torch.autograd.Function):
-    """Sum over the processes whose gradient is the sum of theirs."""
+    """Sum over the processes; the gradient is summed over them as well."""
 
     @staticmethod
     def forward(_ctx: Any, value: Tensor) -> Tensor:
@@ -140,7 +156,11 @@ class _Total(torch.autograd.Function):
 
 
 def all_here(num_targets: int) -> BatchShards:
-    """All tokens in this process."""
+    """The shards of a batch that is not divided.
+
+    Args:
+        num_targets: supervised tokens of the batch.
+    """
     return BatchShards((num_targets,))
 
 
@@ -150,17 +170,18 @@ def are_several() -> bool:
 
 
 def local_rank() -> int:
-    """Number of this process among those of its machine, which is that of its CUDA device."""
+    """Rank of this process among those of its machine, which is the index of its CUDA device; 0 for a single process."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 @contextmanager
 def init_distributed() -> Iterator[ProcessGroup]:
-    """The world of this process: what torchrun set up in the environment, or a world of one.
+    """Join the processes that torchrun started, for the duration of the context.
 
+    Yields: the group; for a process that torchrun did not start as one of several, `ALONE`.
     Raises:
-        ConfigError: The environment is incomplete or the processes do not find each other.
-        LostProcessError: Another process ended while this one worked.
+        ConfigError: The environment variables of torchrun are incomplete, or the processes cannot connect.
+        LostProcessError: Another process ended while this one was in the context.
     """
     if not are_several():
         yield ALONE
@@ -169,7 +190,7 @@ def init_distributed() -> Iterator[ProcessGroup]:
     try:
         rank, size, _ = (int(os.environ[name]) for name in _VARIABLES)
         store, _, _ = next(dist.rendezvous("env://"))  # type: ignore[attr-defined]
-        # torchrun may start a failed job again over the same store: the addresses of the first attempt are still in it.
+        # torchrun may restart a failed job with the same store, which still holds the addresses of the first attempt
         store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)  # type: ignore[attr-defined]
         has_cuda = torch.cuda.is_available()
         if has_cuda:
@@ -184,7 +205,7 @@ def init_distributed() -> Iterator[ProcessGroup]:
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        remedy = "See its own error; what is saved is kept: start the same with --resume RUN"
+        remedy = "See its own error, then continue from the last checkpoint with --resume RUN"
         raise LostProcessError(
             "another process of the job", "must not end before the work does", remedy=remedy
         ) from None

@@ -1,25 +1,26 @@
-"""What can go wrong through a user's input, in one shape: what, which rule, what was found, how to mend it."""
+"""Errors that a user can cause. Each names what is wrong, the rule, the value found, and a remedy."""
 
 from __future__ import annotations
 
 _NOTHING = object()
 MAX_VALUE = 300
-"""Characters of a value that are shown."""
+"""Characters of a value that an error shows."""
 
 
 class AthweError(Exception):
-    """An error a user can cause and mend; its text is one line.
+    """An error that a user can cause and correct. Its text is one line:
 
         {name} {rule}, got {value}. {remedy}
 
     Args:
-        name: What is wrong and where: a configuration key, or a file with its row, e.g. `"Toys.inter line 7: timestamp"`.
-        rule: What was expected, as a phrase that continues `name`, e.g. `"must be in 1..8"`.
-        value: What was found, its beginning where it is long; left out of the text when not given.
-        remedy: What to do about it, as a sentence without its full stop; left out when empty.
+        name: what is wrong and where: a configuration key, or a file and its line, such as `Toys.inter line 7: timestamp`.
+        rule: what is expected, as a phrase that continues `name`, such as `must be in 1..8`.
+        value: what was found; the text shows its first `MAX_VALUE` characters. Left out of the text if not given.
+        remedy: what to do, as a sentence without its full stop. Left out if empty.
     """
 
     exit_code = 1
+    """Exit code of a command that ends with this error."""
 
     def __init__(self, name: str, rule: str, value: object = _NOTHING, remedy: str = "") -> None:
         self.name = name
@@ -36,28 +37,35 @@ class AthweError(Exception):
 
 
 class ConfigError(AthweError):
-    """A configuration key, option or name that is unknown or out of its range (exit code 2)."""
+    """A configuration key, option or name is unknown or out of range (exit code 2)."""
 
     exit_code = 2
 
 
 class DataError(AthweError):
-    """A source file, feature file or prepared data set that is missing, malformed or inconsistent (exit code 3)."""
+    """A source file, feature file or prepared data set is missing, malformed or inconsistent (exit code 3)."""
 
     exit_code = 3
 
 
 class CheckpointError(AthweError):
-    """A run or checkpoint that is missing, unreadable, or of another network or data set (exit code 3)."""
+    """A run or checkpoint is missing, unreadable, or belongs to another model or data set (exit code 3)."""
 
     exit_code = 3
 
 
 class NonFiniteLossError(AthweError):
-    """Training met a loss that is NaN or infinite and stopped before the update (exit code 1)."""
+    """A loss is NaN or infinite (exit code 1). The weights in memory are lost; the last checkpoint is kept."""
 
 
 def require(condition: bool, name: str, rule: str, value: object, remedy: str = "") -> None:
-    """Raise `ConfigError(name, rule, value, remedy)` unless `condition`."""
+    """Check a condition on the configuration.
+
+    Args:
+        condition: what must hold.
+        name, rule, value, remedy: of the error, as in `AthweError`.
+    Raises:
+        ConfigError: `condition` is False.
+    """
     if not condition:
         raise ConfigError(name, rule, value, remedy)

@@ -33,10 +33,8 @@ TESTED_IN = {
     "athwe_core/training/step.py": "tests/training/test_loop.py",
     # the vocabulary of all tests
     "athwe_core/batch.py": "tests/data/test_packing.py",
-    "athwe_core/errors.py": "tests/test_messages.py",
     # needs several processes, a GPU or a network of its own
     "athwe_core/data/features/public_hosts.py": "tests/trust/test_private_hosts.py",
-    "athwe_core/distributed.py": "tests/training/test_spread.py",
     "athwe_core/losses/residual_triton.py": "tests/losses/test_residual_kernel.py",
     # faults and damage, tested for all files of a kind at once
     "athwe_core/data/features/arrays.py": "tests/robustness/test_fuzz_features.py",

@@ -1,6 +1,6 @@
-"""Two baselines that need no training, as the rank of every user's held-out item: what any network has to beat.
+"""Two baselines without training, most popular items and item-to-item transitions, as ranks of the held-out items.
 
-Both know the training split only, for validation and for test alike, as a network does that was fitted on it.
+Both count the training split only, for validation and for test, as a model that was trained on it.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from athwe_core.data.packing import batch_boundaries, items_before
 from athwe_core.data.store.dataset import PreparedDataset
 
 BLOCK_PAIRS = 2**22
-"""(user, item) pairs looked at together: some 100 MB."""
+"""(user, item) pairs processed at a time: about 100 MB."""
 
 
 def popularity_ranks(data: PreparedDataset, *, split: str, exclude_seen: bool) -> Float64[np.ndarray, "U"]:
-    """Rank of each user's held-out item when every user gets the most popular items.
+    """Rank of each user's held-out item by popularity.
 
         score(v) = number of times v occurs in the training split
 
     Args:
-        split: `validation` or `test`: the held-out item that is ranked; the scores are the same for both.
-        exclude_seen: leave the user's input items out of the ranking, never the target.
+        data: a prepared data set.
+        split: `validation` or `test`, the held-out item that is ranked. The scores are the same for both.
+        exclude_seen: leave the items of the user's input out of the ranking, except the target.
     Returns: (U,) ranks in the order of `data.split.users(split)`.
     Raises:
-        ConfigError: An unknown split.
+        ConfigError: `split` is unknown.
     """
     none = np.zeros(0, np.int64)
     nothing = _Transitions(np.zeros(data.num_item_rows + 1, np.int64), none, none)
@@ -39,24 +40,32 @@ def transition_ranks(data: PreparedDataset, *, split: str, exclude_seen: bool) -
 
         score(v) = c(l, v) + p(v) / (max p + 1)
 
-    l is the last input item, the one before the held-out item. c(l, v) is the number
-    of times v directly followed l in the training sequences, p(v) the training popularity. Computed times
-    max p + 1, which ranks alike and stays in whole numbers.
+    l is the last input item, c(l, v) the number of times that v directly followed l in the training sequences, and p(v) the
+    number of times v occurs in them. Scores are computed times max p + 1, so that they are whole numbers.
 
-    Args, Returns, Raises: as `popularity_ranks`.
+    Args:
+        data, split, exclude_seen: as in `popularity_ranks`.
+    Returns: (U,) ranks in the order of `data.split.users(split)`.
+    Raises:
+        ConfigError: `split` is unknown.
     """
     return _rank_users(data, _training_transitions(data), split=split, exclude_seen=exclude_seen)
 
 
 def training_popularity(data: PreparedDataset) -> Int64[np.ndarray, "V"]:
-    """Number of times each item occurs in the training split; 0 for the padding and for items held out only."""
+    """Number of times each item occurs in the training split.
+
+    Args:
+        data: a prepared data set.
+    Returns: counts by item id; 0 for the padding item and for items without a training interaction.
+    """
     is_training = data.split.is_training(len(data.item_ids))
     return np.bincount(data.item_ids[is_training], minlength=data.num_item_rows).astype(np.int64)
 
 
 @dataclass(frozen=True)
 class _Transitions:
-    """What followed each item in training, and how often: followers `offsets[l]:offsets[l + 1]` are item l's."""
+    """Items that followed each item in training, with counts; those of item l are `offsets[l]:offsets[l + 1]`."""
 
     offsets: Int64[np.ndarray, "V_plus_1"]
     items: Int64[np.ndarray, "F"]
@@ -88,16 +97,16 @@ def _rank_users(
 ) -> Float64[np.ndarray, "U"]:
     """Ranks by transitions first and popularity second, ties shared.
 
-    No (users, items) table: everything is counted in one sorted popularity, then the items that followed the user's last one
-    are moved from where popularity has them to where their own score does.
+    Without a (users, items) table: items are counted by popularity, in one sorted array for all users. Then each item that
+    followed the user's last one is taken out and counted again with its own score.
     """
     popularity = training_popularity(data)
     scale = int(popularity.max()) + 1
-    asked = data.split.users(split)
-    stop = data.split.held_out(split)[asked]
+    users = data.split.users(split)
+    stop = data.split.held_out(split)[users]
     last = data.item_ids[stop - 1]
-    pairs = np.diff(transitions.offsets)[last] + (stop - data.offsets[asked] if exclude_seen else 0)
-    ranks = np.empty(len(asked))
+    pairs = np.diff(transitions.offsets)[last] + (stop - data.offsets[users] if exclude_seen else 0)
+    ranks = np.empty(len(users))
     for first, end in batch_boundaries(pairs, batch_targets=BLOCK_PAIRS):
         part = slice(first, end)
         row, item, count = transitions.after(last[part])
@@ -110,7 +119,7 @@ def _rank_users(
         standing.move(row, -1, popularity[item])
         standing.move(row, 1, score)
         if exclude_seen:
-            seen_row, seen_item = items_before(data, asked[part], stop[part])
+            seen_row, seen_item = items_before(data, users[part], stop[part])
             others = seen_item != target[seen_row]
             seen = np.unique(seen_row[others] * data.num_item_rows + seen_item[others])
             keys = row * data.num_item_rows + item
@@ -123,7 +132,7 @@ def _rank_users(
 
 
 class _Standing:
-    """How many items stand above each target and level with it, the target itself included."""
+    """Number of items above each target and level with it, the target itself included."""
 
     def __init__(self, own: Int64[np.ndarray, "B"], ascending: Int64[np.ndarray, "items"]) -> None:
         self.own = own

@@ -1,4 +1,4 @@
-"""Who is served well: one line per user beside its rank, and metrics by history length, target popularity and day."""
+"""Metrics of groups of users: by history length, by popularity of the target, and by day."""
 
 from __future__ import annotations
 
@@ -20,29 +20,32 @@ if TYPE_CHECKING:
 SECONDS_PER_DAY = 86_400
 
 Buckets = dict[str, int]
-"""Label to the least value in it, increasing."""
+"""Label of each bucket and its smallest value, ascending."""
 
 GROUPINGS: dict[str, Buckets] = {
     "history_length": {"1-4": 1, "5-9": 5, "10-19": 10, "20-49": 20, "50+": 50},
     "target_popularity": {"0 (cold)": 0, "1-4": 1, "5-9": 5, "10-49": 10, "50+": 50},
     "same_day": {"later": 0, "same day": 1},
 }
-"""Column of the frame to its buckets."""
+"""Buckets for each column of the frame."""
 
 
 def per_user_frame(data: PreparedDataset, ranks: Float64[np.ndarray, "E"], *, split: str) -> pl.DataFrame:
-    """One line per asked user, in the order of users: what `per_user.parquet` of a run holds.
+    """The rank of each evaluated user's held-out item with facts about both; `per_user.parquet` of a run holds this frame.
 
     Args:
+        data: a prepared data set.
         ranks: (E,) rank of the held-out item of each of `data.split.users(split)`.
-    Returns: columns
+        split: `validation` or `test`.
+    Returns: one row for each user, in the order of `ranks`, with the columns
         user_id, target_item_id: raw ids, str.    split: str.    rank: float64.
-        history_length: int64, all input items, also those before the latest `model.max_length`.
+        history_length: int64, number of input items, including those before the latest `model.max_length`.
         target_popularity: int64, occurrences of the target in the training split.
-        same_day: bool, the target has the UTC day of the last input item, so that the tie order may have decided.
+        same_day: bool, whether the target and the last input item have the same UTC day. Where their times are equal, the
+            tie order decided which of them is the target.
     Raises:
-        DataError: There is not one rank per asked user.
-        ConfigError: An unknown split.
+        DataError: The number of ranks is not the number of evaluated users.
+        ConfigError: `split` is unknown.
     """
     import polars as pl  # noqa: PLC0415  (metrics and training do without it)
 
@@ -66,13 +69,13 @@ def per_user_frame(data: PreparedDataset, ranks: Float64[np.ndarray, "E"], *, sp
 
 
 def group_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> dict[str, dict[str, dict[str, int | float]]]:
-    """Metrics of the users of each bucket; the buckets of one grouping partition the users.
+    """Metrics of the users in each bucket; each user is in one bucket of each grouping.
 
     Args:
-        frame: lines of `per_user_frame`, of one split.
+        frame: a frame of `per_user_frame`, of one split.
         ks: cut-offs, each >= 1.
-    Returns: grouping (`history_length`, `target_popularity`, `same_day`) -> label -> `users` and `mean_metrics`; labels
-        in the order of the bounds, without the empty ones.
+    Returns: for each grouping (`history_length`, `target_popularity`, `same_day`) and each label of it, the number of
+        `users` and their `mean_metrics`. Labels are in the order of their buckets; empty buckets are left out.
     """
     ranks = frame["rank"].to_numpy()
     result: dict[str, dict[str, dict[str, int | float]]] = {}
@@ -87,5 +90,5 @@ def group_metrics(frame: pl.DataFrame, ks: Sequence[int]) -> dict[str, dict[str,
 
 
 def _labels(values: NDArray[np.int64], buckets: Buckets) -> NDArray[np.int64]:
-    """Number of the bucket that each value, which is at least the first bound, falls into."""
+    """Index of the bucket of each value; no value is below the first bucket."""
     return np.searchsorted(list(buckets.values()), values, side="right") - 1

@@ -11,14 +11,14 @@ from athwe_core.errors import DataError
 
 
 def per_user_metrics(ranks: Float64[np.ndarray, "U"], ks: Sequence[int]) -> dict[str, Float64[np.ndarray, "U"]]:
-    """Metrics of each user, who has one relevant item at rank r; all are 0 where r > k.
+    """Metrics of each user, whose one relevant item has rank r; all are 0 where r > k.
 
         ndcg@k = 1 / log2(r + 1)        mrr@k = 1 / r        hit@k = 1
 
-    With one relevant item the ideal DCG is 1, so NDCG needs no division by the achievable.
+    The ideal DCG of one relevant item is 1, so NDCG equals DCG.
 
     Args:
-        ranks: (U,) >= 1; half-integers are expected ranks on ties.
+        ranks: (U,) >= 1; a rank that ties share may be a half-integer.
         ks: cut-offs, each >= 1.
     Returns: (U,) arrays in [0, 1] under `ndcg@k` for each k, then `mrr@k`, then `hit@k`.
     Raises:
@@ -40,5 +40,12 @@ def metric_name(metric: str) -> str:
 
 
 def mean_metrics(ranks: Float64[np.ndarray, "U"], ks: Sequence[int]) -> dict[str, float]:
-    """Means over users of `per_user_metrics`, in its order of keys. Raises what it raises."""
+    """Means of `per_user_metrics` over users.
+
+    Args:
+        ranks, ks: as in `per_user_metrics`.
+    Returns: means in [0, 1], in the same order of keys.
+    Raises:
+        DataError: As in `per_user_metrics`.
+    """
     return {name: float(values.mean()) for name, values in per_user_metrics(ranks, ks).items()}

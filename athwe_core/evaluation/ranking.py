@@ -1,4 +1,4 @@
-"""The rank of each row's target among the whole catalogue: counted, never sorted or sampled."""
+"""Rank of each row's target among all items, by counting: no sorting and no sampled candidates."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from athwe_core.errors import AthweError
 
 BLOCK_DIFFERENCES = 2**20
-"""Scores compared at a time: 4 MiB of differences, which a processor's cache holds."""
+"""Scores compared at a time: 4 MiB of differences, which fit into the cache of a CPU."""
 
 
 def target_ranks(
@@ -18,19 +18,19 @@ def target_ranks(
     *,
     excluded: tuple[Int64[Tensor, " E"], Int64[Tensor, " E"]] | None = None,
 ) -> Float32[Tensor, " B"]:
-    """Expected rank of the target when items of equal score stand in random order.
+    """Expected rank of each target if items of equal score are in random order.
 
         rank = 1 + #(score > target's score) + #(other items with score = target's score) / 2
 
     Args:
-        scores: float32 or float64, not changed; half precision would tie items that differ. Column 0 is the padding and
-            is never looked at. Infinities are legal.
-        targets: 1..V-1; these and `excluded` are on the scores' device.
-        excluded: (row, column) pairs of items to leave out of the ranking, such as the ones a user has seen, in any
-            order and with repeats. A pair that names the row's target or the padding changes nothing.
-    Returns: (B,) multiples of 1/2 in 1..V-1, on the scores' device; exact for V up to 2**23.
+        scores: of all items for each row, float32 or float64; half precision would give different items equal scores.
+            Column 0 is the padding item and is not read. May be infinite.
+        targets: item ids in 1..V-1, on the device of the scores, as is `excluded`.
+        excluded: (row, item) pairs to leave out of the ranking, such as items that a user has seen, in any order and with
+            repeats. A pair of the row's target or of the padding is ignored.
+    Returns: multiples of 1/2 in 1..V-1, on the device of the scores; exact for V up to 2**23.
     Raises:
-        AthweError: A score is NaN: against it every comparison is false, so the target would rank first.
+        AthweError: A score is NaN. Comparisons with it are false, so the target would rank first.
     """
     assert scores.dtype in (torch.float32, torch.float64), f"scores must be float32 or float64, got {scores.dtype}"
     assert bool((targets > 0).all()), "targets must be items, got the padding"
@@ -48,21 +48,21 @@ def target_ranks(
 def _leads(
     items: Float[Tensor, "B items"], target_scores: Float[Tensor, "B 1"]
 ) -> tuple[Float[Tensor, " B"], Bool[Tensor, " B"]]:
-    """Of each row #(score > target's) - #(score < target's), whole numbers, and whether it has a NaN.
+    """For each row #(score > target's) - #(score < target's), and whether it has a NaN.
 
-    The sum of the signs of the differences: rank = (#items + this + 1) / 2 counts ties by half. On a CPU that is
-    4 times faster than two comparisons and their sums. Between equal infinities the difference is NaN, whose sign is 0.
+    Computed as the sum of the signs of the differences, which on a CPU is 4 times faster than two comparisons and their sums.
+    rank = (#items + this number + 1) / 2. The difference of equal infinities is NaN, whose sign is 0.
     """
     parts = max(BLOCK_DIFFERENCES // items.shape[1], 1)
     leads, maxima = [], []
     for part, own in zip(items.split(parts), target_scores.split(parts), strict=True):
         leads.append((part - own).sign_().sum(dim=1))
-        maxima.append(part.amax(dim=1))  # carries a NaN
+        maxima.append(part.amax(dim=1))  # NaN if the row has one
     return torch.cat(leads), torch.cat(maxima).isnan()
 
 
 def _refuse_nan(has_nan: Bool[Tensor, " B"]) -> None:
-    """Raise AthweError that names the rows with a NaN."""
+    """Raise an AthweError with the rows that have a NaN."""
     rows = has_nan.nonzero()[:, 0].tolist()
     if rows:
         named = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
@@ -73,7 +73,7 @@ def _refuse_nan(has_nan: Bool[Tensor, " B"]) -> None:
 def _distinct_others(
     rows: Int64[Tensor, " E"], columns: Int64[Tensor, " E"], *, targets: Int64[Tensor, " B"], num_columns: int
 ) -> tuple[Int64[Tensor, " K"], Int64[Tensor, " K"]]:
-    """The pairs, each once, without those that name their row's target or the padding."""
+    """The distinct pairs, without those of their row's target or of the padding."""
     kept = (columns != targets[rows]) & (columns != 0)
     cells = torch.unique(rows[kept] * num_columns + columns[kept])
     return cells // num_columns, cells % num_columns

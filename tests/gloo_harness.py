@@ -1,0 +1,110 @@
+"""What three gloo processes compute together, against the same on whole tensors.
+
+    python gloo_harness.py FOLDER
+
+Every process asserts for itself. The exit code is 0 if all of them agree with the whole.
+"""
+
+import os
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from athwe_core.distributed import BatchShards, ProcessGroup
+from athwe_core.losses.contrastive import excluded_pairs, symmetric_contrastive_loss
+from athwe_core.losses.pairwise import bpr_loss
+
+COUNTS, MULTIPLE = (3, 0, 5), 4
+"""Supervised tokens of each process, and the multiple to which each pads its own."""
+
+
+def check_group(group: ProcessGroup) -> None:
+    value = torch.tensor([group.rank + 1.0])
+    assert group.total(value).item() == group.size * (group.size + 1) / 2
+    assert value.item() == group.rank + 1, "the argument is left as it was"
+    assert group.any(group.rank == group.size - 1)
+    assert not group.any(False)
+    assert group.is_first == (group.rank == 0)
+    assert group.text_of_first(f"run é {group.rank}") == "run é 0"
+    assert group.text_of_first("é" * 5000) == "é" * 2048
+    assert group.text_of_first("x" + "é" * 5000) == "x" + "é" * 2047, "a character that the limit cuts is left out"
+    group.wait()
+
+
+def own_part(whole: Tensor, shards: BatchShards) -> tuple[Tensor, slice]:
+    """This process's rows of the whole, with padding to the multiple, and where they are."""
+    first = sum(shards.counts[: shards.rank])
+    own = slice(first, first + shards.counts[shards.rank])
+    padding = whole.new_full((-len(whole[own]) % MULTIPLE, *whole.shape[1:]), -1)
+    return torch.cat([whole[own], padding]), own
+
+
+def check_shards(shards: BatchShards) -> None:
+    generator = torch.Generator().manual_seed(0)
+    N = shards.num_targets
+    views = [torch.randn(N, 4, generator=generator, requires_grad=True) for _ in range(2)]
+    targets, users = torch.tensor([3, 1, 3, 2, 5, 5, 4, 7]), torch.tensor([0, 0, 1, 2, 2, 3, 4, 5])
+    mine = [own_part(view.detach(), shards)[0].requires_grad_() for view in views]
+    my_targets, own = own_part(targets, shards)
+    my_users, count = own_part(users, shards)[0], shards.counts[shards.rank]
+
+    gathered = shards.gather(mine[0])
+    assert len(gathered) == sum(n + -n % MULTIPLE for n in shards.counts)
+    assert torch.equal(gathered[shards.start : shards.start + count], views[0][own])
+
+    for has_excluded in (False, True):
+        options = {"temperature": 0.5, "similarity": "cosine"}
+        pairs = (
+            [excluded_pairs(targets, users), excluded_pairs(my_targets, my_users, shards)]
+            if has_excluded
+            else [None] * 2
+        )
+        expected = symmetric_contrastive_loss(*views, excluded=pairs[0], **options)  # type: ignore[arg-type]
+        part = symmetric_contrastive_loss(
+            *mine,
+            excluded=pairs[1],
+            target_mask=my_targets >= 0,
+            shares=shards,
+            num_targets=N,
+            **options,  # type: ignore[arg-type]
+        )
+        compare(part, expected, mine, views, own, shards)
+
+    whole = bpr_loss(views[0][:, 0], views[1], targets)
+    compare(bpr_loss(mine[0][:, 0], mine[1], my_targets, num_targets=N), whole, mine, views, own, shards)
+
+
+def compare(
+    part: Tensor, whole: Tensor, mine: list[Tensor], views: list[Tensor], own: slice, shards: BatchShards
+) -> None:
+    """The parts sum to the whole, and the gradients of a process's rows are those of the whole."""
+    torch.testing.assert_close(shards.total(part.detach()), whole.detach())
+    found, expected = torch.autograd.grad(part, mine), torch.autograd.grad(whole, views)
+    for ours, theirs in zip(found, expected, strict=True):
+        count = own.stop - own.start
+        torch.testing.assert_close(ours[:count], theirs[own], atol=1e-6, rtol=1e-5)
+        assert not ours[count:].any(), "padding has no gradient"
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    folder, size = Path(sys.argv[1]), len(COUNTS)
+    children = []
+    for rank in range(size):
+        child = os.fork()
+        if child == 0:
+            try:
+                dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
+                check_group(ProcessGroup(rank, size))
+                check_shards(BatchShards(COUNTS, rank, MULTIPLE))
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
+        children.append(child)
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    sys.exit(int(any(statuses)))
