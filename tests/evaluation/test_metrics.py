@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from athwe_core.errors import DataError
@@ -49,6 +49,7 @@ def test_a_rank_below_one_is_refused(wrong: float) -> None:
         per_user_metrics(np.array([1.0, wrong]), (5,))
 
 
+@settings(deadline=None)
 @given(ranks=ranks_strategy)
 def test_metrics_lie_in_0_to_1_and_grow_with_k(ranks: np.ndarray) -> None:
     ks = (1, 5, 10, 50)
@@ -61,6 +62,7 @@ def test_metrics_lie_in_0_to_1_and_grow_with_k(ranks: np.ndarray) -> None:
         assert (np.diff(by_k, axis=0) >= 0).all()
 
 
+@settings(deadline=None)
 @given(ranks=ranks_strategy, k=st.integers(1, 60))
 def test_mrr_is_at_most_ndcg_is_at_most_hit(ranks: np.ndarray, k: int) -> None:
     metrics = mean_metrics(ranks, (k,))

@@ -2,7 +2,7 @@ from fractions import Fraction
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -120,6 +120,7 @@ def test_half_precision_and_padding_targets_are_programming_errors() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@settings(deadline=None)
 @given(data=st.data())
 def test_ranks_equal_the_naive_count(dtype: torch.dtype, data: st.DataObject) -> None:
     rows, columns = data.draw(st.integers(1, 4)), data.draw(st.integers(2, 7))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -53,6 +53,7 @@ class TestHolm:
         assert holm([0.6, 0.7]) == [1.0, 1.0]
         assert holm([]) == []
 
+    @settings(deadline=None)
     @given(P_VALUES)
     def test_keeps_the_order_and_lies_between_p_and_bonferroni(self, p_values: list[float]) -> None:
         adjusted = holm(p_values)
