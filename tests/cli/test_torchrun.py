@@ -110,4 +110,4 @@ def test_mistakes_under_torchrun(folder: Path) -> None:
     assert "[process ?] error: the environment of several processes must be set up by torchrun" in unset.output
     nameless = call(folder, *TRAIN, TORCHELASTIC_MAX_RESTARTS="3")
     assert nameless.exit_code == 2
-    assert "--name must be given under torchrun --max-restarts" in nameless.output
+    assert "--name must be given with torchrun --max-restarts" in nameless.output
