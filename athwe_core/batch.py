@@ -77,14 +77,21 @@ class PackedBatch:
 
     @property
     def num_tokens(self) -> int:
+        """T, padding included."""
         return int(self.item_ids.shape[0])
 
     @property
     def num_rows(self) -> int:
+        """B, padding included."""
         return int(self.user_index.shape[0])
 
     def to(self, device: torch.device | str) -> PackedBatch:
-        """A batch with its tensors on `device`; see `to_device`."""
+        """Move the batch.
+
+        Args:
+            device: the target device, see `to_device`.
+        Returns: a batch with all tensors on it.
+        """
         values: list[Any] = [getattr(self, f.name) for f in fields(self)]
         moved: list[Any] = [to_device(v, device) if isinstance(v, Tensor) else v for v in values]
         return PackedBatch(*moved)

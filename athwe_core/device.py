@@ -19,6 +19,7 @@ def resolve_device(name: str) -> torch.device:
     Args:
         name: a torch device such as `cpu`, `cuda`, `cuda:1` or `mps`; or `auto`: CUDA if the machine has it, else the CPU.
             `auto` never chooses Apple's GPU (`mps`), which is not faster for models of this size.
+    Returns: the device; a CUDA device has its index where several processes run.
     Raises:
         ConfigError: The machine does not have this device.
     """
@@ -37,7 +38,8 @@ def has_fast_bf16(device: torch.device) -> bool:
     """Whether bfloat16 products run in hardware: AVX512-BF16 or AMX on a CPU, Ampere or newer on CUDA.
 
     Args:
-        device: that runs the products; False for types other than `cpu` and `cuda`.
+        device: that runs the products.
+    Returns: False for types other than `cpu` and `cuda`.
     """
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
@@ -53,6 +55,7 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     Args:
         name: `fp32`, `bf16`, or `auto`: bfloat16 if the device has it in hardware.
         device: that runs the products.
+    Returns: float32 or bfloat16.
     """
     if name == "auto":
         name = "bf16" if has_fast_bf16(device) else "fp32"

@@ -56,18 +56,33 @@ class ProcessGroup:
         return owner == self.rank, BatchShards(tuple(counts.tolist()), self.rank, multiple)
 
     def total(self, value: Tensor) -> Tensor:
-        """Sum of a tensor over the processes; every process gets it. No gradient."""
+        """Sum of a tensor over the processes, without a gradient.
+
+        Args:
+            value: of the same shape in every process.
+        Returns: the sum, in every process.
+        """
         if self.size > 1:
             value = value.clone()
             dist.all_reduce(value)
         return value
 
     def any(self, claim: bool) -> bool:
-        """Whether the claim is true in at least one process."""
+        """Whether a claim is true in at least one process.
+
+        Args:
+            claim: of this process.
+        Returns: the same in every process.
+        """
         return claim if self.size == 1 else bool(self.total(torch.tensor(int(claim))) > 0)
 
     def text_of_first(self, text: str) -> str:
-        """The text of rank 0 on every process, cut to 4096 bytes of UTF-8."""
+        """Send a text from rank 0 to all processes.
+
+        Args:
+            text: of this process; only that of rank 0 counts.
+        Returns: the text of rank 0, cut to 4096 bytes of UTF-8 where there are several processes.
+        """
         if self.size == 1:
             return text
         content = list(text.encode().ljust(_TEXT_BYTES, b"\0")[:_TEXT_BYTES])
@@ -107,6 +122,7 @@ class BatchShards:
 
     @property
     def num_processes(self) -> int:
+        """Number of processes, those without a token included."""
         return len(self.counts)
 
     @property
@@ -160,6 +176,7 @@ def all_here(num_targets: int) -> BatchShards:
 
     Args:
         num_targets: supervised tokens of the batch.
+    Returns: shards of one process that has them all.
     """
     return BatchShards((num_targets,))
 

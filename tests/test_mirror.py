@@ -31,8 +31,6 @@ TESTED_IN = {
     "athwe_core/training/build.py": "tests/training/test_loop.py",
     "athwe_core/training/state.py": "tests/training/test_loop.py",
     "athwe_core/training/step.py": "tests/training/test_loop.py",
-    # the vocabulary of all tests
-    "athwe_core/batch.py": "tests/data/test_packing.py",
     # needs several processes, a GPU or a network of its own
     "athwe_core/data/features/public_hosts.py": "tests/trust/test_private_hosts.py",
     "athwe_core/losses/residual_triton.py": "tests/losses/test_residual_kernel.py",

@@ -29,18 +29,28 @@ class InteractionArrays(Protocol):
     """Interactions of all users in CSR form, each user's in time order: what packing reads of a prepared data set."""
 
     @property
-    def offsets(self) -> NDArray[np.int64]: ...
+    def offsets(self) -> NDArray[np.int64]:
+        """User u has the interactions offsets[u]..offsets[u+1]-1."""
+        ...
+
     @property
-    def item_ids(self) -> NDArray[np.int32]: ...
+    def item_ids(self) -> NDArray[np.int32]:
+        """Internal item ids, 1..V-1."""
+        ...
+
     @property
-    def timestamps(self) -> NDArray[np.int64]: ...
+    def timestamps(self) -> NDArray[np.int64]:
+        """Unix seconds, ascending for each user."""
+        ...
 
 
 class SplitInteractionArrays(InteractionArrays, Protocol):
     """Interactions with a split into training, validation and test."""
 
     @property
-    def split(self) -> Split: ...
+    def split(self) -> Split:
+        """Which interactions are training, validation and test."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,7 @@ class Rows:
 
     @property
     def num_targets(self) -> int:
+        """Supervised tokens of all rows."""
         return int(self.num_supervised.sum())
 
 
@@ -175,7 +186,14 @@ def items_before(data: InteractionArrays, users: IntArray, stop: IntArray) -> tu
 
 
 def training_rows(split: Split, *, batching: str, max_length: int) -> Rows:
-    """The rows of an epoch: `packed_rows` or `prefix_rows`, as `batching` (`packed` or `prefix`) names them."""
+    """The rows of an epoch.
+
+    Args:
+        split: which interactions are training.
+        batching: `packed` or `prefix`.
+        max_length: L, most tokens in a row.
+    Returns: `packed_rows` or `prefix_rows`.
+    """
     return {"packed": packed_rows, "prefix": prefix_rows}[batching](split, max_length=max_length)
 
 
@@ -239,6 +257,7 @@ def pack_share(
     Args:
         data, rows, chosen, max_length, padding: as in `pack`, for the whole batch.
         is_own: for each of `chosen`, whether it is this process's.
+    Returns: the batch of this process, on the CPU.
     """
     if is_own.any():
         return pack(data, rows, chosen[is_own], max_length=max_length, padding=padding)
@@ -293,22 +312,22 @@ def pack(
     # where all tokens are supervised, padding targets are the padding tokens, so that target_index stays arange(T)
     more_targets = T + np.arange(add_targets) if all_supervised else np.zeros(add_targets, np.int64)
 
-    def filled(values: NDArray[Any], count: int, value: int) -> torch.Tensor:
+    def padded(values: NDArray[Any], count: int, value: int) -> torch.Tensor:
         return torch.from_numpy(np.concatenate([values, np.full(count, value, values.dtype)]) if count else values)
 
     return PackedBatch(
-        item_ids=filled(np.asarray(data.item_ids[source], np.int64), add_tokens, 0),
-        timestamps=filled(timestamps, add_tokens, timestamps[-1]),
-        intervals=filled(intervals, add_tokens, 0),
-        positions=filled(position, add_tokens, 0),
-        offsets=filled(offsets, add_rows, T + add_tokens),
-        rows=filled(row, add_tokens, len(chosen)),
-        user_index=filled(user, add_rows, -1),
+        item_ids=padded(np.asarray(data.item_ids[source], np.int64), add_tokens, 0),
+        timestamps=padded(timestamps, add_tokens, timestamps[-1]),
+        intervals=padded(intervals, add_tokens, 0),
+        positions=padded(position, add_tokens, 0),
+        offsets=padded(offsets, add_rows, T + add_tokens),
+        rows=padded(row, add_tokens, len(chosen)),
+        user_index=padded(user, add_rows, -1),
         target_index=torch.from_numpy(np.concatenate([target_index, more_targets])),
-        target_ids=filled(np.asarray(data.item_ids[source[target_index] + 1], np.int64), add_targets, -1),
-        prefix_weight=filled(_prefix_weight(rows, chosen[row], source, supervised, max_length), add_tokens, 0),
+        target_ids=padded(np.asarray(data.item_ids[source[target_index] + 1], np.int64), add_targets, -1),
+        prefix_weight=padded(_prefix_weight(rows, chosen[row], source, supervised, max_length), add_tokens, 0),
         grid_tokens=torch.from_numpy(grid.reshape(num_bins, bin_slots)),
-        token_slots=filled(token_slots, add_tokens, int(grid.argmin())),
+        token_slots=padded(token_slots, add_tokens, int(grid.argmin())),
         all_supervised=all_supervised,
         num_targets=N,
     )

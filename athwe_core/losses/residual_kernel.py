@@ -51,7 +51,10 @@ def softmax_residual_(
 def torch_softmax_residual_(
     scores: Tensor, targets: Tensor, bias: Tensor | None, first_row: int, num_columns: int
 ) -> Tensor:
-    """`softmax_residual_` in torch. Probabilities, and the losses computed from them, are rounded to the scores' dtype."""
+    """`softmax_residual_` in torch, with the arguments of `softmax_residual_`.
+
+    Probabilities, and the losses computed from them, are rounded to the dtype of the scores.
+    """
     count = len(targets)
     if bias is not None:
         scores[..., :count, :num_columns] += bias
@@ -67,7 +70,10 @@ def torch_softmax_residual_(
 def triton_softmax_residual_(
     scores: Tensor, targets: Tensor, bias: Tensor | None, first_row: int, num_columns: int
 ) -> Tensor:
-    """`softmax_residual_` in one Triton kernel, which computes in float32 and leaves rows after the first N unchanged."""
+    """`softmax_residual_` in one Triton kernel, with the arguments of `softmax_residual_`.
+
+    The kernel computes in float32 and leaves rows after the first N unchanged.
+    """
     if scores.ndim > 2:
         each = [triton_softmax_residual_(part, targets, bias, first_row, num_columns) for part in scores]
         return torch.stack(each)

@@ -33,10 +33,11 @@ class LogUniformSampler:
         self._target_share = target_counts.double() / target_counts.sum().clamp(min=1)
 
     def draw(self, generator: torch.Generator) -> Int64[Tensor, " S"]:
-        """Draw `num_negatives` item ids in 1..V-1, with repeats.
+        """Draw items.
 
         Args:
             generator: CPU generator, whatever the device of the result.
+        Returns: `num_negatives` item ids in 1..V-1, with repeats.
         """
         uniform = torch.rand(self.num_negatives, generator=generator, dtype=torch.float64)
         rank = torch.exp(uniform * math.log(len(self._items) + 1)).long() - 1

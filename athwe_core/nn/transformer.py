@@ -50,6 +50,7 @@ class StackedLayerNorm(nn.Module):
         Args:
             x: tokens of m encoders.
             encoders: whose weight and bias each of the m slices takes.
+        Returns: normalised tokens, in the dtype of x.
         """
         normal = F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
         return torch.addcmul(_select(self.bias, encoders, x), normal, _select(self.weight, encoders, x))
@@ -201,7 +202,7 @@ class TransformerLayer(nn.Module):
         self.feed_forward_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
 
     def forward(self, x: Tensor, grid: AttentionGrid, encoders: Encoders, token_index: Tensor | None = None) -> Tensor:
-        """States of all tokens, or of those in `token_index`; arguments as in `StackedTransformer.forward`."""
+        """States of all tokens, or of those in `token_index`, with the arguments of `StackedTransformer.forward`."""
         attended = self._attend(x, grid, encoders)
         if token_index is None:
             attended = _Rearranged.apply(attended, grid.token_slots, grid.slot_tokens)
@@ -213,7 +214,7 @@ class TransformerLayer(nn.Module):
         return self.feed_forward_norm(x + self._drop(outer), encoders)
 
     def attention_weights(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> Tensor:
-        """Attention weights (m, G, heads, S, S) between all slots, before dropout; arguments as in `forward`."""
+        """Attention weights (m, G, heads, S, S) between all slots, before dropout, with the arguments of `forward`."""
         query, key, _ = self._heads(x, grid, encoders)
         return _masked_softmax(query, key, grid)
 

@@ -39,7 +39,7 @@ def offsets_of(lengths: list[int]) -> np.ndarray:
 
 
 def supervised_tokens(rows: Rows) -> list[int]:
-    """The token that is asked, once for each supervised position of each row."""
+    """Position in the CSR arrays of each supervised token, row by row."""
     return [token for _, stop, count, _ in as_tuples(rows) for token in range(stop - count, stop)]
 
 
@@ -180,13 +180,13 @@ def test_every_batch_keeps_the_promises_of_its_type(
         for i in chosen
     ]
     assert sorted(found) == sorted(expected)
-    asked = [
+    targets = [
         (every_row[i][3], int(data.item_ids[token + 1]))
         for i in chosen
         for token in range(every_row[i][1] - every_row[i][2], every_row[i][1])
     ]
     users = batch.user_index[batch.rows[batch.target_index]].tolist()
-    assert sorted(zip(users, batch.target_ids.tolist(), strict=True)) == sorted(asked)
+    assert sorted(zip(users, batch.target_ids.tolist(), strict=True)) == sorted(targets)
 
 
 @pytest.mark.parametrize(
