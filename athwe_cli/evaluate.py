@@ -51,7 +51,7 @@ def evaluate(
     name, why = (dataset, "--dataset") if run != "last" else opt.choose_dataset(dataset, runs)
     if run == "last":
         output.note(f"data set {name} ({why})")
-    found = find_run(runs, run, dataset=name)
+    found = find_run(runs, run, dataset=name, notify=output.note)
     data = found.open_data(prepared, verify=verify)
     output.note(f"run {found.name}, prepared version {data.version}")
     chosen_ks = None if k is None else tuple(sorted(set(k)))

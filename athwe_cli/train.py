@@ -118,7 +118,7 @@ def train(
             if again is not None:
                 from athwe_core.runs.find import find_run
 
-                run = find_run(runs, again, dataset=dataset, unfinished=True)
+                run = find_run(runs, again, dataset=dataset, unfinished=True, notify=output.note)
                 output.note(f"resuming run {run.name}")
                 return run
             chosen, why = opt.choose_dataset(dataset, runs)

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any
 
-import polars as pl
-
 from athwe_core.data.prepare import PreparedDataset
-from athwe_core.errors import CheckpointError
 from athwe_core.evaluation.baselines import popularity_ranks, transition_ranks
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import group_metrics, per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
-from athwe_core.runs.find import RunFolder
-from athwe_core.runs.rank_table import read_sealed, write_sealed
-from athwe_core.runs.run import refusals
-from athwe_core.safe_write import replacing
+from athwe_core.runs.find import PER_USER, RunFolder
 from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.build import build_best
 from athwe_core.training.ranking_progress import RankingProgress
@@ -62,7 +55,10 @@ def evaluate_run(
         setup.network, prepared, split=split, exclude_seen=rule, on_progress=RankingProgress(split, notify)
     )
     frame = per_user_frame(prepared, ranks, split=split)
-    _store(run, frame, split=split, rule=rule, same_rule=rule == config.evaluation.exclude_seen)
+    has_own_rule = rule == config.evaluation.exclude_seen
+    run.write_ranks(
+        frame, file=PER_USER if has_own_rule else f"per_user.{'exclude' if rule else 'include'}_seen.parquet"
+    )
     return {
         "run": run.name,
         "split": split,
@@ -75,12 +71,3 @@ def evaluate_run(
         "split_rule": prepared.split_rule,
         "data_version": prepared.version,
     }
-
-
-def _store(run: RunFolder, frame: pl.DataFrame, *, split: str, rule: bool, same_rule: bool) -> None:
-    path = run.per_user if same_rule else run.path / f"per_user.{'exclude' if rule else 'include'}_seen.parquet"
-    frames = [frame]
-    with suppress(CheckpointError):  # not there, or damaged: the other split has to be ranked again
-        frames.insert(0, read_sealed(path, remedy="").filter(pl.col("split") != split))
-    with refusals(path), replacing(path) as temporary:
-        write_sealed(pl.concat(frames), temporary)

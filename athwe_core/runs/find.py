@@ -6,6 +6,7 @@ import difflib
 import platform
 import shutil
 import subprocess
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -40,6 +41,7 @@ __all__ = [
     "PER_USER",
     "RUNNING",
     "RunFolder",
+    "broken_runs",
     "create_run",
     "find_run",
     "git_commit",
@@ -50,15 +52,21 @@ __all__ = [
 def create_run(
     runs_dir: Path, config: Config, prepared: PreparedDataset, *, preset: str, name: str | None, command: str
 ) -> RunFolder:
-    """A new run folder with configuration and provenance.
+    """Make a new run folder with configuration and provenance.
 
     Args:
-        preset: the preset the configuration started from, the middle part of the run's name.
-        name: last part of the run's name; None = the time now.
-    Raises: ConfigError when the name is taken or is no plain folder name.
+        runs_dir: Folder of runs, made where it is missing.
+        config: The complete configuration.
+        prepared: The data that the run will be trained on.
+        preset: The preset the configuration started from, the middle part of the run's name.
+        name: Last part of the run's name; None = the time now.
+        command: What the user typed.
+    Raises:
+        ConfigError: The name is taken or is no plain folder name.
+        CheckpointError: The folder cannot be made.
     """
-    if name is not None and (name != Path(name).name or name in ("", ".", "..", "last")):
-        raise ConfigError("--name", "must be a plain name other than last", name)
+    if name is not None and (name != Path(name).name or name in ("", "last") or name.startswith(".")):
+        raise ConfigError("--name", "must be a plain name other than last, without a leading dot", name)
     parent = Path(runs_dir) / prepared.name / preset
     folder = _new_folder(parent, name, resumed=f"{prepared.name}/{preset}/{name}")
     facts = {
@@ -90,7 +98,7 @@ def create_run(
 def _new_folder(parent: Path, name: str | None, *, resumed: str) -> Path:
     folder = parent / (name or datetime.now().strftime("%Y%m%d-%H%M%S"))
     try:
-        if name is not None and _is_stillborn(folder):
+        if name is not None and _is_half_made(folder):
             shutil.rmtree(folder)
         folder.mkdir(parents=True)
     except FileExistsError:
@@ -104,8 +112,8 @@ def _new_folder(parent: Path, name: str | None, *, resumed: str) -> Path:
     return folder
 
 
-def _is_stillborn(folder: Path) -> bool:
-    """Whether it is what a process left that was killed while it made a run."""
+def _is_half_made(folder: Path) -> bool:
+    """Whether a process was killed while it made this run."""
     return folder.is_dir() and all(path.name == CONFIG or UNFINISHED in path.name for path in folder.iterdir())
 
 
@@ -134,23 +142,49 @@ def git_commit() -> str | None:
 
 
 def list_runs(runs_dir: Path, *, dataset: str | None = None) -> list[RunFolder]:
-    """Runs, oldest start first."""
-    found = [RunFolder(path.parent) for path in Path(runs_dir).glob(f"*/*/*/{MANIFEST}")]
-    found = [run for run in found if dataset in (None, run.path.parts[-3])]
-    return sorted(found, key=lambda run: (run.manifest().get("started", ""), run.name))
+    """Runs whose manifest can be read, oldest start first; see `broken_runs` for the others."""
+    found = [(run, run.manifest()) for run in _run_folders(runs_dir, dataset) if run.damage is None]
+    return [run for run, _ in sorted(found, key=lambda pair: (pair[1].get("started", ""), pair[0].name))]
 
 
-def find_run(runs_dir: Path, text: str, *, dataset: str | None = None, unfinished: bool = False) -> RunFolder:
-    """The run that a path, `dataset/preset/name`, a unique name, or `last` means.
+def broken_runs(runs_dir: Path, *, dataset: str | None = None) -> dict[str, CheckpointError]:
+    """What is wrong with each run whose manifest cannot be read, by name."""
+    return {run.name: run.damage for run in _run_folders(runs_dir, dataset) if run.damage is not None}
+
+
+def _run_folders(runs_dir: Path, dataset: str | None) -> list[RunFolder]:
+    """Folders of runs by name; hidden folders hold what is unfinished."""
+    found = [path.parent for path in Path(runs_dir).glob(f"*/*/*/{MANIFEST}")]
+    runs = [RunFolder(path) for path in found if not any(part.startswith(".") for part in path.parts[-3:])]
+    return sorted((run for run in runs if dataset in (None, run.path.parts[-3])), key=lambda run: run.name)
+
+
+def find_run(
+    runs_dir: Path,
+    text: str,
+    *,
+    dataset: str | None = None,
+    unfinished: bool = False,
+    notify: Callable[[str], None] = lambda _: None,
+) -> RunFolder:
+    """Find the run that a path, `dataset/preset/name`, a unique name, or `last` means.
 
     Args:
-        dataset: where `last` looks; None = everywhere.
-        unfinished: `last` is the newest run that can be gone on with instead of the newest finished one; without such a run
+        runs_dir: Folder of runs.
+        text: What the user typed.
+        dataset: Where `last` looks; None = everywhere.
+        unfinished: `last` is the newest run that can be resumed instead of the newest finished one; without such a run
             it is the newest of all.
-    Raises: ConfigError when there is none (naming near ones), or more than one.
+        notify: Called with one sentence for each broken run that `last` passes over.
+    Raises:
+        ConfigError: There is no such run (the message lists near names), or more than one.
+        CheckpointError: The run is there and its manifest cannot be read.
     """
+    broken = broken_runs(runs_dir, dataset=dataset if text == "last" else None)
     runs = list_runs(runs_dir, dataset=dataset if text == "last" else None)
     if text == "last":
+        for name, error in broken.items():
+            notify(f"run {name} is broken and is left out: {error}")
         wanted = [run for run in runs if (run.manifest().get("status") == FINISHED) != unfinished]
         if runs:
             return (wanted or runs)[-1]
@@ -158,14 +192,21 @@ def find_run(runs_dir: Path, text: str, *, dataset: str | None = None, unfinishe
         remedy = f"Type: athwe train --dataset {dataset or 'demo'}"
         raise ConfigError("--run last", f"must find a run in {where}", remedy=remedy)
     if (Path(text) / MANIFEST).is_file():
-        return RunFolder(Path(text).resolve())
-    matches = [run for run in runs if text in (run.name, run.path.name)]
+        return _whole(RunFolder(Path(text).resolve()))
+    everything = [*runs, *(RunFolder(Path(runs_dir, *name.split("/"))) for name in broken)]
+    matches = [run for run in everything if text in (run.name, run.path.name)]
     if len(matches) == 1:
-        return matches[0]
-    names = [run.name for run in (matches or runs)]
+        return _whole(matches[0])
+    names = [f"{run.name} (broken)" if run.name in broken else run.name for run in (matches or everything)]
     if matches:
         raise ConfigError("--run", f"must name one run, and {len(matches)} have it: {', '.join(names)}", text)
     near = difflib.get_close_matches(text, [*names, *(run.path.name for run in runs)], n=3)
     newest = f"Newest: {', '.join(names[-3:])}" if names else "Train one first: athwe train --dataset demo"
     remedy = f"Did you mean {', '.join(near)}?" if near else newest
     raise ConfigError("--run", f"must be a run in {runs_dir}", text, remedy)
+
+
+def _whole(run: RunFolder) -> RunFolder:
+    if (damage := run.damage) is not None:
+        raise damage
+    return run

@@ -1,12 +1,12 @@
-"""Ranks of users as parquet that notices its own damage: parquet itself would give other numbers without a word.
+"""Ranks of users as plain parquet. The run's manifest holds the SHA-256 of the file, so that damage is noticed.
 
-The checksum of the whole file, taken while 64 zeros stand in its place, is in the file's own metadata; so file and checksum
-are replaced at once.
+Parquet has no checksum of its own here: a damaged file may give other numbers without an error.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,29 +16,27 @@ from athwe_core.safe_write import reason
 if TYPE_CHECKING:
     import polars as pl
 
-KEY, MARK = "athwe_sha256", "athwe_sealed"
-"""Two names, so that damage of one does not make the file look like one of a version without checksum."""
-EMPTY = b"0" * 64
 COLUMNS = {"user_id", "split", "target_item_id", "rank", "history_length", "target_popularity", "same_day"}
+_KEY, _MARK, _EMPTY = b"athwe_sha256", b"athwe_sealed", b"0" * 64
+"""Version 0.1.0 wrote the checksum into the file, in place of 64 zeros."""
 
 
-def write_sealed(frame: pl.DataFrame, path: Path) -> None:
-    """Write the frame with its checksum."""
-    frame.write_parquet(path, metadata={KEY: EMPTY.decode(), MARK: "yes"})
-    content = path.read_bytes()
-    place = content.index(EMPTY, content.rindex(KEY.encode()))
-    with path.open("r+b") as file:
-        file.seek(place)
-        file.write(hashlib.sha256(content).hexdigest().encode())
+def read_ranks(path: Path, *, digests: Collection[str] | None, remedy: str) -> pl.DataFrame:
+    """Read lines of `per_user_frame`.
 
-
-def read_sealed(path: Path, *, remedy: str) -> pl.DataFrame:
-    """Lines of `per_user_frame`. Raises: CheckpointError where the file is missing, damaged or of another kind."""
+    Args:
+        path: The parquet file.
+        digests: SHA-256 that the file may have; None for a run of version 0.1.0.
+        remedy: Of the errors.
+    Raises:
+        CheckpointError: The file is missing, damaged or of another kind.
+    """
     import polars as pl  # noqa: PLC0415 - training does without
 
     try:
         content = path.read_bytes()
-        if not _is_whole(content):
+        is_whole = _is_whole_of_0_1(content) if digests is None else hashlib.sha256(content).hexdigest() in digests
+        if not is_whole:
             raise CheckpointError(str(path), "is damaged: its content is not the one that was written", remedy=remedy)
         frame = pl.read_parquet(content)
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
@@ -50,11 +48,12 @@ def read_sealed(path: Path, *, remedy: str) -> pl.DataFrame:
     return frame
 
 
-def _is_whole(content: bytes) -> bool:
-    """Whether it is as written; files of versions that knew no checksum are not told apart from whole ones."""
-    key = content.rfind(KEY.encode())
+def _is_whole_of_0_1(content: bytes) -> bool:
+    """Whether a file is as version 0.1.0 wrote it; its first files had no checksum and count as whole."""
+    key = content.rfind(_KEY)
     if key < 0:
-        return MARK.encode() not in content
-    place = next((i for i in range(key + len(KEY), key + len(KEY) + 8) if content[i : i + 64].isalnum()), 0)
-    found = content[place : place + 64]
-    return hashlib.sha256(content[:place] + EMPTY + content[place + 64 :]).hexdigest().encode() == found
+        return _MARK not in content
+    begin = key + len(_KEY)
+    place = next((i for i in range(begin, begin + 8) if content[i : i + 64].isalnum()), 0)
+    digest = hashlib.sha256(content[:place] + _EMPTY + content[place + 64 :]).hexdigest()
+    return digest.encode() == content[place : place + 64]

@@ -1,10 +1,10 @@
-"""A run's files on disk, who holds them, and what to say when the disk refuses."""
+"""The files of a run on disk, their locks, and the errors when they cannot be written."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,16 +15,21 @@ from athwe_core.errors import CheckpointError, ConfigError, DataError
 from athwe_core.locks import HeldError, held
 from athwe_core.runs.checkpoint import not_written, settle
 from athwe_core.runs.json_files import read_object, read_object_lines
-from athwe_core.runs.rank_table import read_sealed, write_sealed
+from athwe_core.runs.rank_table import read_ranks
 from athwe_core.runs.schema import RESTORE, require_manifest, require_record
-from athwe_core.safe_write import reason, remove_abandoned, replace_text, replacing
+from athwe_core.safe_write import file_hash, reason, remove_abandoned, replace_text, replacing
 
 if TYPE_CHECKING:
     import polars as pl
 
 CONFIG, MANIFEST, METRICS, PER_USER = "config.yaml", "manifest.json", "metrics.jsonl", "per_user.parquet"
 LOCK = ".lock"
-"""There while a process trains the run: who, where and since when."""
+"""Exists while a process trains the run; the text beside it tells who, where and since when."""
+CHANGE_LOCK = ".change.lock"
+"""Exists for the moment in which a process reads, changes and writes the manifest or the ranks."""
+CHANGE_WAIT_SECONDS = 60.0
+RANKS = "ranks"
+"""Key of the manifest: SHA-256 that each file of ranks may have."""
 FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
 
 
@@ -36,7 +41,7 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """dataset/preset/name, by which every command finds the run."""
+        """`dataset/preset/name`, by which every command finds the run."""
         return "/".join(self.path.parts[-3:])
 
     @property
@@ -58,10 +63,11 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process; the system lets go of it when the process ends, however it ends.
+        """Hold the run for this process; the system releases it when the process ends, however it ends.
 
-        What a killed process left half-written goes.
-        Raises: CheckpointError when another process holds it, or nothing can be written to it.
+        What a killed process left half-written is removed.
+        Raises:
+            CheckpointError: Another process trains the run, or nothing can be written to it.
         """
         with ExitStack() as stack:
             try:
@@ -73,11 +79,26 @@ class RunFolder:
                 rule = f"is being trained by {error}"
                 raise CheckpointError(f"run {self.name}", rule, remedy=error.remedy) from None
             except OSError as error:
-                remedy = "Mend that, then go on with athwe train --resume"
-                raise CheckpointError(
-                    f"run {self.name}", f"cannot be written to ({reason(error)})", remedy=remedy
-                ) from None
+                rule, remedy = f"cannot be written to ({reason(error)})", f"Fix that, then: {self.resume_command}"
+                raise CheckpointError(f"run {self.name}", rule, remedy=remedy) from None
             yield
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Let one process at a time change the manifest and the ranks. Raises CheckpointError."""
+        with ExitStack() as stack:
+            try:
+                with refusals(self.path / MANIFEST):
+                    stack.enter_context(held(self.path / CHANGE_LOCK, wait_seconds=CHANGE_WAIT_SECONDS))
+            except HeldError as error:
+                rule = f"is being changed by {error}"
+                raise CheckpointError(f"run {self.name}", rule, remedy=error.remedy) from None
+            yield
+
+    @property
+    def resume_command(self) -> str:
+        """What to type to go on with the run."""
+        return f"athwe train --resume {self.name}"
 
     def config(self) -> Config:
         """The complete configuration."""
@@ -101,9 +122,20 @@ class RunFolder:
     def update_manifest(self, **facts: Any) -> None:
         """Add facts to the manifest, replacing the file whole.
 
-        Raises: CheckpointError when there is none, or the disk refuses.
+        Raises:
+            CheckpointError: There is no manifest, or the disk refuses.
         """
-        write_manifest(self.path, self.manifest() | facts)
+        with self._changing():
+            write_manifest(self.path, self.manifest() | facts)
+
+    @property
+    def damage(self) -> CheckpointError | None:
+        """Why the run cannot be used: its manifest is unreadable; None where it can."""
+        try:
+            self.manifest()
+        except CheckpointError as error:
+            return error
+        return None
 
     def metrics(self) -> list[dict[str, Any]]:
         """One record per finished epoch; CheckpointError with the line where one is damaged."""
@@ -119,25 +151,55 @@ class RunFolder:
         with refusals(self.path / METRICS):
             replace_text(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in records))
 
-    def write_ranks(self, frame: pl.DataFrame) -> None:
-        """Replace `per_user.parquet`."""
+    def write_ranks(self, frame: pl.DataFrame, *, file: str = PER_USER) -> None:
+        """Put ranks in place of those of the same splits; ranks of other splits stay where they can be read.
+
+        Args:
+            frame: Lines of `per_user_frame`.
+            file: Name of the file in the run's folder.
+        Raises:
+            CheckpointError: The disk refuses.
+        """
         import polars as pl  # noqa: PLC0415 - training does without
 
-        try:
-            with refusals(self.per_user), replacing(self.per_user) as temporary:
-                write_sealed(frame, temporary)
-        except pl.exceptions.PolarsError as error:  # so it calls a full disk
-            raise not_written(self.per_user, error) from None
+        path = self.path / file
+        with self._changing():
+            frames = [frame]
+            with suppress(CheckpointError):  # no file, or a damaged one: the other split has to be ranked again
+                before = read_ranks(path, digests=self._digests(file), remedy="")
+                frames.insert(0, before.filter(~pl.col("split").is_in(frame["split"].unique().to_list())))
+            try:
+                with refusals(path), replacing(path) as temporary:
+                    pl.concat(frames).write_parquet(temporary)
+                    self._accept(file, temporary)
+            except pl.exceptions.PolarsError as error:  # so it calls a full disk
+                raise not_written(path, error) from None
+
+    def _digests(self, file: str) -> list[str] | None:
+        """SHA-256 that a file of ranks may have; None in runs of version 0.1.0. Raises CheckpointError."""
+        known = self.manifest().get(RANKS, {})
+        digests = known.get(file) if isinstance(known, dict) else []
+        if digests is not None and not (isinstance(digests, list) and all(isinstance(each, str) for each in digests)):
+            raise CheckpointError(f"{self.path / MANIFEST}: {RANKS}", "must be checksums by file", remedy=RESTORE)
+        return digests
+
+    def _accept(self, file: str, new: Path) -> None:
+        """Note the checksum of the file that is about to be put in place; until it is, the present one counts too."""
+        path, manifest = self.path / file, self.manifest()
+        digests = [file_hash(new), *([file_hash(path)] if path.exists() else [])]
+        write_manifest(self.path, manifest | {RANKS: {**manifest.get(RANKS, {}), file: digests}})
 
     def ranks(self, split: str) -> pl.DataFrame:
         """Lines of `per_user.parquet` of a split (see `per_user_frame`), in the order of users.
 
-        Raises: CheckpointError when the file is unreadable or has none of the split.
+        Raises:
+            CheckpointError: The file is unreadable or holds nothing of the split.
         """
         import polars as pl  # noqa: PLC0415 - training does without
 
         remedy = f"Rank the users again: athwe evaluate --run {self.name} --split {split}"
-        frame = read_sealed(self.per_user, remedy=remedy).filter(pl.col("split") == split)
+        found = read_ranks(self.per_user, digests=self._digests(PER_USER), remedy=remedy)
+        frame = found.filter(pl.col("split") == split)
         if frame.is_empty():
             raise CheckpointError(str(self.per_user), f"must hold ranks of the {split} split", remedy=remedy)
         return frame

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pytest
 import torch
 from fuzz_cases import assert_told, few_and_many, fuzz, mutated, time_limit
@@ -24,7 +23,6 @@ from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.errors import CheckpointError, ConfigError, DataError
 from athwe_core.runs.checkpoint import OPTIMIZER, STATE, WEIGHTS, load_weights
 from athwe_core.runs.find import METRICS, RunFolder, create_run, list_runs
-from athwe_core.runs.rank_table import read_sealed, write_sealed
 from athwe_core.training.build import TrainingSetup, adapt_to_data, build_setup
 from athwe_core.training.loop import train
 from athwe_core.training.optim import make_optimizer
@@ -348,21 +346,8 @@ def test_ranks_that_are_damaged_are_made_anew_by_evaluate_with_a_checksum(saved:
     with pytest.raises(CheckpointError, match=r"must hold ranks of the validation split\. .*--split validation"):
         saved.run.ranks("validation")
     evaluate_run(saved.run, saved.prepared, split="validation")
-    assert saved.run.per_user.read_bytes().count(b"athwe_sha256") == 1
     assert [len(saved.run.ranks(split)) for split in ("validation", "test")] == [len(expected)] * 2
-    saved.run.per_user.write_bytes(written)
-
-
-def test_ranks_of_a_version_without_checksum_are_read(saved: Saved, tmp_path: Path) -> None:
-    frame = saved.run.ranks("test")
-    frame.write_parquet(tmp_path / "old.parquet")
-    assert read_sealed(tmp_path / "old.parquet", remedy="").equals(frame)
-
-
-def test_ranks_whose_ids_look_like_the_checksum_are_read(saved: Saved, tmp_path: Path) -> None:
-    frame = saved.run.ranks("test").with_columns(user_id=pl.lit("0" * 64), target_item_id=pl.lit("athwe_sha256"))
-    write_sealed(frame, tmp_path / "odd.parquet")
-    assert read_sealed(tmp_path / "odd.parquet", remedy="").equals(frame)
+    saved.run.write_ranks(expected)
 
 
 TEXTS = {

@@ -8,7 +8,7 @@ import pytest
 from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import CheckpointError, ConfigError
-from athwe_core.runs.find import RunFolder, create_run, find_run, list_runs
+from athwe_core.runs.find import RunFolder, broken_runs, create_run, find_run, list_runs
 
 Make = Callable[[str | None], RunFolder]
 
@@ -32,7 +32,7 @@ def test_a_taken_or_unfit_name_is_refused(make: Make) -> None:
     make("a")
     with pytest.raises(ConfigError, match=r"must be new under .*, got 'a'"):
         make("a")
-    for name in ("last", "..", "x/y", ""):
+    for name in ("last", "..", "x/y", "", ".hidden"):
         with pytest.raises(ConfigError, match="must be a plain name"):
             make(name)
 
@@ -91,3 +91,48 @@ def test_a_run_held_by_another_process_is_refused_until_that_process_ends(make: 
         other.kill()
     with run.locked():
         pass
+
+
+class TestBroken:
+    """A run whose manifest cannot be read does not hide the others."""
+
+    @pytest.fixture
+    def broken(self, make: Make) -> RunFolder:
+        make("good")
+        run = make("bad")
+        (run.path / "manifest.json").write_text('{"status": ')
+        return run
+
+    def test_the_others_are_found(self, broken: RunFolder, tmp_path: Path) -> None:
+        heard: list[str] = []
+        assert [run.path.name for run in list_runs(tmp_path)] == ["good"]
+        assert find_run(tmp_path, "last", notify=heard.append).path.name == "good"
+        assert find_run(tmp_path, "good").path.name == "good"
+        (note,) = heard
+        assert note.startswith("run demo/hm4sr/bad is broken and is left out: ")
+        assert "manifest.json must be readable JSON" in note
+
+    def test_it_is_listed_as_broken(self, broken: RunFolder, tmp_path: Path) -> None:
+        assert list(broken_runs(tmp_path)) == ["demo/hm4sr/bad"]
+        assert broken_runs(tmp_path, dataset="other") == {}
+        with pytest.raises(ConfigError, match=r"demo/hm4sr/bad \(broken\)"):
+            find_run(tmp_path, "nothing-like-it")
+
+    @pytest.mark.parametrize("text", ["bad", "demo/hm4sr/bad", "path"])
+    def test_asking_for_it_tells_what_is_broken(self, broken: RunFolder, tmp_path: Path, text: str) -> None:
+        with pytest.raises(CheckpointError, match=r"bad/manifest\.json must be readable JSON"):
+            find_run(tmp_path, str(broken.path) if text == "path" else text)
+
+    def test_its_name_stays_taken(self, broken: RunFolder, make: Make) -> None:
+        with pytest.raises(ConfigError, match="must be new under"):
+            make("bad")
+
+
+@pytest.mark.parametrize("place", [".unfinished-1/hm4sr/a", "demo/.unfinished-1/a", "demo/hm4sr/.unfinished-1"])
+def test_unfinished_folders_are_no_runs(make: Make, tmp_path: Path, place: str) -> None:
+    run = make("good")
+    (tmp_path / place).mkdir(parents=True)
+    (tmp_path / place / "manifest.json").write_text((run.path / "manifest.json").read_text())
+    (tmp_path / "demo" / "hm4sr" / "half").mkdir()
+    assert [found.path.name for found in list_runs(tmp_path)] == ["good"]
+    assert broken_runs(tmp_path) == {}
