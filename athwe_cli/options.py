@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import os
+from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+def _preset_names() -> str:
+    """Names of the presets in this package, without loading the models."""
+    files = (file.name for file in (resources.files("athwe_core") / "presets").iterdir())
+    return ", ".join(sorted(name.removesuffix(".yaml") for name in files if name.endswith(".yaml")))
+
+
+def _lower_case(preset: str) -> str:
+    """Presets are the same in upper and lower case."""
+    return preset.lower()
+
 
 Dataset = Annotated[
     str | None,
@@ -31,7 +44,14 @@ Run = Annotated[
     str,
     typer.Option("--run", help="Run: a path, DATASET/PRESET/NAME, a unique name, or last."),
 ]
-Preset = Annotated[str, typer.Option("--preset", help="Preset: athwe, athwe-published or hm4sr (glossary: preset).")]
+Preset = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        help=f"Preset: {_preset_names()}, or one of an installed package (glossary: preset).",
+        callback=_lower_case,
+    ),
+]
 Batching = Annotated[
     str | None,
     typer.Option(

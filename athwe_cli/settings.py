@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from athwe_cli.render import Output
 
@@ -40,7 +41,7 @@ def configure(
     preset: str,
     dataset: str,
     config_file: Path | None,
-    flags: dict[str, Any],
+    flags: Mapping[str, object],
     overrides: list[str],
     found: PreparedDataset,
     output: Output,

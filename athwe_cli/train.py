@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from athwe_core.runs.find import RunFolder
 
 
-USED_WITH_RESUME = {"resume", "dataset", "data", "prepared", "runs", "checkpoint_minutes", "as_json"}
+USED_WITH_RESUME = {"resume", "verify", "dataset", "data", "prepared", "runs", "checkpoint_minutes", "as_json"}
 """Parameters that do not change the configuration of a run."""
 
 
@@ -33,10 +33,7 @@ USED_WITH_RESUME = {"resume", "dataset", "data", "prepared", "runs", "checkpoint
 def train(
     context: typer.Context,
     dataset: opt.Dataset = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(help="athwe, athwe-published or hm4sr (glossary: preset). Default: athwe.", show_default=False),
-    ] = None,
+    preset: opt.Preset = "athwe",
     batching: opt.Batching = None,
     modalities: Annotated[
         str | None,
@@ -124,14 +121,14 @@ def train(
             chosen, why = opt.choose_dataset(dataset, runs)
             output.note(f"data set {chosen} ({why})")
             found = open_or_prepare(chosen, version, data, prepared, output, verify=verify)
-            settings = configure(preset or "athwe", chosen, config, flags, overrides or [], found, output)
+            settings = configure(preset, chosen, config, flags, overrides or [], found, output)
             if dry_run:
                 _show_plan(settings, found, output)
                 return None
             from athwe_core.runs.find import create_run
 
             command = shlex.join(["athwe", *sys.argv[1:]])
-            return create_run(runs, settings, found, preset=preset or "athwe", name=name, command=command)
+            return create_run(runs, settings, found, preset=preset, name=name, command=command)
 
         run = _same_run(world, first_run)
         if run is None:

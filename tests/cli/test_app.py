@@ -54,6 +54,7 @@ COMMANDS = {
         "--config",
         "--name",
         "--resume",
+        "--verify",
         "--checkpoint-minutes",
         "--version",
         "--dry-run",
@@ -61,7 +62,7 @@ COMMANDS = {
         *FOLDERS,
     },
     "evaluate": {"--run", "--dataset", "--split", "--exclude-seen", "--no-exclude-seen", "--k", "--json"}
-    | {"--prepared", "--runs"},
+    | {"--verify", "--prepared", "--runs"},
     "ablate": {"--remove", "--all", *EXPERIMENT},
     "sweep": {"--vary", *EXPERIMENT},
     "bench": {

@@ -60,6 +60,17 @@ def test_later_layers_of_configuration_win(world: Path, tmp_path: Path, monkeypa
     assert "config/demo.yaml" in result.stderr
 
 
+@pytest.mark.parametrize("preset", ["hm4sr", "HM4SR", "Hm4Sr"])
+def test_a_preset_is_the_same_in_upper_and_lower_case(world: Path, preset: str) -> None:
+    result = call(world, "train", "--dataset", "demo", "--preset", preset, "--dry-run")
+    assert yaml.safe_load(result.stdout)["model"]["wavelet"]["enabled"] is False
+
+
+def test_the_run_folder_has_the_preset_in_lower_case(world: Path) -> None:
+    options = ("--preset", "ATHWE", "--epochs", "1", "--name", "upper", "--json", *SMALL)
+    assert json.loads(call(world, "train", "--dataset", "demo", *options).stdout)["run"] == "demo/athwe/upper"
+
+
 def test_modalities_flag(world: Path) -> None:
     result = call(world, "train", "--dataset", "demo", "--modalities", "id,image", "--dry-run")
     assert yaml.safe_load(result.stdout)["model"]["modalities"] == ["id", "image"]
@@ -82,8 +93,9 @@ def test_modalities_flag(world: Path) -> None:
         (["--version", "0123456789ab"], 3, "0123456789ab"),
         (["--name", "../up"], 2, "must be a plain name"),
         (["--name", "first"], 2, "must be new"),
-        (["--resume", "frist"], 2, "first"),
-        (["--resume", "first", "--lr", "1", "--set", "a.b=1"], 2, "cannot be combined with --lr, --set"),
+        (["--resume", "frist", "--verify"], 2, "first"),
+        (["--resume", "first", "--lr", "1", "--set", "a.b=1"], 2, "cannot be combined with --lr, --set: a resumed"),
+        (["--resume", "first", "--preset", "hm4sr"], 2, "cannot be combined with --preset: a resumed"),
     ],
 )
 def test_mistakes_are_one_line(world: Path, arguments: list[str], code: int, text: str) -> None:
