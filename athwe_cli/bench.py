@@ -63,9 +63,10 @@ def bench(
     Example: athwe bench --suite --to suite
     """
     from athwe_core.analysis.benchmark.step_time import bench_generated, bench_prepared, generate_bench_data
-    from athwe_core.config import build_config, nested, parse_override
+    from athwe_core.config import nested, parse_override
     from athwe_core.data.prepare import open_prepared
-    from athwe_core.training.build import adapt_to_data
+    from athwe_core.models.inputs import adapt_to_data
+    from athwe_core.models.registry import build_config
 
     output = Output(as_json=as_json)
     flags = {

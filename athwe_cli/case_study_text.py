@@ -13,6 +13,7 @@ from rich.text import Text
 
 from athwe_cli.render import printable
 from athwe_core.analysis.case_study import sentences
+from athwe_core.evaluation.metrics import metric_name
 
 MOST_ITEMS, MOST_INFLUENCES = 20, 6
 EXPERTS_A_TABLE, GATE_WIDTH, ATTENTION_WIDTH, PART_WIDTH = 4, 9, 32, 6
@@ -79,7 +80,8 @@ class CaseText:
         rows, why = case["recommendations"][run], case["why"][run]
         modalities = list(why["by_modality"])
         facts = case["runs"][run]
-        reached = f"validation NDCG@20 {facts['validation_ndcg@20']:.4f}, epoch {facts['best_epoch']}"
+        best = facts[f"validation_{facts['metric']}"]
+        reached = f"validation {metric_name(facts['metric'])} {best:.4f}, epoch {facts['best_epoch']}"
         self._title(f"Top {len(rows)} of {sentences.run_label(run)} ({reached})")
         table = _plain(("", "right"), ("", "left"), fills=True)
         table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")

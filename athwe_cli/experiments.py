@@ -177,10 +177,14 @@ class ExperimentDisplay:
 
     def epoch_ends(self, run: PlannedRun, record: dict[str, Any], *, is_best: bool) -> None:
         """Print the epoch's line."""
-        value = record["validation"]["ndcg@20"]
+        from athwe_core.evaluation.metrics import metric_name
+        from athwe_core.runs.schema import selected
+
+        name, value = selected(record)
         mark = "best so far" if is_best else self._best[run.identity]
         self.output.note(
-            f"{_name(run)} epoch {record['epoch']:3}  {record['seconds']:5.1f} s  validation NDCG@20 {value:.4f} ({mark})"
+            f"{_name(run)} epoch {record['epoch']:3}  {record['seconds']:5.1f} s  "
+            f"validation {metric_name(name)} {value:.4f} ({mark})"
         )
 
     def note(self, run: PlannedRun, text: str) -> None:

@@ -244,11 +244,14 @@ class TrainingDisplay:
     def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
         """Print the epoch's line."""
         self.close()
-        value = record["validation"]["ndcg@20"]
+        from athwe_core.evaluation.metrics import metric_name
+        from athwe_core.runs.schema import selected
+
+        name, value = selected(record)
         mark = "best so far" if is_best else self._best
         self.output.note(
             f"epoch {record['epoch']:3}  {record['seconds']:5.1f} s  {_losses(record['losses'])}  "
-            f"validation NDCG@20 {value:.4f} ({mark})"
+            f"validation {metric_name(name)} {value:.4f} ({mark})"
         )
 
     def close(self) -> None:

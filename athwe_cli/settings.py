@@ -64,8 +64,9 @@ def configure(
     Raises:
         ConfigError: A key is unknown, or a value is out of its range.
     """
-    from athwe_core.config import build_config, nested, parse_override, read_yaml
-    from athwe_core.training.build import adapt_to_data
+    from athwe_core.config import nested, parse_override, read_yaml
+    from athwe_core.models.inputs import adapt_to_data
+    from athwe_core.models.registry import build_config
 
     changes = []
     of_dataset = Path("config") / f"{dataset}.yaml"

@@ -9,10 +9,11 @@ N_all supervised tokens of all processes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 import torch
-from jaxtyping import Float, Float32, Int64, Integer
+from jaxtyping import Bool, Float, Float32, Int64, Integer, Shaped
 from torch import Tensor
 
 MODALITIES = ("id", "text", "image")
@@ -74,6 +75,8 @@ class PackedBatch:
     """True if `target_index` is arange(T), so that no gather is needed."""
     num_targets: int
     """Targets without padding."""
+    longest_row: int
+    """Tokens of the longest row."""
 
     @property
     def num_tokens(self) -> int:
@@ -85,6 +88,25 @@ class PackedBatch:
         """B, padding included."""
         return int(self.user_index.shape[0])
 
+    @cached_property
+    def padded(self) -> PaddedView:
+        """The rows as a rectangle, right-padded to the longest one; made once a batch."""
+        return self.padded_to(self.longest_row)
+
+    def padded_to(self, length: int) -> PaddedView:
+        """The rows as a rectangle, right-padded to `length`, which is at least that of the longest row."""
+        assert length >= self.longest_row, f"expected a length of at least {self.longest_row}, got {length}"
+        lengths = torch.where(self.user_index >= 0, self.offsets.diff(), 0)
+        place = torch.arange(length, device=lengths.device)
+        return PaddedView(
+            mask=place < lengths[:, None],
+            token_index=(self.offsets[:-1, None] + place).clamp(max=max(self.num_tokens - 1, 0)),
+            lengths=lengths,
+            rows=self.rows,
+            positions=self.positions.clamp(max=length - 1),
+            target_index=self.target_index,
+        )
+
     def to(self, device: torch.device | str) -> PackedBatch:
         """Move the batch.
 
@@ -95,6 +117,38 @@ class PackedBatch:
         values: list[Any] = [getattr(self, f.name) for f in fields(self)]
         moved: list[Any] = [to_device(v, device) if isinstance(v, Tensor) else v for v in values]
         return PackedBatch(*moved)
+
+
+@dataclass(frozen=True)
+class PaddedView:
+    """The rows of a batch as a rectangle of B rows and L places, for recurrence, FFT and two-way attention.
+
+    Rows begin at place 0; places after a row's last token are padding. Rows of padding have no token at all.
+    """
+
+    mask: Bool[Tensor, "B L"]
+    """Places that hold a token."""
+    token_index: Int64[Tensor, "B L"]
+    """Token at each place; any token where the mask is False."""
+    lengths: Int64[Tensor, " B"]
+    """Tokens of each row."""
+    rows: Int64[Tensor, " T"]
+    positions: Int64[Tensor, " T"]
+    target_index: Int64[Tensor, " N"]
+
+    def pad(self, values: Shaped[Tensor, "T *D"], fill: float = 0) -> Shaped[Tensor, "B L *D"]:
+        """Values of tokens at their places, `fill` elsewhere."""
+        found = values[self.token_index]
+        mask = self.mask.view(*self.mask.shape, *[1] * (values.ndim - 1))
+        return torch.where(mask, found, torch.full((), fill, dtype=values.dtype, device=values.device))
+
+    def unpad(self, values: Shaped[Tensor, "B L *D"]) -> Shaped[Tensor, "T *D"]:
+        """Values of places back to tokens; the inverse of `pad`."""
+        return values[self.rows, self.positions]
+
+    def at_targets(self, values: Shaped[Tensor, "B L *D"]) -> Shaped[Tensor, "N *D"]:
+        """Values at the supervised tokens."""
+        return values[self.rows[self.target_index], self.positions[self.target_index]]
 
 
 @dataclass(frozen=True)

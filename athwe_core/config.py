@@ -1,148 +1,48 @@
-"""Configurations read and written: presets, YAML files and `a.b=c` overrides.
+"""Configuration text to plain trees: YAML files and `a.b=c` overrides, read without a way to do harm, and merged.
 
-Layers, later ones win: preset, the project's `config/NAME.yaml`, `--config FILE`, `--set a.b=c`. An unknown key is an error
-that names the nearest known one; nothing has a silent default.
+Layers, later ones win: preset, the project's `config/NAME.yaml`, `--config FILE`, `--set a.b=c`. Trees become a validated
+configuration in `athwe_core.models.registry`, which knows the sections of each model.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import difflib
-import types
 import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
-from importlib import resources
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union
+from typing import Any
 
 import yaml
 from yaml.composer import ComposerError
 from yaml.constructor import ConstructorError
 
-from athwe_core.config_schema import Config, LossesConfig, ModelConfig
+from athwe_core.config_schema import Config, config_tree, shown_key, unknown_key
 from athwe_core.errors import ConfigError, require
 
-__all__ = [
-    "PRESETS",
-    "Config",
-    "LossesConfig",
-    "ModelConfig",
-    "build_config",
-    "config_from_tree",
-    "config_tree",
-    "nested",
-    "parse_override",
-    "parse_yaml",
-    "preset_tree",
-    "read_yaml",
-    "replace_in",
-]
+__all__ = ["Config", "config_tree", "merged", "nested", "parse_override", "parse_yaml", "read_yaml"]
 
-PRESETS = ("athwe", "athwe-published", "hm4sr")
 MAX_YAML_LENGTH = 100_000
 """Characters or bytes of a YAML text; a complete configuration has two thousand."""
 MAX_YAML_DEPTH = 20
 MAX_NUMBER_LENGTH = 1000
 MAX_KEY_PARTS = 10
-MAX_WHOLE = 2**32
-MAX_REAL = 3e38
-"""What float32 holds: the network computes in it."""
 _COMPARE = "Compare it with a preset: plain keys, numbers, text and lists"
 
-_Section = TypeVar("_Section")
 
-
-def _is_union(annotation: Any) -> bool:
-    return typing.get_origin(annotation) in (Union, types.UnionType)
-
-
-def _convert(key: str, annotation: Any, value: object) -> Any:
-    """`value` as the annotated type; no conversion that could hide a mistake (true is no number, 1.5 no count).
-
-    Numbers are finite and of a size that the network's own types hold.
-    """
-    if _is_union(annotation):
-        if value is None:
-            return None
-        annotation = next(a for a in typing.get_args(annotation) if a is not type(None))
-    if typing.get_origin(annotation) is Literal:
-        choices = typing.get_args(annotation)
-        if isinstance(value, bool) and {"on", "off"} <= set(choices):  # what YAML 1.1 makes of these words
-            value = "on" if value else "off"
-        require(value in choices, key, f"must be one of {', '.join(map(str, choices))}", value)
-        return value
-    if typing.get_origin(annotation) is tuple:
-        require(isinstance(value, list | tuple), key, "must be a list", value)
-        element = typing.get_args(annotation)[0]
-        return tuple(_convert(f"{key}[{i}]", element, v) for i, v in enumerate(typing.cast(Iterable[object], value)))
-    if annotation is float and isinstance(value, str):  # YAML 1.1 reads 1e-3 as text
-        try:
-            value = float(value)
-        except ValueError:
-            raise ConfigError(key, "must be a number", value) from None
-    if annotation is float and isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_REAL:
-        value = float(value)
-    if annotation is int and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    is_right = isinstance(value, annotation) and (annotation is bool or not isinstance(value, bool))
-    words = {float: "a number", int: "a whole number", bool: "true or false", str: "text"}
-    require(is_right, key, f"must be {words[annotation]}", value)
-    if annotation in (float, int):
-        largest = MAX_REAL if annotation is float else MAX_WHOLE
-        is_bounded = abs(typing.cast(float, value)) <= largest
-        require(is_bounded, key, f"must be finite, at most {largest:g} in size", value)
-    return value
-
-
-def _build(cls: type[_Section], tree: object, prefix: str) -> _Section:
-    require(isinstance(tree, Mapping), prefix or "configuration", "must be a section of keys", tree)
-    tree = typing.cast(Mapping[str, object], tree)
-    hints = typing.get_type_hints(cls)
-    for name in tree:
-        _require_known(name, [f.name for f in fields(typing.cast(Any, cls))], prefix)
-    values: dict[str, Any] = {}
-    for f in fields(typing.cast(Any, cls)):
-        key = f"{prefix}.{f.name}".lstrip(".")
-        if f.name not in tree:
-            raise ConfigError(key, "is missing from the configuration", remedy="Start from a preset")
-        hint = hints[f.name]
-        is_section = isinstance(hint, type) and is_dataclass(hint)
-        values[f.name] = _build(hint, tree[f.name], key) if is_section else _convert(key, hint, tree[f.name])
-    return cls(**values)
-
-
-def _require_known(name: object, known: list[str], prefix: str) -> None:
-    if name in known:
-        return
-    shown = _shown(name)
-    near = difflib.get_close_matches(shown, known, n=1)
-    where = f"{prefix}." if prefix else ""
-    remedy = f"Did you mean {where}{near[0]}?" if near else f"Known under {prefix or 'the top'}: {', '.join(known)}"
-    raise ConfigError(f"{where}{shown}", "is no configuration key", remedy=remedy)
-
-
-def _shown(name: object) -> str:
-    """A key as an error shows it: what could steer the terminal is escaped, what would fill it is cut."""
-    text = str(name)
-    shown = text if text.isprintable() and text.strip() else ascii(text)
-    return shown if len(shown) <= 100 else f"{shown[:97]}..."
-
-
-def _merge(base: dict[str, Any], change: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def merged(base: dict[str, Any], change: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """`base` with the leaves of `change` replaced; a key `base` does not have is an error."""
-    merged = dict(base)
+    result = dict(base)
     for name, value in change.items():
-        _require_known(name, list(base), prefix)
+        if name not in base:
+            raise unknown_key(name, list(base), prefix)
         key = f"{prefix}.{name}".lstrip(".")
         if isinstance(base[name], dict):
             require(isinstance(value, Mapping), key, "must be a section of keys", value)
-            merged[name] = _merge(base[name], value, key)
+            result[name] = merged(base[name], value, key)
         elif isinstance(value, Mapping):
             raise ConfigError(key, "must be a value, not a section of keys", remedy="No key has keys below a value")
         else:
-            merged[name] = value
-    return merged
+            result[name] = value
+    return result
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -167,7 +67,7 @@ class _PlainLoader(yaml.SafeLoader):
         seen: set[str] = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
             if key.value in seen:
-                raise ConstructorError(None, None, f"the key {_shown(key.value)} is there twice", key.start_mark)
+                raise ConstructorError(None, None, f"the key {shown_key(key.value)} is there twice", key.start_mark)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
@@ -232,21 +132,11 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return tree or {}
 
 
-def preset_tree(name: str) -> dict[str, Any]:
-    """The complete tree of a preset."""
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1)
-        known = f"Known: {', '.join(PRESETS)}"
-        raise ConfigError("preset", "is unknown", name, f"Did you mean {near[0]}? {known}" if near else known)
-    text = resources.files("athwe_core").joinpath("presets", f"{name}.yaml").read_text(encoding="utf-8")
-    return typing.cast(dict[str, Any], parse_yaml(text, f"preset {name}"))
-
-
 def parse_override(text: str) -> dict[str, Any]:
     """`a.b=c` as `{"a": {"b": c}}`; c is read as YAML."""
     key, equals, value = text.partition("=")
-    require(bool(equals) and bool(key.strip()), f"--set {_shown(text)}", "must have the form a.b=value", text)
-    name = f"--set {_shown(key)}"
+    require(bool(equals) and bool(key.strip()), f"--set {shown_key(text)}", "must have the form a.b=value", text)
+    name = f"--set {shown_key(key)}"
     require(key.count(".") < MAX_KEY_PARTS, name, f"must have at most {MAX_KEY_PARTS} parts", key.count(".") + 1)
     try:
         parsed = parse_yaml(value, name)
@@ -260,38 +150,3 @@ def nested(key: str, value: object) -> dict[str, Any]:
     for name in reversed(key.split(".")):
         value = {name: value}
     return typing.cast(dict[str, Any], value)
-
-
-def build_config(preset: str, changes: Iterable[Mapping[str, Any]] = ()) -> Config:
-    """The configuration of a preset after `changes`, in order.
-
-    Raises: ConfigError for an unknown preset or key, or a value of the wrong type or out of its range.
-    """
-    tree = preset_tree(preset)
-    for change in changes:
-        tree = _merge(tree, change)
-    return config_from_tree(tree)
-
-
-def config_from_tree(tree: Mapping[str, Any]) -> Config:
-    """A complete tree, e.g. the `config.yaml` of a run, as a configuration."""
-    return _build(Config, tree, "")
-
-
-def config_tree(config: Config) -> dict[str, Any]:
-    """The configuration as plain dictionaries and lists, complete: `config_from_tree` of it is `config`."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        return list(value) if isinstance(value, tuple) else value
-
-    return typing.cast(dict[str, Any], plain(dataclasses.asdict(config)))
-
-
-def replace_in(config: Config, overrides: Iterable[str]) -> Config:
-    """`config` after `a.b=c` overrides."""
-    tree = config_tree(config)
-    for text in overrides:
-        tree = _merge(tree, parse_override(text))
-    return config_from_tree(tree)

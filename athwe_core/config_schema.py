@@ -1,310 +1,268 @@
-"""The sections of a configuration: frozen dataclasses, each validated where its values are stored."""
+"""Validated configuration sections: what every model shares, and how a section is declared.
+
+A section is a frozen pydantic model. Each of its fields is one key of the configuration; there are no defaults. A value of
+the wrong type or out of its range is a `ConfigError` of one line: key, rule, value, remedy.
+"""
 
 from __future__ import annotations
 
 import difflib
-import math
 import re
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from athwe_core.batch import MODALITIES
-from athwe_core.errors import require
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
 
-MAX_LEVELS = 30
-"""Wavelet levels: each doubles the distance that is looked back, counted in int64."""
-MAX_BUCKETS_PER_LOG2 = 1e6
+from athwe_core.errors import ConfigError, require
+
+MAX_WHOLE = 2**32
+MAX_REAL = 3e38
+"""What float32 holds: the networks compute in it."""
+RANKING_METRIC = re.compile(r"(ndcg|mrr|hit)@([1-9][0-9]{0,5})")
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:[0-9]{1,2})?")
+_BROKEN_RULE = "broken_rule"
 
 
-def _require_positive(prefix: str, section: object, *names: str) -> None:
-    for name in names:
-        value = getattr(section, name)
-        require(value > 0 and math.isfinite(value), f"{prefix}.{name}", "must be positive", value)
+def must(rule: str, holds: Callable[[Any], bool]) -> AfterValidator:
+    """A range check for a field: `Annotated[Whole, must("be positive", lambda count: count > 0)]`."""
+
+    def check(value: Any) -> Any:
+        if not holds(value):
+            raise PydanticCustomError(_BROKEN_RULE, "{rule}", {"rule": f"must {rule}", "value": value})
+        return value
+
+    return AfterValidator(check)
 
 
-@dataclass(frozen=True, kw_only=True)
-class InteractiveMoEConfig:
-    """Interactive MoE (HM4SR eq. 7-10)."""
-
-    enabled: bool
-    num_experts: int
-    """k_1: experts for each target modality."""
-    alpha_init: tuple[float, ...]
-    """Initial interaction strength of id, text, image (eq. 8), one for each of the three."""
-
-    def __post_init__(self) -> None:
-        _require_positive("model.interactive_moe", self, "num_experts")
-        require(
-            len(self.alpha_init) == len(MODALITIES),
-            "model.interactive_moe.alpha_init",
-            f"must have {len(MODALITIES)} numbers, for {', '.join(MODALITIES)}",
-            list(self.alpha_init),
-        )
+def _not_a(words: str) -> PydanticCustomError:
+    return PydanticCustomError(_BROKEN_RULE, "{rule}", {"rule": f"must be {words}"})
 
 
-@dataclass(frozen=True, kw_only=True)
-class WaveletConfig:
-    """Wavelet alignment of the modalities (ATHWE)."""
+def _bounded(value: float, most: float) -> Any:
+    if not abs(value) <= most:
+        rule = f"must be finite, at most {most:g} in size"
+        raise PydanticCustomError(_BROKEN_RULE, "{rule}", {"rule": rule})
+    return value
 
-    enabled: bool
-    form: Literal["causal", "centred"]
-    """`causal` is legal in packed and prefix batching, `centred` looks ahead and is legal in prefix batching only."""
+
+def _whole(value: object) -> int:
+    """A count; 20.0 is one, 1.5 and true are not."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise _not_a("a whole number")
+    return cast(int, _bounded(value, MAX_WHOLE))
+
+
+def _real(value: object) -> float:
+    """A number; 3 is one, and so is the text 1e-3, which YAML 1.1 does not read as a number; true is not."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            raise _not_a("a number") from None
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise _not_a("a number")
+    return float(_bounded(value, MAX_REAL))
+
+
+def _list(value: object) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise _not_a("a list")
+    return tuple(value)
+
+
+def _word(value: object) -> object:
+    """YAML 1.1 reads on and off as true and false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+Real = Annotated[float, BeforeValidator(_real)]
+PositiveWhole = Annotated[Whole, must("be positive", lambda value: value > 0)]
+PositiveReal = Annotated[Real, must("be positive", lambda value: value > 0)]
+NotNegativeWhole = Annotated[Whole, must("not be negative", lambda value: value >= 0)]
+NotNegativeReal = Annotated[Real, must("not be negative", lambda value: value >= 0)]
+Rate = Annotated[Real, must("be in [0, 1)", lambda value: 0 <= value < 1)]
+"""A dropout rate."""
+Share = Annotated[Real, must("be in [0, 1]", lambda value: 0 <= value <= 1)]
+Wholes = Annotated[tuple[Whole, ...], BeforeValidator(_list)]
+Reals = Annotated[tuple[Real, ...], BeforeValidator(_list)]
+Words = Annotated[tuple[str, ...], BeforeValidator(_list)]
+OnOff = Annotated[Literal["auto", "on", "off"], BeforeValidator(_word)]
+RowLength = Annotated[Whole, must("be at least 2", lambda value: value >= 2)]
+
+
+class Section(BaseModel):
+    """Keys of a configuration that belong together: frozen, complete, without unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ModelSection(Section):
+    """What every model's `model` section has; a model adds its own keys."""
+
     name: str
-    """A discrete orthogonal or biorthogonal wavelet of PyWavelets, e.g. haar, db4."""
-    levels: int
-    weight_init: tuple[float, ...]
-    """Initial residual weight of id, text, image."""
-
-    def __post_init__(self) -> None:
-        _require_positive("model.wavelet", self, "levels")
-        require(self.levels <= MAX_LEVELS, "model.wavelet.levels", f"must be at most {MAX_LEVELS}", self.levels)
-        require(
-            len(self.weight_init) == len(MODALITIES),
-            "model.wavelet.weight_init",
-            f"must have {len(MODALITIES)} numbers, for {', '.join(MODALITIES)}",
-            list(self.weight_init),
-        )
-        if self.enabled:
-            import pywt  # noqa: PLC0415 - only where a wavelet is used
-
-            known = pywt.wavelist(kind="discrete")
-            near = difflib.get_close_matches(self.name, known, n=3)
-            remedy = f"Did you mean {', '.join(near)}?" if near else "Try haar or db4"
-            require(
-                self.name in known, "model.wavelet.name", "must be a discrete wavelet of PyWavelets", self.name, remedy
-            )
+    """Which model this is: a name of `athwe_core.models.registry.model_names()`."""
+    max_length: RowLength
+    """L: latest items of a history that the model reads."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class TemporalMoEConfig:
-    """Temporal MoE (HM4SR eq. 14-16; ATHWE's sparse form)."""
-
-    enabled: bool
-    kind: Literal["dense", "sparse"]
-    num_experts: int
-    """k_2: experts routed to; the shared ones come on top."""
-    top_k: int
-    """Sparse only: experts kept per token."""
-    num_shared: int
-    """Sparse only: experts every token passes with weight 1."""
-    trainable: bool
-    """False keeps the experts as drawn (as the published code does unknowingly), but saves them."""
-
-    def __post_init__(self) -> None:
-        _require_positive("model.temporal_moe", self, "num_experts")
-        require(self.num_shared >= 0, "model.temporal_moe.num_shared", "must not be negative", self.num_shared)
-        require(
-            self.kind == "dense" or 1 <= self.top_k <= self.num_experts,
-            "model.temporal_moe.top_k",
-            f"must be in 1..num_experts={self.num_experts}",
-            self.top_k,
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class TimeEncodingConfig:
-    """What the temporal router sees (HM4SR eq. 11-13 and figure 5)."""
-
-    kind: Literal["interval", "absolute", "interval+absolute", "day", "day_of_year", "cos", "saturating"]
-    time_unit: Literal["days", "seconds"]
-    """Unit of absolute times: days since the first training interaction, or unix seconds as published."""
-    buckets_per_log2: float
-    """mu of eq. 12."""
-    num_buckets: int | None
-    """Rows of the interval table; null: from the longest training interval. For `saturating`: its upper end a; null: 200."""
-    saturation_seconds: float
-    """k of the saturating interval."""
-    frequency: float
-    """freq of eq. 13."""
-
-    def __post_init__(self) -> None:
-        _require_positive("model.time_encoding", self, "buckets_per_log2", "saturation_seconds", "frequency")
-        require(
-            self.buckets_per_log2 <= MAX_BUCKETS_PER_LOG2,
-            "model.time_encoding.buckets_per_log2",
-            f"must be at most {MAX_BUCKETS_PER_LOG2:g}",
-            self.buckets_per_log2,
-        )
-        if self.num_buckets is not None:
-            _require_positive("model.time_encoding", self, "num_buckets")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The one network and its optional stages."""
-
-    hidden_size: int
-    inner_size: int
-    num_layers: int
-    num_heads: int
-    dropout: float
-    max_length: int
-    modalities: tuple[str, ...]
-    """Subset of id, text, image that contains id, in this order."""
-    score_weights: bool
-    """Scale the three score terms by the softmax of learnt weights (athwe-published)."""
-    interactive_moe: InteractiveMoEConfig
-    wavelet: WaveletConfig
-    temporal_moe: TemporalMoEConfig
-    time_encoding: TimeEncodingConfig
-
-    def __post_init__(self) -> None:
-        _require_positive("model", self, "hidden_size", "inner_size", "num_layers", "num_heads", "max_length")
-        require(
-            self.hidden_size % self.num_heads == 0,
-            "model.num_heads",
-            f"must divide model.hidden_size={self.hidden_size}",
-            self.num_heads,
-        )
-        require(0 <= self.dropout < 1, "model.dropout", "must be in [0, 1)", self.dropout)
-        require(self.max_length >= 2, "model.max_length", "must be at least 2", self.max_length)
-        ordered = tuple(m for m in MODALITIES if m in self.modalities)
-        require(
-            self.modalities == ordered and "id" in ordered,
-            "model.modalities",
-            "must be a subset of id, text, image that contains id, in this order",
-            list(self.modalities),
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class CatalogueLossConfig:
-    """Main loss (eq. 20)."""
+class CatalogueLossConfig(Section):
+    """Main loss: cross-entropy of the next item."""
 
     kind: Literal["full", "sampled"]
-    """`full`: cross-entropy over every item of the catalogue; `sampled`: over the batch's targets and drawn negatives."""
-    num_negatives: int
+    """`full`: over every item of the catalogue; `sampled`: over the batch's targets and drawn negatives."""
+    num_negatives: NotNegativeWhole
     """Items drawn a step beside the batch's targets, log-uniform in popularity; of `sampled` only."""
 
-    def __post_init__(self) -> None:
-        require(self.num_negatives >= 0, "losses.catalogue.num_negatives", "must not be negative", self.num_negatives)
 
-
-def _require_weight(prefix: str, weight: float) -> None:
-    require(weight >= 0 and math.isfinite(weight), f"{prefix}.weight", "must not be negative", weight)
-
-
-@dataclass(frozen=True, kw_only=True)
-class WeightConfig:
-    """A loss term that has only a weight; 0 switches it off."""
-
-    weight: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class IDCLConfig:
-    """Contrastive loss on ids (eq. 23)."""
-
-    weight: float
-    temperature: float
-    """tau."""
-
-    def __post_init__(self) -> None:
-        _require_weight("losses.idcl", self.weight)
-        _require_positive("losses.idcl", self, "temperature")
-
-
-@dataclass(frozen=True, kw_only=True)
-class PCLConfig:
-    """Placeholder contrastive loss (eq. 24-26)."""
-
-    weight: float
-    temperature: float
-    mask_share: float
-    """beta: share of positions replaced by the time placeholder."""
-
-    def __post_init__(self) -> None:
-        _require_weight("losses.pcl", self.weight)
-        _require_positive("losses.pcl", self, "temperature")
-        require(0 <= self.mask_share <= 1, "losses.pcl.mask_share", "must be in [0, 1]", self.mask_share)
-
-
-@dataclass(frozen=True, kw_only=True)
-class LossesConfig:
-    """The terms of eq. 27 and ATHWE's two more."""
+class LossesSection(Section):
+    """What every model's `losses` section has; a model adds its own terms."""
 
     catalogue: CatalogueLossConfig
-    cp: WeightConfig
-    idcl: IDCLConfig
-    pcl: PCLConfig
-    cluster: WeightConfig
-    diversity: WeightConfig
-
-    def __post_init__(self) -> None:
-        for name in ("cp", "cluster", "diversity"):
-            _require_weight(f"losses.{name}", getattr(self, name).weight)
 
 
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How the network is trained."""
+class TrainingConfig(Section):
+    """How a model is trained."""
 
     batching: Literal["packed", "prefix"]
-    batch_targets: int
+    """`packed`: every position of a row is supervised; `prefix`: one row for each target, supervised at its last position."""
+    batch_targets: PositiveWhole
     """Supervised positions a step."""
-    lr: float
-    epochs: int
+    lr: PositiveReal
+    epochs: PositiveWhole
     """Most epochs; early stopping usually ends sooner."""
-    patience: int
-    """Epochs without a better validation NDCG@20 before stopping."""
-    seed: int
+    patience: PositiveWhole
+    """Epochs without a better value of the selection metric before training stops."""
+    selection_metric: Annotated[
+        str,
+        must("be ndcg, mrr or hit at a rank, such as ndcg@20", lambda name: RANKING_METRIC.fullmatch(name) is not None),
+    ]
+    """Validation metric that chooses the best epoch."""
+    seed: Annotated[Whole, must("be in 0..2^32-1", lambda value: 0 <= value < 2**32)]
     precision: Literal["auto", "fp32", "bf16"]
-    compiler: Literal["auto", "on", "off"]
+    compiler: OnOff
     """Steps through torch's compiler; auto = on CUDA."""
-    device: str
-    """auto, cpu, cuda, cuda:N or mps."""
-
-    def __post_init__(self) -> None:
-        _require_positive("training", self, "batch_targets", "lr", "epochs", "patience")
-        require(0 <= self.seed < 2**32, "training.seed", "must be in 0..2^32-1", self.seed)
-        known = _DEVICE.fullmatch(self.device) is not None
-        require(known, "training.device", "must be auto, cpu, cuda, cuda:N or mps", self.device)
+    device: Annotated[str, must("be auto, cpu, cuda, cuda:N or mps", lambda name: _DEVICE.fullmatch(name) is not None)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """How the ranking is judged."""
+def _increasing(ks: tuple[int, ...]) -> bool:
+    return len(ks) > 0 and all(k > 0 for k in ks) and tuple(sorted(set(ks))) == ks
 
-    ks: tuple[int, ...]
+
+class EvaluationConfig(Section):
+    """How rankings are measured."""
+
+    ks: Annotated[Wholes, must("be increasing positive numbers", _increasing)]
+    """Ranks at which metrics are cut."""
     exclude_seen: bool
-    """Remove items the user already has from the ranking, never the target."""
-
-    def __post_init__(self) -> None:
-        valid = len(self.ks) > 0 and all(k > 0 for k in self.ks) and tuple(sorted(set(self.ks))) == self.ks
-        require(valid, "evaluation.ks", "must be increasing positive numbers", list(self.ks))
+    """Take items of the user's history out of the ranking, never the target."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Config:
-    """Everything that decides a run beside the prepared data set."""
+class Config(Section):
+    """Everything that decides a run besides the prepared data set; each model has a subclass with its own sections."""
 
-    model: ModelConfig
-    losses: LossesConfig
+    model: ModelSection
+    losses: LossesSection
     training: TrainingConfig
     evaluation: EvaluationConfig
 
-    def __post_init__(self) -> None:
-        look_ahead = self.model.wavelet.enabled and self.model.wavelet.form == "centred"
-        require(
-            not (look_ahead and self.training.batching == "packed"),
-            "training.batching",
-            "must be prefix with model.wavelet.form: centred, which looks ahead",
-            self.training.batching,
-            "Use --batching prefix, or --set model.wavelet.form=causal",
-        )
-        require(
-            self.losses.pcl.weight == 0 or self.model.temporal_moe.enabled,
-            "losses.pcl.weight",
-            "must be 0 without model.temporal_moe, whose time encoding makes the placeholder",
-            self.losses.pcl.weight,
-            "Use --set losses.pcl.weight=0",
-        )
-        sparse = self.model.temporal_moe.enabled and self.model.temporal_moe.kind == "sparse"
-        require(
-            self.losses.diversity.weight == 0 or sparse,
-            "losses.diversity.weight",
-            "must be 0 without sparse temporal experts",
-            self.losses.diversity.weight,
-            "Use --set losses.diversity.weight=0",
-        )
+
+_Section = TypeVar("_Section", bound=Section)
+
+
+def validated(cls: type[_Section], tree: object) -> _Section:
+    """A section from a plain tree.
+
+    Raises: ConfigError for the first key that is missing, unknown, of the wrong type or out of its range.
+    """
+    require(isinstance(tree, Mapping), "configuration", "must be a section of keys", tree)
+    try:
+        return cls.model_validate(tree)
+    except ValidationError as errors:
+        found = errors.errors(include_url=False)
+        misspelt = [error for error in found if error["type"] == "extra_forbidden"]  # its right spelling is missing too
+        raise _as_config_error(cls, (misspelt or found)[0]) from None
+
+
+def _as_config_error(cls: type[Section], error: ErrorDetails) -> ConfigError:
+    key, kind, value = _key(error["loc"]), error["type"], error["input"]
+    context = error.get("ctx", {})
+    if kind == "missing":
+        return ConfigError(key, "is missing from the configuration", remedy="Start from a preset")
+    if kind in ("extra_forbidden", "invalid_key"):
+        *sections, name = error["loc"]
+        return unknown_key(name, _known_keys(cls, sections), _key(sections))
+    if kind == _BROKEN_RULE:
+        value = context.get("value", value)
+        return ConfigError(key, context["rule"], list(value) if isinstance(value, tuple) else value)
+    if kind == "literal_error":
+        choices = re.findall(r"'([^']*)'", context["expected"])
+        return ConfigError(key, f"must be one of {', '.join(choices)}", value)
+    words = {"bool_type": "true or false", "string_type": "text", "model_type": "a section of keys"}
+    return ConfigError(key, f"must be {words[kind]}" if kind in words else error["msg"], value)
+
+
+def _key(location: Iterable[int | str]) -> str:
+    """`("evaluation", "ks", 2)` as `evaluation.ks[2]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{shown_key(part)}" for part in location).lstrip(".")
+
+
+def _known_keys(cls: type[BaseModel], sections: Iterable[int | str]) -> list[str]:
+    for name in sections:
+        cls = cast(type[BaseModel], cls.model_fields[str(name)].annotation)
+    return list(cls.model_fields)
+
+
+def unknown_key(name: object, known: list[str], prefix: str) -> ConfigError:
+    """The error for a key that a section does not have, with the nearest one that it has."""
+    shown = shown_key(name)
+    near = difflib.get_close_matches(shown, known, n=1)
+    where = f"{prefix}." if prefix else ""
+    remedy = f"Did you mean {where}{near[0]}?" if near else f"Known under {prefix or 'the top'}: {', '.join(known)}"
+    return ConfigError(f"{where}{shown}", "is no configuration key", remedy=remedy)
+
+
+def shown_key(name: object) -> str:
+    """A key as an error shows it: characters that could steer the terminal are escaped, long keys are cut."""
+    text = str(name)
+    shown = text if text.isprintable() and text.strip() else ascii(text)
+    return shown if len(shown) <= 100 else f"{shown[:97]}..."
+
+
+def config_tree(config: Config) -> dict[str, Any]:
+    """The configuration as plain dictionaries and lists, complete: a configuration made of it is equal to `config`."""
+    return config.model_dump(mode="json")
+
+
+__all__ = [
+    "RANKING_METRIC",
+    "CatalogueLossConfig",
+    "Config",
+    "EvaluationConfig",
+    "LossesSection",
+    "ModelSection",
+    "NotNegativeReal",
+    "NotNegativeWhole",
+    "OnOff",
+    "PositiveReal",
+    "PositiveWhole",
+    "Rate",
+    "Real",
+    "Reals",
+    "RowLength",
+    "Section",
+    "Share",
+    "TrainingConfig",
+    "Whole",
+    "Wholes",
+    "Words",
+    "config_tree",
+    "model_validator",
+    "must",
+    "shown_key",
+    "unknown_key",
+    "validated",
+]

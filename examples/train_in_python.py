@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
-from athwe_core.config import build_config, parse_override
+from athwe_core.config import parse_override
 from athwe_core.data.packing import pack_histories
 from athwe_core.data.prepare import PrepareOptions, prepare
+from athwe_core.models.inputs import adapt_to_data
+from athwe_core.models.registry import build_config
 from athwe_core.runs.checkpoint import load_weights
 from athwe_core.runs.find import create_run
-from athwe_core.training.build import adapt_to_data, build_setup
+from athwe_core.training.build import build_setup
 from athwe_core.training.loop import train
 
 SETTINGS = ["training.epochs=4", "model.dropout=0.2", "training.batch_targets=512"]
@@ -46,13 +48,12 @@ def main() -> None:
         run = create_run(root / "runs", config, data, preset="athwe", name="example", command="example")
         print("test", train(run, data, listener=Lines()).results["test"])
 
-        network = build_setup(config, data).network
-        load_weights(run.best, network)
-        network.eval()
+        model = build_setup(config, data).model
+        load_weights(run.best, model)
+        model.eval()
         history = [3, 14, 15], [1_600_000_000, 1_600_086_400, 1_600_086_400]  # item ids, unix seconds
         with torch.no_grad():
-            outputs = network(pack_histories([history]))
-            scores = network.user_vectors(outputs.states) @ outputs.table.T
+            scores = model.user_vectors(pack_histories([history])) @ model.item_table().T
         scores[:, 0] = -torch.inf  # padding
         best = scores[0].topk(5).indices.tolist()
         print("next:", *[data.item_tokens[item] for item in best])

@@ -19,10 +19,12 @@ jaxtyping.install_import_hook(SHAPE_CHECKED, "beartype.beartype")
 
 
 from athwe_core.batch import Catalogue, TimeRange  # noqa: E402 - after the import hook
-from athwe_core.config import Config, build_config, replace_in  # noqa: E402
+from athwe_core.config import Config  # noqa: E402
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare  # noqa: E402
 from athwe_core.data.split import Split, leave_one_out  # noqa: E402
-from athwe_core.models.athwe.network import Network  # noqa: E402
+from athwe_core.models.athwe.model import Athwe  # noqa: E402
+from athwe_core.models.protocol import ModelInputs  # noqa: E402
+from athwe_core.models.registry import build_config, replace_in  # noqa: E402
 
 torch.set_num_threads(1)  # on tensors this small a second thread costs far more than it brings
 
@@ -96,12 +98,12 @@ def make_config() -> Callable[..., Config]:
 
 
 @pytest.fixture(scope="session")
-def make_network(catalogue: Catalogue, time_range: TimeRange) -> Callable[..., Network]:
+def make_network(catalogue: Catalogue, time_range: TimeRange) -> Callable[..., Athwe]:
     """The network of a configuration; with `spread`, weights large enough for every input to matter."""
 
-    def make(config: Config, *, seed: int = 0, spread: float | None = None) -> Network:
+    def make(config: Config, *, seed: int = 0, spread: float | None = None) -> Athwe:
         generator = torch.Generator().manual_seed(seed)
-        network = Network(config.model, config.losses, catalogue, time_range, generator=generator)
+        network = Athwe(config, ModelInputs(catalogue, time_range, generator=generator))
         if spread is not None:
             with torch.no_grad():
                 for parameter in network.parameters():

@@ -1,24 +1,16 @@
 import copy
-import dataclasses
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
-from athwe_core.config import (
-    PRESETS,
-    Config,
-    build_config,
-    config_from_tree,
-    config_tree,
-    parse_override,
-    preset_tree,
-    read_yaml,
-    replace_in,
-)
+from athwe_core.config import Config, config_tree, parse_override, read_yaml
+from athwe_core.config_schema import Section
 from athwe_core.errors import AthweError, ConfigError
+from athwe_core.models.registry import build_config, config_from_tree, preset_names, preset_tree, replace_in
 
 # override, what its error says: name, rule, value and, where there is one, remedy
 RULES = [
@@ -31,7 +23,7 @@ RULES = [
     ("model.dropout=-0.1", "model.dropout must be in [0, 1), got -0.1"),
     ("model.dropout=.nan", "model.dropout must be finite, at most 3e+38 in size, got nan"),
     ("model.max_length=1", "model.max_length must be at least 2, got 1"),
-    ("model.max_length=0", "model.max_length must be positive, got 0"),
+    ("model.max_length=0", "model.max_length must be at least 2, got 0"),
     (
         "model.modalities=[text]",
         "model.modalities must be a subset of id, text, image that contains id, in this order, got ['text']",
@@ -155,7 +147,7 @@ def test_the_centred_wavelet_names_the_way_out_of_packed_batching() -> None:
     assert not legal.model.wavelet.enabled
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", preset_names())
 def test_a_preset_is_a_complete_legal_tree_that_comes_back_as_it_was(preset: str) -> None:
     config = build_config(preset)
     assert config_from_tree(config_tree(config)) == config
@@ -165,7 +157,7 @@ def test_a_preset_is_a_complete_legal_tree_that_comes_back_as_it_was(preset: str
 
 def test_every_preset_file_is_listed() -> None:
     folder = Path(__file__).parents[1] / "athwe_core" / "presets"
-    assert sorted(path.stem for path in folder.glob("*.yaml")) == sorted(PRESETS)
+    assert sorted(path.stem for path in folder.glob("*.yaml")) == sorted(preset_names())
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
@@ -181,7 +173,7 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
     return [key for keys in nested for key in keys]
 
 
-@pytest.mark.parametrize("key", leaves(preset_tree("hm4sr")))
+@pytest.mark.parametrize("key", [key for key in leaves(preset_tree("hm4sr")) if key != "model.name"])
 def test_no_key_has_a_silent_default(key: str) -> None:
     tree = copy.deepcopy(preset_tree("hm4sr"))
     *sections, last = key.split(".")
@@ -191,6 +183,22 @@ def test_no_key_has_a_silent_default(key: str) -> None:
     del section[last]
     with pytest.raises(ConfigError, match=f"^{re.escape(key)} is missing from the configuration"):
         config_from_tree(tree)
+
+
+def test_a_configuration_of_version_0_1_0_reads_as_athwe_with_its_selection_metric() -> None:
+    tree = copy.deepcopy(preset_tree("hm4sr"))
+    del tree["model"]["name"], tree["training"]["selection_metric"]
+    assert config_from_tree(tree) == build_config("hm4sr")
+
+
+def test_the_model_of_a_preset_cannot_be_changed() -> None:
+    text = "model.name is athwe in the preset hm4sr and cannot be changed, got 'other'. Choose a preset of that model"
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        build_config("hm4sr", [{"model": {"name": "other"}}])
+
+
+def test_presets_are_found_in_any_case() -> None:
+    assert build_config("HM4SR") == build_config("hm4sr")
 
 
 def test_later_changes_win() -> None:
@@ -234,15 +242,15 @@ def test_values_become_their_type() -> None:
     assert config.model.modalities == ("id", "image")
 
 
-def sections(config: object) -> list[Any]:
-    nested = [getattr(config, f.name) for f in dataclasses.fields(config)]  # type: ignore[arg-type]
-    return [config, *(s for n in nested if dataclasses.is_dataclass(n) for s in sections(n))]
+def sections(config: Section) -> list[Any]:
+    nested = [value for _, value in config]
+    return [config, *(s for n in nested if isinstance(n, Section) for s in sections(n))]
 
 
 @pytest.mark.parametrize("section", sections(build_config("athwe")), ids=lambda s: type(s).__name__)
 def test_a_configuration_cannot_be_changed_in_place(section: Any) -> None:
-    name = dataclasses.fields(section)[0].name
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    name = next(iter(type(section).model_fields))
+    with pytest.raises(ValidationError, match="frozen"):
         setattr(section, name, None)
     assert isinstance(hash(section), int)
 

@@ -52,7 +52,7 @@ def evaluate_run(
     keep_freed_memory()
     setup = build_best(run, prepared)
     ranks = rank_users(
-        setup.network, prepared, split=split, exclude_seen=rule, on_progress=RankingProgress(split, notify)
+        setup.model, prepared, split=split, exclude_seen=rule, on_progress=RankingProgress(split, notify)
     )
     frame = per_user_frame(prepared, ranks, split=split)
     has_own_rule = rule == config.evaluation.exclude_seen

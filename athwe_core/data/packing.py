@@ -330,6 +330,7 @@ def pack(
         token_slots=padded(token_slots, add_tokens, int(grid.argmin())),
         all_supervised=all_supervised,
         num_targets=N,
+        longest_row=longest,
     )
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from athwe_core.data.packing import Rows, SplitInteractionArrays, evaluation_rows, items_before, pack
 from athwe_core.distributed import ALONE, ProcessGroup
 from athwe_core.evaluation.ranking import target_ranks
-from athwe_core.models.athwe.network import Network
+from athwe_core.models.protocol import Model, scores_of
 
 BLOCK_USERS = 512
 BLOCK_TOKENS = 4096
@@ -25,7 +25,7 @@ MIN_BLOCK_USERS = 128
 
 
 def rank_users(
-    network: Network,
+    model: Model,
     data: SplitInteractionArrays,
     *,
     split: str,
@@ -41,7 +41,7 @@ def rank_users(
     items one of 1,859 did, by a half.)
 
     Args:
-        network: put into evaluation mode; products are in float32 whatever it was trained with.
+        model: put into evaluation mode; products are in float32 whatever it was trained with.
         split: `validation` or `test`; the items before the held-out one are the input.
         exclude_seen: take the items of the user's input out of the ranking, never the target.
         world: processes that share the work, each some blocks of users; all return all ranks.
@@ -50,18 +50,17 @@ def rank_users(
     Returns: ranks in the order of `data.split.users(split)`; halves where another item ties with the target.
     Raises: AthweError for a NaN score.
     """
-    network.eval()
-    device, L = network.position.device, network.position.shape[0]
+    model.eval()
+    device, L = model.device, model.max_length
     rows = evaluation_rows(data.split, split, max_length=L)
     ranks = np.zeros(len(rows), np.float64)
     with torch.inference_mode():
-        table = network.tables()
+        table, bias = model.item_table(), model.item_bias()
 
     @torch.inference_mode()
     def rank_block(chosen: NDArray[np.int64]) -> None:
         batch = pack(data, rows, chosen, max_length=L).to(device)
-        outputs = network(batch, table)
-        scores = network.user_vectors(outputs.states) @ table.T
+        scores = scores_of(model.user_vectors(batch, table), table, bias)
         users = batch.user_index.cpu().numpy()
         row = np.searchsorted(rows.user_index, users)
         excluded = _seen(data, users, rows.stop[row], device) if exclude_seen else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
@@ -54,6 +55,31 @@ class LogUniformSampler:
         rank = self._rank[items].double()
         drawn = torch.log((rank + 2) / (rank + 1)) / math.log(len(self._items) + 1)
         return (num_targets * self._target_share[items] + self.num_negatives * drawn).float()
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The items that stand for the catalogue in a step, where its loss is sampled."""
+
+    items: Int64[Tensor, " S"]
+    """Targets of the whole batch and drawn items, distinct, increasing."""
+    log_weight: Float[Tensor, " S"]
+    """Logarithm of times drawn over times expected."""
+
+    def rows(self, item_ids: Int64[Tensor, " T"]) -> Int64[Tensor, " Vr"]:
+        """Items whose table rows a step needs: the candidates and those of its tokens, increasing."""
+        return torch.cat([self.items, item_ids]).unique()
+
+
+def sample_candidates(
+    sampler: LogUniformSampler, target_ids: Int64[Tensor, " N_all"], generator: torch.Generator
+) -> Candidates:
+    """Candidates of a batch, from the targets of all its processes and the sampler's draws."""
+    target_ids = target_ids[target_ids >= 0]
+    found = torch.cat([target_ids, sampler.draw(generator)])
+    items, times = found.unique(return_counts=True)
+    expected = sampler.expected_count(items, num_targets=len(target_ids))
+    return Candidates(items, times.log() - expected.log())
 
 
 def sampled_cross_entropy(

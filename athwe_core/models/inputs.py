@@ -1,4 +1,4 @@
-"""A prepared data set to what a network needs of it: the catalogue and the time range of training."""
+"""A prepared data set to what a model is built from: the catalogue and the time range of training."""
 
 from __future__ import annotations
 
@@ -9,15 +9,59 @@ import torch
 from numpy.typing import NDArray
 
 from athwe_core.batch import Catalogue, TimeRange
-from athwe_core.config import Config
+from athwe_core.config import Config, config_tree
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.errors import DataError
+from athwe_core.models.protocol import Available, ModelInputs
+from athwe_core.models.registry import config_from_tree, find_model
 from athwe_core.nn.item_embeddings import RESIDENT_BYTES
+
+
+def adapt_to_data(config: Config, prepared: PreparedDataset) -> tuple[Config, list[str]]:
+    """The configuration without the parts that the data set has no features for.
+
+    Returns: the configuration, and one sentence for each part that is off.
+    Raises: DataError for features that the model cannot do without.
+    """
+    spec, tree = find_model(config.model.name), config_tree(config)
+    available = available_inputs(prepared)
+    notes = spec.adapt(tree, available)
+    adapted = config_from_tree(tree)
+    for modality in spec.needs(adapted).features:
+        if modality not in available.features:
+            rule = f"has no {modality} features, which model {spec.name} needs"
+            remedy = f"See athwe prepare --help for how to make them, or place {modality[:3]}_emb.npy next to the data"
+            raise DataError(f"data set {prepared.name}", rule, remedy=remedy)
+    return adapted, notes
+
+
+def available_inputs(prepared: PreparedDataset) -> Available:
+    """What the data set has besides interactions."""
+    features = {"text": prepared.text_features, "image": prepared.image_features}
+    clusters = {"text": prepared.text_clusters, "image": prepared.image_clusters}
+    return Available(
+        dataset=prepared.name,
+        features=frozenset(name for name, found in features.items() if found is not None),
+        categories=prepared.categories is not None,
+        clusters=frozenset(name for name, found in clusters.items() if found is not None),
+    )
+
+
+def model_inputs(
+    prepared: PreparedDataset,
+    config: Config,
+    *,
+    compute_dtype: torch.dtype = torch.float32,
+    generator: torch.Generator | None = None,
+) -> ModelInputs:
+    """Everything that the model of `config` is built from."""
+    return ModelInputs(make_catalogue(prepared, config), training_time_range(prepared), compute_dtype, generator)
 
 
 def make_catalogue(prepared: PreparedDataset, config: Config) -> Catalogue:
     """The item-side tensors that the configuration uses."""
-
     is_sampled = config.losses.catalogue.kind == "sampled"
+    needs = find_model(config.model.name).needs(config)
 
     def tensor(array: NDArray[Any]) -> torch.Tensor:
         stays_mapped = is_sampled and array.nbytes > RESIDENT_BYTES
@@ -25,19 +69,18 @@ def make_catalogue(prepared: PreparedDataset, config: Config) -> Catalogue:
 
     features = {"text": prepared.text_features, "image": prepared.image_features}
     clusters = {"text": prepared.text_clusters, "image": prepared.image_clusters}
-    used = config.model.modalities[1:]
-    use_cp, use_cluster = config.losses.cp.weight > 0, config.losses.cluster.weight > 0
+    use_categories = needs.categories and prepared.categories is not None
     return Catalogue(
         num_item_rows=prepared.num_item_rows,
-        features={m: tensor(f) for m in used if (f := features[m]) is not None},
-        categories=tensor(prepared.categories) if use_cp and prepared.categories is not None else None,
-        clusters={m: tensor(c) for m in used if use_cluster and (c := clusters[m]) is not None},
-        target_counts=_target_counts(prepared) if is_sampled else None,
+        features={m: tensor(f) for m in needs.features if (f := features[m]) is not None},
+        categories=tensor(prepared.categories) if use_categories and prepared.categories is not None else None,
+        clusters={m: tensor(c) for m in needs.features if needs.clusters and (c := clusters[m]) is not None},
+        target_counts=target_counts(prepared) if is_sampled else None,
     )
 
 
-def _target_counts(prepared: PreparedDataset) -> torch.Tensor:
-    """How often each item is a training target."""
+def target_counts(prepared: PreparedDataset) -> torch.Tensor:
+    """How often each item is a training target, (V,) int64."""
     is_target = prepared.split.is_training(len(prepared.item_ids))
     is_target[prepared.split.start[prepared.split.start < len(is_target)]] = False  # a user's first item is only input
     return torch.from_numpy(np.bincount(prepared.item_ids[is_target], minlength=prepared.num_item_rows))

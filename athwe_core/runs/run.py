@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from athwe_core.config import Config, config_from_tree, read_yaml
+from athwe_core.config import Config, read_yaml
 from athwe_core.data.prepare import PreparedDataset, open_prepared
 from athwe_core.errors import CheckpointError, ConfigError, DataError
 from athwe_core.locks import HeldError, held
+from athwe_core.models.registry import config_from_tree
 from athwe_core.runs.checkpoint import not_written, settle
 from athwe_core.runs.json_files import read_object, read_object_lines
 from athwe_core.runs.rank_table import read_ranks

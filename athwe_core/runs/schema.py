@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from athwe_core.errors import CheckpointError
@@ -30,6 +30,12 @@ def require_record(name: str, record: dict[str, Any], *, epoch: int) -> None:
         raise CheckpointError(name, f"must be of epoch {epoch}", record["epoch"], RESTORE)
     for key in {"losses", "validation"} & record.keys():
         _require_numbers(f"{name}: {key}", record[key])
+
+
+def selected(record: Mapping[str, Any]) -> tuple[str, float]:
+    """Name and value of the validation metric that chose the best epoch; version 0.1.0 knew ndcg@20 only."""
+    name = record.get("selection_metric", "ndcg@20")
+    return name, record["validation"][name]
 
 
 def _require(

@@ -18,34 +18,33 @@ MOST_SHAPES = 64
 """Shapes of batches that are compiled for; any more run as they are."""
 
 
-def wants_compiler(config: Config, device: torch.device, world: ProcessGroup) -> bool:
+def wants_compiler(config: Config, device: torch.device, world: ProcessGroup, *, has_fixed_shapes: bool) -> bool:
     """Whether the steps of a run are to be compiled: `auto` is on CUDA only, where a step is bound by its kernels' starts.
 
     (On a CPU the encoders without dropout took 17.6 ms compiled and 22.7 as they are; with torch's dropout compiled 47.6.)
-    A sampled catalogue loss and a centred wavelet have other shapes in each step, and several processes exchange rows
-    within one.
+    A sampled catalogue loss has other shapes in each step, some models do too, and several processes exchange rows within
+    one.
     """
-    choice, wavelet = config.training.compiler, config.model.wavelet
-    is_centred = wavelet.enabled and wavelet.form == "centred"
-    has_one_shape = config.losses.catalogue.kind == "full" and not is_centred and world.size == 1
+    choice = config.training.compiler
+    has_one_shape = config.losses.catalogue.kind == "full" and has_fixed_shapes and world.size == 1
     return has_one_shape and (choice == "on" or (choice == "auto" and device.type == "cuda"))
 
 
 def compile_or_not(
     setup: TrainingSetup, batch: PackedBatch, config: Config, *, notify: Callable[[str], None] = lambda _: None
 ) -> TrainingSetup:
-    """The setup with a compiled objective, tried on one batch; as it is, with a sentence to `notify`, where that fails.
+    """The setup with a compiled loss module, tried on one batch; as it is, with a sentence to `notify`, where that fails.
 
     No weight is changed. On CUDA the compiled code is recorded as a graph for each shape.
     """
     torch._dynamo.config.recompile_limit = MOST_SHAPES
     mode = "reduce-overhead" if setup.device.type == "cuda" else None
     try:
-        compiled = torch.compile(setup.objective, dynamic=False, mode=mode)
+        compiled = torch.compile(setup.loss_module, dynamic=False, mode=mode)
         trial = replace(setup, compiled=compiled)
         compute_gradients(trial, batch, config, epoch=0, step=0)
     except Exception as error:  # it raises many kinds; what is wrong with the batch itself shows in the step without it
         notify(f"the compiler failed ({reason(error)}): going on without it")
         trial = setup
-    setup.network.zero_grad(set_to_none=True)
+    setup.model.zero_grad(set_to_none=True)
     return trial

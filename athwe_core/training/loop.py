@@ -37,8 +37,6 @@ from athwe_core.training.state import changed_environment, environment, restore
 from athwe_core.training.step import PendingLosses, check_finite, steps_ahead, train_step
 
 CHECKPOINT_MINUTES = 10.0
-SELECTION_METRIC = "ndcg@20"
-"""Validation metric that chooses the best epoch."""
 
 
 class Listener(Protocol):
@@ -127,11 +125,13 @@ class _Training:
         self.asked_to_stop, self.notify, self.world = should_stop, notify, world
         self.config = run.config()
         self.setup = build_setup(self.config, prepared)
-        self.optimizer = make_optimizer(self.setup.network, lr=self.config.training.lr)
+        self.optimizer = make_optimizer(self.setup.model, lr=self.config.training.lr)
         here = environment(self.setup)
         self.progress, self.records = restore(run, self.setup, self.optimizer, notify, may_write=world.is_first)
-        self.setup = self.setup.spread(world)
-        self.is_to_compile = wants_compiler(self.config, self.setup.device, world)
+        self.setup = self.setup.distribute(world)
+        self.is_to_compile = wants_compiler(
+            self.config, self.setup.device, world, has_fixed_shapes=self.setup.model.has_fixed_shapes
+        )
         self.padding = FIXED_PADDING if self.is_to_compile else SOME_PADDING
         if run.last.exists() and (change := changed_environment(run.manifest(), here)):
             notify(change)
@@ -148,7 +148,7 @@ class _Training:
                 self.save_last()
                 return self.stopped()
             if is_best and self.world.is_first:
-                save_checkpoint(self.run.best, self.setup.network, self.progress.state())
+                save_checkpoint(self.run.best, self.setup.model, self.progress.state())
             if self.world.is_first:
                 self.run.write_metrics(self.records)
             self.save_last()
@@ -172,9 +172,7 @@ class _Training:
         self.read()  # weights of a step that was not finite are not kept
         if not self.world.is_first:
             return
-        save_checkpoint(
-            self.run.last, self.setup.network, self.progress.state(), self.optimizer, keep=self.run.previous
-        )
+        save_checkpoint(self.run.last, self.setup.model, self.progress.state(), self.optimizer, keep=self.run.previous)
 
     def stopped(self) -> Result:
         """Asked to stop, with the state saved."""
@@ -195,7 +193,7 @@ class _Training:
         self.clock.begin()
         began = time.perf_counter() - progress.seconds
         for chosen in batches[progress.step :]:
-            is_own, shares = self.world.divide(rows.num_supervised[chosen], multiple=self.padding.targets)
+            is_own, shards = self.world.divide(rows.num_supervised[chosen], multiple=self.padding.targets)
 
             def packed(targets: int | None, chosen: Any = chosen, is_own: Any = is_own) -> PackedBatch | None:
                 if targets is not None:
@@ -206,7 +204,7 @@ class _Training:
                 batch = pack_share(self.prepared, rows, chosen, max_length=L, is_own=is_own, padding=self.padding)
                 return batch.to(self.setup.device)
 
-            self.unread.append((progress.step, PendingLosses(self.step(packed, shares))))
+            self.unread.append((progress.step, PendingLosses(self.step(packed, shards))))
             progress.step += 1
             if progress.step % CHECK_STEPS == 0:
                 self.trimmer.look()
@@ -231,17 +229,17 @@ class _Training:
                 sums[name] = sums.get(name, 0.0) + value
             self.listener.step_ends(step + 1, {name: total / (step + 1) for name, total in sums.items()})
 
-    def step(self, packed: Callable[[int | None], PackedBatch | None], shares: BatchShards) -> dict[str, torch.Tensor]:
+    def step(self, packed: Callable[[int | None], PackedBatch | None], shards: BatchShards) -> dict[str, torch.Tensor]:
         """One update, with as much memory_saving as it takes; where it cannot be done the state is saved.
 
         Several processes take the step as it is: one alone cannot take it again.
         """
         progress = self.progress
-        if shares.num_processes > 1:
+        if shards.num_processes > 1:
             batch = packed(None)
             assert batch is not None
             epoch, step = progress.epoch, progress.step
-            return train_step(self.setup, self.optimizer, batch, self.config, epoch=epoch, step=step, shares=shares)
+            return train_step(self.setup, self.optimizer, batch, self.config, epoch=epoch, step=step, shards=shards)
         if self.is_to_compile:
             batch = packed(None)
             assert batch is not None
@@ -270,14 +268,16 @@ class _Training:
         ranks = self.ranks("validation")
         if ranks is None:
             return None
-        selection = mean_metrics(ranks, (20,))[SELECTION_METRIC]
+        metric = self.config.training.selection_metric
+        selection = mean_metrics(ranks, (int(metric.partition("@")[2]),))[metric]
         is_best = selection > progress.best_value
         self.records.append(
             {
                 "epoch": progress.epoch + 1,
                 "steps": progress.step,
                 "losses": {name: total / progress.step for name, total in progress.sums.items()},
-                "validation": mean_metrics(ranks, settings.ks) | {SELECTION_METRIC: selection},
+                "validation": mean_metrics(ranks, settings.ks) | {metric: selection},
+                "selection_metric": metric,
                 "seconds": progress.seconds,
                 "validation_seconds": time.perf_counter() - began,
             }
@@ -290,11 +290,11 @@ class _Training:
     def ranks(self, split: str) -> Float64[np.ndarray, " U"] | None:
         """Of the held-out items, by the weights as they are; None when asked to stop, which several processes do not hear."""
         exclude_seen = self.config.evaluation.exclude_seen
-        network, world = self.setup.network, self.world
+        model, world = self.setup.model, self.world
         on_progress = RankingProgress(split, self.notify, lambda: world.size == 1 and self.asked_to_stop())
         try:
             return rank_users(
-                network, self.prepared, split=split, exclude_seen=exclude_seen, world=world, on_progress=on_progress
+                model, self.prepared, split=split, exclude_seen=exclude_seen, world=world, on_progress=on_progress
             )
         except StopRanking:
             return None
@@ -304,7 +304,7 @@ class _Training:
         import polars as pl  # noqa: PLC0415 - only here
 
         self.world.wait()  # until the first has written the best
-        load_weights(self.run.best, self.setup.network)
+        load_weights(self.run.best, self.setup.model)
         settings = self.config.evaluation
         results: dict[str, Any] = {
             "best_epoch": self.progress.best_epoch,

@@ -23,13 +23,12 @@ import numpy as np
 import torch
 
 from athwe_core.batch import Catalogue, PackedBatch
-from athwe_core.config import Config
-from athwe_core.config_schema import ModelConfig
 from athwe_core.data.packing import MIN_BIN_SLOTS, Rows, batch_boundaries, pack, training_rows
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.device import available_memory, resolve_device, resolve_precision
 from athwe_core.evaluation.evaluate import BLOCK_TOKENS, workers_and_users
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
+from athwe_core.models.athwe.config import AthweConfig, AthweModelConfig
 from athwe_core.models.athwe.network import Network
 from athwe_core.models.inputs import training_time_range
 from athwe_core.nn.item_embeddings import ItemEmbeddings
@@ -79,7 +78,7 @@ class MemoryEstimate:
         return {"device": self.device, **parts, "fits": self.fits}
 
 
-def estimate_memory(prepared: PreparedDataset, config: Config) -> MemoryEstimate:
+def estimate_memory(prepared: PreparedDataset, config: AthweConfig) -> MemoryEstimate:
     """The estimate for a configuration that fits the data set, on the device it asks for."""
     device = resolve_device(config.training.device)
     compute_bytes = resolve_precision(config.training.precision, device).itemsize
@@ -117,7 +116,7 @@ class BatchSizes:
         return BatchSizes(batch.num_tokens, batch.num_targets, int(bins), int(slots))
 
 
-def step_bytes(config: Config, network: Network, sizes: BatchSizes, compute_bytes: int) -> float:
+def step_bytes(config: AthweConfig, network: Network, sizes: BatchSizes, compute_bytes: int) -> float:
     """Most bytes of tensors alive in a step beside weights, features and moments.
 
     Either while the catalogue's scores are there, or at the end of the forward pass and on the way back.
@@ -146,7 +145,7 @@ def _head_weights(network: Network) -> set[str]:
     return {"category_head.weight", *(f"cluster_heads.{name}.weight" for name in network.cluster_heads)}
 
 
-def _mixture_bytes(model: ModelConfig, sizes: BatchSizes, compute_bytes: int) -> float:
+def _mixture_bytes(model: AthweModelConfig, sizes: BatchSizes, compute_bytes: int) -> float:
     """From item rows to what the Transformers read, dropout included: arrays of T x K kept for the way back."""
     M, share = len(model.modalities), compute_bytes / 4
     arrays = 5.0  # rows, with positions; normalised, dropout and its result
@@ -159,7 +158,7 @@ def _mixture_bytes(model: ModelConfig, sizes: BatchSizes, compute_bytes: int) ->
     return 4 * arrays * sizes.tokens * M * model.hidden_size
 
 
-def _encoder_elements(model: ModelConfig, sizes: BatchSizes, m: int) -> float:
+def _encoder_elements(model: AthweModelConfig, sizes: BatchSizes, m: int) -> float:
     """Numbers that m Transformers with dropout keep; the last layer works on the supervised tokens once it has attended."""
     D, inner = model.hidden_size, model.inner_size
     weights = sizes.bins * m * model.num_heads * sizes.slots**2
@@ -168,7 +167,7 @@ def _encoder_elements(model: ModelConfig, sizes: BatchSizes, m: int) -> float:
     return float(sum(attention + tokens * m * (9 * D + 2 * inner) for tokens in behind) + weights)
 
 
-def _evaluation_bytes(config: Config, num_item_rows: int, device: torch.device) -> float:
+def _evaluation_bytes(config: AthweConfig, num_item_rows: int, device: torch.device) -> float:
     model = config.model
     M, S = len(model.modalities), max(MIN_BIN_SLOTS, model.max_length)
     workers, users = workers_and_users(num_item_rows, device)
@@ -177,7 +176,7 @@ def _evaluation_bytes(config: Config, num_item_rows: int, device: torch.device) 
     return 2 * 4 * num_item_rows * M * model.hidden_size + workers * (6 * users * num_item_rows + activations)
 
 
-def _largest_batch(prepared: PreparedDataset, rows: Rows, config: Config) -> BatchSizes:
+def _largest_batch(prepared: PreparedDataset, rows: Rows, config: AthweConfig) -> BatchSizes:
     """Sizes of the batch with most tokens among a few drawn at random."""
     rng = keyed_rng(config.training.seed, "memory estimate")
     budget = config.training.batch_targets
@@ -209,7 +208,7 @@ def _feature_bytes(tables: ItemEmbeddings, catalogue: Catalogue, compute_bytes: 
     return copied * copies + small + (mapped + small if on_cpu else 0)
 
 
-def _on_paper(prepared: PreparedDataset, config: Config) -> tuple[Network, Catalogue]:
+def _on_paper(prepared: PreparedDataset, config: AthweConfig) -> tuple[Network, Catalogue]:
     """Network and catalogue whose tensors have shapes but no memory."""
     features = {"text": prepared.text_features, "image": prepared.image_features}
     clusters = {"text": prepared.text_clusters, "image": prepared.image_clusters}

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
-from athwe_core.models.athwe.network import Network
+from athwe_core.models.protocol import Model
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,9 @@ LEVELS = (
 
 
 @contextmanager
-def saving_memory(network: Network, memory_saving: MemorySaving) -> Iterator[None]:
+def saving_memory(model: Model, memory_saving: MemorySaving) -> Iterator[None]:
     """Enable activation checkpointing for a forward pass; its backward pass may come after. Losses get the chunk size."""
-    stages = _stages(network) if memory_saving.recomputes else []
+    stages = model.recompute_stages() if memory_saving.recomputes else ()
     for stage in stages:
         stage.forward = _recomputed(stage.forward)
     try:
@@ -46,11 +45,6 @@ def saving_memory(network: Network, memory_saving: MemorySaving) -> Iterator[Non
     finally:
         for stage in stages:
             del stage.forward
-
-
-def _stages(network: Network) -> list[nn.Module]:
-    stages = (network.interactive_moe, network.wavelet, network.temporal_moe, *network.transformer.layers)
-    return [stage for stage in stages if stage is not None]
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:

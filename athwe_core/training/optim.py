@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
-
-from athwe_core.models.athwe.network import Network
+from torch import Tensor, nn
 
 
 class LazyAdam(torch.optim.Adam):
@@ -54,8 +52,9 @@ class LazyAdam(torch.optim.Adam):
         parameter.index_add_(0, rows, -rate * mean / (square.sqrt() + group["eps"]))
 
 
-def make_optimizer(network: Network, *, lr: float) -> torch.optim.Adam:
-    """Adam over every trainable weight, fused where the device can, lazy where the id table's gradient is sparse."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    kind = LazyAdam if network.tables.sparse else torch.optim.Adam
+def make_optimizer(model: nn.Module, *, lr: float) -> torch.optim.Adam:
+    """Adam over every trainable weight, fused where the device can, lazy where a table's gradient is sparse."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    is_sparse = any(isinstance(module, nn.Embedding) and module.sparse for module in model.modules())
+    kind = LazyAdam if is_sparse else torch.optim.Adam
     return kind(trainable, lr=lr, fused=True)

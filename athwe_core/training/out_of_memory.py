@@ -114,7 +114,7 @@ def largest_batch(
 
 
 def _trainable(setup: TrainingSetup) -> list[Tensor]:
-    return [parameter for parameter in setup.network.parameters() if parameter.requires_grad]
+    return [parameter for parameter in setup.model.parameters() if parameter.requires_grad]
 
 
 def _let_go(optimizer: torch.optim.Optimizer, *, keep_moments: bool) -> None:

@@ -56,8 +56,8 @@ def restore(
     for index, folder in enumerate(kept):
         try:
             found = _progress(folder)
-            load_weights(folder, setup.network)
-            load_optimizer(folder, setup.network, optimizer)
+            load_weights(folder, setup.model)
+            load_optimizer(folder, setup.model, optimizer)
         except CheckpointError as error:
             if index == len(kept) - 1:
                 raise

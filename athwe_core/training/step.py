@@ -14,7 +14,8 @@ from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
 from athwe_core.distributed import BatchShards, all_here
 from athwe_core.errors import NonFiniteLossError
-from athwe_core.models.athwe.objective import placeholder_mask, sample_candidates, total_loss
+from athwe_core.losses.sampled_ce import sample_candidates
+from athwe_core.models.protocol import LossInputs, total_loss
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.memory_saving import LEVELS, MemorySaving, saving_memory
 from athwe_core.training.randomness import keyed_generator, keyed_seed
@@ -29,19 +30,19 @@ def train_step(
     epoch: int,
     step: int,
     memory_saving: MemorySaving = LEVELS[0],
-    shares: BatchShards | None = None,
+    shards: BatchShards | None = None,
 ) -> dict[str, Tensor]:
     """Update the weights on one batch.
 
     Args:
         epoch, step: counted from 0; with the seed they key every random draw of the step.
         memory_saving: how memory is spared; the result is the same to rounding.
-        shares: where the batch is spread over processes: `batch` is this one's part, and every process takes the step.
+        shards: where the batch is spread over processes: `batch` is this one's part, and every process takes the step.
     Returns: each loss term of the whole batch, unweighted, and their weighted sum as `total`; detached. Whether they are
         finite is seen when they are read (`check_finite`); where not, the weights are lost.
     """
     optimizer.zero_grad(set_to_none=True)
-    terms = compute_gradients(setup, batch, config, epoch=epoch, step=step, memory_saving=memory_saving, shares=shares)
+    terms = compute_gradients(setup, batch, config, epoch=epoch, step=step, memory_saving=memory_saving, shards=shards)
     optimizer.step()
     return terms
 
@@ -54,43 +55,39 @@ def compute_gradients(
     epoch: int,
     step: int,
     memory_saving: MemorySaving = LEVELS[0],
-    shares: BatchShards | None = None,
+    shards: BatchShards | None = None,
 ) -> dict[str, Tensor]:
     """The part of `train_step` before the update: done again it draws the same and comes to the same."""
-    network, seed = setup.network, config.training.seed
-    shares = shares or all_here(batch.num_targets)
-    own = (shares.rank,) if shares.rank > 0 else ()  # each process draws for its own tokens
-    network.train()
+    model, seed = setup.model, config.training.seed
+    shards = shards or all_here(batch.num_targets)
+    own = (shards.rank,) if shards.rank > 0 else ()  # each process draws for its own tokens
+    model.train()
     torch.manual_seed(keyed_seed(seed, "dropout", epoch, step, *own))
-    replaced = candidates = None
-    if network.placeholders is not None:
-        replaced = placeholder_mask(
-            batch,
-            mask_share=config.losses.pcl.mask_share,
-            batching=config.training.batching,
-            generator=keyed_generator(seed, "placeholder", epoch, step, *own),
-        )
+    draws = model.draw(batch, lambda purpose: keyed_generator(seed, purpose, epoch, step, *own))
+    candidates = None
     if setup.sampler is not None:
         negatives = keyed_generator(seed, "negatives", epoch, step)  # the same on every process
-        candidates = sample_candidates(setup.sampler, shares.gather(batch.target_ids), negatives)
-    objective = setup.objective if setup.compiled is None or memory_saving is not LEVELS[0] else setup.compiled
-    with saving_memory(network, memory_saving):
-        parts = objective(
-            batch,
-            replaced=replaced,
-            candidates=candidates,
-            shares=shares if shares.num_processes > 1 else None,
-            chunk_elements=memory_saving.chunk_elements,
-        )
-    total = total_loss(parts, config.losses)
-    terms = _of_all(parts | {"total": total}, shares)
-    (total * shares.num_processes).backward()  # DistributedDataParallel takes the mean of the processes' gradients
+        candidates = sample_candidates(setup.sampler, shards.gather(batch.target_ids), negatives)
+    inputs = LossInputs(
+        draws=draws,
+        candidates=candidates,
+        shards=shards if shards.num_processes > 1 else None,
+        chunk_elements=memory_saving.chunk_elements,
+    )
+    is_plain = setup.compiled is None or memory_saving is not LEVELS[0]
+    loss_module = setup.loss_module if is_plain else setup.compiled
+    assert loss_module is not None
+    with saving_memory(model, memory_saving):
+        parts = loss_module(batch, inputs)
+    total = total_loss(parts, model.loss_weights)
+    terms = _of_all(parts | {"total": total}, shards)
+    (total * shards.num_processes).backward()  # DistributedDataParallel takes the mean of the processes' gradients
     return terms
 
 
-def _of_all(parts: dict[str, Tensor], shares: BatchShards) -> dict[str, Tensor]:
+def _of_all(parts: dict[str, Tensor], shards: BatchShards) -> dict[str, Tensor]:
     """Terms of the whole batch from every process's parts, detached."""
-    summed = shares.total(torch.stack([value.detach() for value in parts.values()]))
+    summed = shards.total(torch.stack([value.detach() for value in parts.values()]))
     return dict(zip(parts, summed, strict=True))
 
 

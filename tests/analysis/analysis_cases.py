@@ -281,7 +281,12 @@ def case(
         },
         "why": {run: why(rng, history, target, ranks[run], experts, is_first=run == runs[0]) for run in runs},
         "runs": {
-            run: {"preset": run.split("/")[1], "validation_ndcg@20": 0.0787 - 0.004 * at, "best_epoch": 14 + at}
+            run: {
+                "preset": run.split("/")[1],
+                "metric": "ndcg@20",
+                "validation_ndcg@20": 0.0787 - 0.004 * at,
+                "best_epoch": 14 + at,
+            }
             for at, run in enumerate(runs)
         },
         "k": k,

@@ -8,15 +8,17 @@ import pytest
 import torch
 
 from athwe_core.analysis.case_study.loaded_run import CaseRuns, open_runs
-from athwe_core.config import Config, replace_in
+from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.models.athwe.network import Network
+from athwe_core.models.inputs import adapt_to_data
+from athwe_core.models.registry import replace_in
 from athwe_core.runs.checkpoint import save_checkpoint
 from athwe_core.runs.find import FINISHED, RunFolder, create_run
-from athwe_core.training.build import adapt_to_data, build_setup
+from athwe_core.training.build import build_setup
 
 MakeConfig = Callable[..., Config]
 TINY = ("training.batch_targets=64", "training.epochs=2", "training.device=cpu", "model.num_layers=1")
@@ -64,7 +66,7 @@ def finished(tmp_path: Path, small: PreparedDataset) -> Callable[..., RunFolder]
         seconds: float = 2.0,
     ) -> RunFolder:
         run = create_run(tmp_path, config, small, preset=preset, name=name, command="test")
-        network: Network = build_setup(config, small).network
+        network: Network = build_setup(config, small).model
         save_checkpoint(run.best, network, {"progress": {}})
         places = [1.0] * small.num_users if ranks is None else list(ranks)
         frames = [per_user_frame(small, places, split=split) for split in ("validation", "test")]
@@ -100,7 +102,7 @@ def run_folders(
     for name, (preset, overrides) in CASE_RUNS.items():
         config, _ = adapt_to_data(make_config(preset, *overrides), case_data)
         run = create_run(case_folder / "runs", config, case_data, preset=preset, name=name, command="test")
-        network = build_setup(config, case_data).network
+        network = build_setup(config, case_data).model
         generator = torch.Generator().manual_seed(config.training.seed)
         with torch.no_grad():
             for parameter in network.parameters():

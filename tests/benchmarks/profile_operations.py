@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from athwe_core.analysis.benchmark.step_time import build_generated, generate_bench_data, training_batches
-from athwe_core.config import build_config, parse_override
+from athwe_core.config import parse_override
+from athwe_core.models.registry import build_config
 from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.step import train_step
@@ -55,12 +56,12 @@ def main() -> None:
     keep_freed_memory()
     data = generate_bench_data(num_users=22_363, num_items=12_101, mean_length=8.9)
     setup = build_generated(data, config, num_items=12_101, feature_width=768)
-    optimizer = make_optimizer(setup.network, lr=config.training.lr)
-    batch, shares = next(training_batches(data, config))
+    optimizer = make_optimizer(setup.model, lr=config.training.lr)
+    batch, shards = next(training_batches(data, config))
 
     def one(step: int) -> float:
         began = time.perf_counter()
-        train_step(setup, optimizer, batch, config, epoch=0, step=step, shares=shares)
+        train_step(setup, optimizer, batch, config, epoch=0, step=step, shards=shards)
         return time.perf_counter() - began
 
     plain = [one(step) for step in range(WARM_UP + args.steps)][WARM_UP:]

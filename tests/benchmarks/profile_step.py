@@ -15,9 +15,10 @@ from unittest.mock import patch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from athwe_core.analysis.benchmark.step_time import build_generated, generate_bench_data, training_batches
-from athwe_core.config import build_config, parse_override
+from athwe_core.config import parse_override
 from athwe_core.models.athwe import objective
 from athwe_core.models.athwe.network import Network
+from athwe_core.models.registry import build_config
 from athwe_core.training import step as step_module
 from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.optim import make_optimizer
@@ -108,16 +109,16 @@ def main() -> None:
     keep_freed_memory()
     data = generate_bench_data(num_users=22_363, num_items=args.items, mean_length=8.9)
     setup = build_generated(data, config, num_items=args.items, feature_width=768)
-    optimizer = make_optimizer(setup.network, lr=config.training.lr)
+    optimizer = make_optimizer(setup.model, lr=config.training.lr)
     batches = training_batches(data, config)
     totals: dict[str, list[float]] = defaultdict(list)
 
     def one(step: int) -> None:
         began = time.perf_counter()
         with record_function(f"{STAGE}batch"):
-            batch, shares = next(batches)
+            batch, shards = next(batches)
         optimizer.zero_grad(set_to_none=True)
-        step_module.compute_gradients(setup, batch, config, epoch=0, step=step, shares=shares)
+        step_module.compute_gradients(setup, batch, config, epoch=0, step=step, shards=shards)
         with record_function(f"{STAGE}adam"):
             optimizer.step()
         totals["whole step"].append(time.perf_counter() - began)
@@ -127,7 +128,7 @@ def main() -> None:
     plain = median(totals.pop("whole step")[WARM_UP:])
     found: dict[str, list[float]] = defaultdict(list)
     with ExitStack() as stack:
-        name_stages(setup.network, stack)
+        name_stages(setup.model, stack)
         for step in range(args.steps):
             with profile(activities=[ProfilerActivity.CPU]) as recorded:
                 one(step)

@@ -35,7 +35,7 @@ def test_every_asked_user_gets_the_rank_that_its_history_alone_gives(
     global_time_data: PreparedDataset, make_config: Callable[..., Config], split: str, exclude_seen: bool
 ) -> None:
     data = global_time_data
-    network = build_setup(make_config("athwe"), data).network
+    network = build_setup(make_config("athwe"), data).model
     users = data.split.users(split)
     assert 10 < len(users) < data.num_users
     ranks = rank_users(network, data, split=split, exclude_seen=exclude_seen)
@@ -46,7 +46,7 @@ def test_every_asked_user_gets_the_rank_that_its_history_alone_gives(
         batch = pack_histories([(data.item_ids[window].tolist(), data.timestamps[window].tolist())])
         with torch.inference_mode():
             outputs = network(batch)
-            scores = (network.user_vectors(outputs.states) @ outputs.table.T)[0, 1:]
+            scores = (network.score_vectors(outputs.states) @ outputs.table.T)[0, 1:]
         target = int(data.item_ids[row])
         others = set(range(1, data.num_item_rows)) - {target}
         if exclude_seen:
@@ -71,7 +71,7 @@ def test_blocks_are_ranked_side_by_side_and_the_threads_are_as_before(
     monkeypatch: pytest.MonkeyPatch,
     is_broken: bool,
 ) -> None:
-    network = build_setup(make_config("athwe"), global_time_data).network
+    network = build_setup(make_config("athwe"), global_time_data).model
     if is_broken:
         with torch.no_grad():
             network.tables.id.weight[3] = torch.nan

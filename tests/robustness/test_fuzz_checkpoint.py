@@ -18,12 +18,13 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
 from athwe_core.analysis.evaluate_run import evaluate_run
-from athwe_core.config import build_config, replace_in
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.errors import CheckpointError, ConfigError, DataError
+from athwe_core.models.inputs import adapt_to_data
+from athwe_core.models.registry import build_config, replace_in
 from athwe_core.runs.checkpoint import OPTIMIZER, STATE, WEIGHTS, load_weights
 from athwe_core.runs.find import METRICS, RunFolder, create_run, list_runs
-from athwe_core.training.build import TrainingSetup, adapt_to_data, build_setup
+from athwe_core.training.build import TrainingSetup, build_setup
 from athwe_core.training.loop import train
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.state import TrainingState, restore
@@ -46,7 +47,7 @@ class Saved:
         self.records = (run.path / METRICS).read_bytes()
         self.content = {name: (run.last / name).read_bytes() for name in (WEIGHTS, OPTIMIZER, STATE)}
         self.setup: TrainingSetup = build_setup(run.config(), prepared)
-        self.optimizer = make_optimizer(self.setup.network, lr=1.0)
+        self.optimizer = make_optimizer(self.setup.model, lr=1.0)
         self.progress = self.load()
         self.weights = load_file(run.last / WEIGHTS)
         self.moments = copy.deepcopy(self.optimizer.state_dict()["state"])
@@ -54,7 +55,7 @@ class Saved:
     def load(self) -> TrainingState:
         """What going on from the last checkpoint starts with; weights that were not loaded stay at 7."""
         with torch.no_grad():
-            for parameter in self.setup.network.parameters():
+            for parameter in self.setup.model.parameters():
                 parameter.fill_(7.0)
         self.optimizer.state.clear()
         return restore(self.run, self.setup, self.optimizer, lambda _: None)[0]
@@ -62,7 +63,7 @@ class Saved:
     def assert_same(self, progress: TrainingState) -> None:
         """What was loaded is what was saved, to the last bit."""
         assert progress == self.progress
-        found = self.setup.network.state_dict()
+        found = self.setup.model.state_dict()
         assert found.keys() == self.weights.keys()
         assert all(torch.equal(found[name], value) for name, value in self.weights.items())
         state = self.optimizer.state_dict()["state"]
@@ -140,7 +141,7 @@ def test_fuzz_checkpoint_files_under_right_checksums(name: str, cases: int, save
         except CheckpointError as caught:
             assert_told(caught)
             return "refused"
-        found = saved.setup.network.state_dict()
+        found = saved.setup.model.state_dict()
         assert {key: value.shape for key, value in found.items()} == {k: v.shape for k, v in saved.weights.items()}
         return "loaded"
 
@@ -305,7 +306,7 @@ def test_files_of_two_checkpoints_do_not_mix(saved: Saved) -> None:
 )
 def test_a_checkpoint_of_another_configuration_is_refused(override: str, difference: str, saved: Saved) -> None:
     saved.replace()
-    network = build_setup(replace_in(saved.run.config(), [override]), saved.prepared).network
+    network = build_setup(replace_in(saved.run.config(), [override]), saved.prepared).model
     with pytest.raises(CheckpointError, match=difference):
         load_weights(saved.run.last, network)
 
@@ -314,7 +315,7 @@ def test_a_checkpoint_of_another_preset_is_refused(saved: Saved) -> None:
     saved.replace()
     config, _ = adapt_to_data(replace_in(build_config("hm4sr"), TINY), saved.prepared)
     with pytest.raises(CheckpointError, match=r"weights\.safetensors must .*it (lacks|has) \w+"):
-        load_weights(saved.run.last, build_setup(config, saved.prepared).network)
+        load_weights(saved.run.last, build_setup(config, saved.prepared).model)
     assert saved.load() == saved.progress  # the run's own preset goes on
 
 
@@ -323,7 +324,7 @@ def test_a_checkpoint_of_another_data_set_is_refused(saved: Saved, tmp_path: Pat
     other = prepare(
         "demo", data_dir=tmp_path, prepared_dir=tmp_path, options=PrepareOptions(demo_users=100, demo_items=101)
     )
-    network = build_setup(saved.run.config(), other).network
+    network = build_setup(saved.run.config(), other).model
     with pytest.raises(CheckpointError, match=r"must hold tables\.\S+ of shape .*Has the data set or the config"):
         load_weights(saved.run.last, network)
 

@@ -15,25 +15,15 @@ from fuzz_cases import MANY, assert_told, few_and_many, fuzz, mutated, time_limi
 from hypothesis import strategies as st
 
 from athwe_core.batch import Catalogue, TimeRange
-from athwe_core.config import (
-    MAX_YAML_LENGTH,
-    PRESETS,
-    Config,
-    build_config,
-    config_from_tree,
-    config_tree,
-    parse_override,
-    parse_yaml,
-    preset_tree,
-    read_yaml,
-    replace_in,
-)
+from athwe_core.config import MAX_YAML_LENGTH, Config, config_tree, parse_override, parse_yaml, read_yaml
 from athwe_core.data.packing import pack, packed_rows
 from athwe_core.errors import ConfigError
-from athwe_core.models.athwe.network import Network
+from athwe_core.models.athwe.model import Athwe
+from athwe_core.models.protocol import ModelInputs
+from athwe_core.models.registry import build_config, config_from_tree, preset_names, preset_tree, replace_in
 
 PRESET_TEXTS = [
-    resources.files("athwe_core").joinpath("presets", f"{name}.yaml").read_bytes() for name in sorted(PRESETS)
+    resources.files("athwe_core").joinpath("presets", f"{name}.yaml").read_bytes() for name in sorted(preset_names())
 ]
 
 
@@ -274,7 +264,7 @@ def test_fuzz_config_that_is_taken_builds_a_network_that_reads_a_batch(
             return "refused"
         L = config.model.max_length
         rows = packed_rows(data.split, max_length=L)
-        network = Network(config.model, config.losses, catalogue, time_range).train()
+        network = Athwe(config, ModelInputs(catalogue, time_range)).train()
         outputs = network(pack(data, rows, np.arange(len(rows)), max_length=L))
         assert outputs.states.shape[::2] == (len(config.model.modalities), config.model.hidden_size)
         return "builds"

@@ -10,9 +10,9 @@ TRAIN = """
 import hashlib, json, sys
 from pathlib import Path
 import torch
-from athwe_core.config import build_config, replace_in
+from athwe_core.models.registry import build_config, replace_in
 from athwe_core.data.prepare import PrepareOptions, prepare
-from athwe_core.training.build import adapt_to_data
+from athwe_core.models.inputs import adapt_to_data
 from athwe_core.training.loop import train
 from athwe_core.runs.find import create_run
 

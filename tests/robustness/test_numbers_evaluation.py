@@ -10,13 +10,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from athwe_core.config import Config, build_config, replace_in
+from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.evaluation import evaluate
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.evaluation.ranking import target_ranks
 from athwe_core.models.athwe.network import Network
+from athwe_core.models.registry import build_config, replace_in
 from athwe_core.training.build import build_setup
 
 SMALL = ("model.hidden_size=16", "model.inner_size=32", "model.max_length=10", "training.precision=fp32")
@@ -35,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> PreparedDataset:
 def world(request: pytest.FixtureRequest, data: PreparedDataset) -> tuple[Config, Network]:
     """A configuration and its network with weights large enough for every input to matter."""
     config = replace_in(build_config(request.param), SMALL)
-    network = build_setup(config, data).network
+    network = build_setup(config, data).model
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -135,7 +136,7 @@ def test_numbers_evaluation_of_the_same_weights_is_the_same_for_a_bf16_run(
     world: tuple[Config, Network], data: PreparedDataset
 ) -> None:
     config, network = world
-    twin = build_setup(replace_in(config, ["training.precision=bf16"]), data).network
+    twin = build_setup(replace_in(config, ["training.precision=bf16"]), data).model
     assert twin.get_buffer("tables.text_training_features").dtype == torch.bfloat16
     twin.load_state_dict(network.state_dict())
     assert rank_users(twin, data, split="test").tolist() == rank_users(network, data, split="test").tolist()

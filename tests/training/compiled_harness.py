@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from spread_harness import SMALL, Data, difference, network_of
 
-from athwe_core.config import build_config, replace_in
 from athwe_core.data.packing import FIXED_PADDING, pack, training_rows
+from athwe_core.models.registry import build_config, replace_in
 from athwe_core.training import compiled
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.step import compute_gradients
@@ -38,9 +38,9 @@ def main(preset: str) -> None:
         return pack(data, rows, np.arange(count), max_length=6, padding=FIXED_PADDING)
 
     def results(setup: TrainingSetup, count: int) -> dict[str, torch.Tensor]:
-        setup.network.zero_grad()
+        setup.model.zero_grad()
         terms = compute_gradients(setup, batch_of(count), config, epoch=0, step=0)
-        found = {name: p.grad.clone() for name, p in setup.network.named_parameters() if p.grad is not None}
+        found = {name: p.grad.clone() for name, p in setup.model.named_parameters() if p.grad is not None}
         return found | {f"term {name}": value for name, value in terms.items()}
 
     notes: list[str] = []

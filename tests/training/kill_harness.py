@@ -23,12 +23,13 @@ from typing import Any
 import polars as pl  # noqa: F401 - the end of training needs it; imported, not used: its threads would not survive a fork
 import torch
 
-from athwe_core.config import build_config, replace_in
 from athwe_core.data.store.dataset import PreparedDataset, open_prepared
+from athwe_core.models.inputs import adapt_to_data
+from athwe_core.models.registry import build_config, replace_in
 from athwe_core.runs import run as run_module
 from athwe_core.runs.find import RunFolder, create_run
 from athwe_core.training import loop
-from athwe_core.training.build import adapt_to_data, build_setup
+from athwe_core.training.build import build_setup
 from athwe_core.training.optim import make_optimizer
 
 PREPARE = """
@@ -123,7 +124,7 @@ def main(folder: Path, kills: int, batching: str, precision: str, seed: int) -> 
     data = open_prepared("demo", prepared_dir=folder / "prepared")
     overrides = [*SMALL, "training.epochs=2", f"training.batching={batching}", f"training.precision={precision}"]
     config, _ = adapt_to_data(replace_in(build_config("athwe"), overrides), data)
-    make_optimizer(build_setup(config, data).network, lr=1.0)  # the first one imports torch's compiler
+    make_optimizer(build_setup(config, data).model, lr=1.0)  # the first one imports torch's compiler
     for (place, name), phase in PARTS.items():
         board.mark(place, name, phase)
 

@@ -17,15 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed as dist
+from setups import setup_of
 from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
-from athwe_core.config import Config, build_config, replace_in
+from athwe_core.config import Config
 from athwe_core.data.packing import Padding, pack_share, training_rows
 from athwe_core.data.split import Split, leave_one_out
 from athwe_core.distributed import ProcessGroup
+from athwe_core.models.athwe import model as model_module
+from athwe_core.models.registry import build_config, replace_in
 from athwe_core.training import step
-from athwe_core.training.build import TrainingSetup, build
+from athwe_core.training.build import TrainingSetup
 from athwe_core.training.optim import make_optimizer
 
 V = 30
@@ -63,9 +66,9 @@ def network_of(config: Config, data: Data) -> TrainingSetup:
         clusters={m: torch.arange(V) % 4 for m in ("text", "image")},
         target_counts=torch.from_numpy(np.bincount(data.item_ids, minlength=V)),
     )
-    setup = build(config, catalogue, TimeRange(1_400_000_001, 1_500_000_000, 40**4), torch.device("cpu"), torch.float32)
+    setup = setup_of(config, catalogue, TimeRange(1_400_000_001, 1_500_000_000, 40**4), torch.float32)
     with torch.no_grad():
-        for parameter in setup.network.parameters():
+        for parameter in setup.model.parameters():
             parameter.normal_(0, 0.3, generator=generator)
     return setup
 
@@ -79,13 +82,13 @@ def take_step(
     world: ProcessGroup, config: Config, data: Data, chosen: np.ndarray[Any, Any]
 ) -> dict[str, dict[str, Tensor]]:
     rows = training_rows(data.split, batching=config.training.batching, max_length=6)
-    setup = network_of(config, data).spread(world)
+    setup = network_of(config, data).distribute(world)
     is_own, shares = world.divide(rows.num_supervised[chosen], multiple=4)
     batch = pack_share(data, rows, chosen, max_length=6, is_own=is_own, padding=Padding(targets=4, rows=4, bins=2))
-    optimizer = make_optimizer(setup.network, lr=0.01)
-    step.placeholder_mask = marks
-    terms = step.train_step(setup, optimizer, batch, config, epoch=0, step=0, shares=shares)
-    parameters = {name: p for name, p in setup.network.named_parameters() if p.requires_grad and p.numel() > 0}
+    optimizer = make_optimizer(setup.model, lr=0.01)
+    model_module.placeholder_mask = marks
+    terms = step.train_step(setup, optimizer, batch, config, epoch=0, step=0, shards=shares)
+    parameters = {name: p for name, p in setup.model.named_parameters() if p.requires_grad and p.numel() > 0}
     return {
         "terms": terms,
         "gradients": {name: p.grad.to_dense().clone() for name, p in parameters.items() if p.grad is not None},

@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from setups import setup_of
 
-from athwe_core.config import Config, build_config, replace_in
+from athwe_core.config import Config
 from athwe_core.data.packing import FIXED_PADDING, pack, training_rows
 from athwe_core.distributed import ProcessGroup
+from athwe_core.models.registry import build_config, replace_in
 from athwe_core.training import compiled as module
-from athwe_core.training.build import TrainingSetup, build
+from athwe_core.training.build import TrainingSetup
 from athwe_core.training.compiled import compile_or_not, wants_compiler
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -36,7 +38,8 @@ def test_what_is_compiled(
 ) -> None:
     overrides = [f"training.compiler={choice}", f"losses.catalogue.kind={loss}"]
     config = replace_in(build_config(preset), overrides)
-    assert wants_compiler(config, device, ProcessGroup(0, processes)) is expected
+    has_fixed_shapes = not config.model.wavelet.enabled or config.model.wavelet.form == "causal"
+    assert wants_compiler(config, device, ProcessGroup(0, processes), has_fixed_shapes=has_fixed_shapes) is expected
 
 
 @pytest.mark.parametrize("preset", ["hm4sr", "athwe"])
@@ -54,7 +57,7 @@ def test_a_compiled_step_is_the_plain_step_and_is_compiled_once(preset: str) -> 
 @pytest.fixture
 def world(catalogue: Any, time_range: Any, make_config: Callable) -> tuple[Config, TrainingSetup]:
     config = make_config("hm4sr")
-    return config, build(config, catalogue, time_range, CPU, torch.float32)
+    return config, setup_of(config, catalogue, time_range, torch.float32)
 
 
 def test_without_a_working_compiler_it_goes_on_with_one_line(
@@ -62,7 +65,7 @@ def test_without_a_working_compiler_it_goes_on_with_one_line(
 ) -> None:
     config, setup = world
 
-    def broken(_batch: Any, **_: Any) -> None:
+    def broken(*_: Any) -> None:
         raise RuntimeError("no C++ compiler was found\nand forty lines of advice")
 
     monkeypatch.setattr(module.torch, "compile", lambda _, **__: broken)

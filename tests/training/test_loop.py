@@ -12,14 +12,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from athwe_core.config import Config, replace_in
+from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import CheckpointError, NonFiniteLossError
 from athwe_core.evaluation import evaluate
-from athwe_core.models.inputs import training_time_range
+from athwe_core.models.inputs import adapt_to_data, training_time_range
+from athwe_core.models.registry import replace_in
 from athwe_core.runs.find import RunFolder, create_run
 from athwe_core.training import loop, ranking_progress
-from athwe_core.training.build import adapt_to_data
 from athwe_core.training.loop import Result, train
 
 SIZES = ("training.batch_targets=200", "training.epochs=3", "training.lr=0.003", "model.dropout=0.2")
@@ -235,11 +235,11 @@ def test_reading_steps_late_changes_nothing(
 def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(
     make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch, ahead: int
 ) -> None:
-    from athwe_core.models.athwe import objective
+    from athwe_core.models.athwe import model as model_module
 
     monkeypatch.setattr(loop, "steps_ahead", lambda _: ahead)
 
-    real = objective.loss_terms
+    real = model_module.loss_terms
     calls = []
 
     def broken(*args: Any, **kwargs: Any) -> dict[str, torch.Tensor]:
@@ -251,7 +251,7 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(
     listener = Silence()
     train(make_run("count", "training.epochs=1"), prepared, listener=listener)
     steps = len(listener.steps)
-    monkeypatch.setattr(objective, "loss_terms", broken)
+    monkeypatch.setattr(model_module, "loss_terms", broken)
     with pytest.raises(NonFiniteLossError, match=r"loss term idcl at epoch 2, step 2 must be finite, got nan"):
         train(run, prepared, listener=Silence())
     state = json.loads((run.last / "state.json").read_text())

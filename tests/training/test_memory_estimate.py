@@ -8,11 +8,13 @@ import pytest
 from memory_meter import MemoryMeter
 
 from athwe_core import device
-from athwe_core.config import Config, build_config, replace_in
+from athwe_core.config import Config
 from athwe_core.data.packing import epoch_batches, pack, training_rows
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
+from athwe_core.models.inputs import adapt_to_data
+from athwe_core.models.registry import build_config, replace_in
 from athwe_core.training import memory_estimate
-from athwe_core.training.build import adapt_to_data, build_setup
+from athwe_core.training.build import build_setup
 from athwe_core.training.memory_estimate import estimate_memory
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.randomness import keyed_rng
@@ -46,9 +48,9 @@ def counted(data: PreparedDataset, config: Config, *, steps: int = 2) -> int:
     )
     with MemoryMeter() as meter:
         setup = build_setup(config, data)
-        weights = sum(parameter.nbytes for parameter in setup.network.parameters())
+        weights = sum(parameter.nbytes for parameter in setup.model.parameters())
         features = meter.alive - weights
-        optimizer = make_optimizer(setup.network, lr=config.training.lr)
+        optimizer = make_optimizer(setup.model, lr=config.training.lr)
         for step, chosen in enumerate(batches[:steps]):
             train_step(setup, optimizer, pack(data, rows, chosen, max_length=length), config, epoch=0, step=step)
     return meter.peak - features
@@ -98,7 +100,7 @@ def test_it_is_the_state_that_stays(prepared: PreparedDataset) -> None:
     """Weights and two moments, to the byte: 16 bytes a weight less the gradient, which goes with the step."""
     config = configuration(prepared, "athwe", *TINY)
     setup = build_setup(config, prepared)
-    assert estimate_memory(prepared, config).state == 16 * sum(p.numel() for p in setup.network.parameters())
+    assert estimate_memory(prepared, config).state == 16 * sum(p.numel() for p in setup.model.parameters())
 
 
 def test_it_builds_nothing(prepared: PreparedDataset) -> None:

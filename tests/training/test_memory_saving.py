@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from setups import setup_of
 from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config
 from athwe_core.data.packing import pack, training_rows
-from athwe_core.training.build import TrainingSetup, build
+from athwe_core.training.build import TrainingSetup
 from athwe_core.training.memory_saving import LEVELS, MemorySaving, saving_memory
 from athwe_core.training.step import compute_gradients
 
@@ -38,10 +39,10 @@ def make_world(
         batch = pack(data, rows, torch.arange(len(rows)).numpy(), max_length=length)
         counts = torch.arange(catalogue.num_item_rows).flip(0)
         items = replace(catalogue, target_counts=counts if "losses.catalogue.kind=sampled" in overrides else None)
-        setup = build(config, items, time_range, torch.device("cpu"), torch.float32)
+        setup = setup_of(config, items, time_range, torch.float32)
         generator = torch.Generator().manual_seed(1)
         with torch.no_grad():  # large enough for every stage to matter
-            for parameter in setup.network.parameters():
+            for parameter in setup.model.parameters():
                 parameter.normal_(0, SPREAD, generator=generator)
         return setup, batch, config
 
@@ -52,9 +53,9 @@ def losses_and_gradients(
     world: ProcessGroup, memory_saving: MemorySaving, *, step: int = 3
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     setup, batch, config = world
-    setup.network.zero_grad(set_to_none=True)
+    setup.model.zero_grad(set_to_none=True)
     terms = compute_gradients(setup, batch, config, epoch=1, step=step, memory_saving=memory_saving)
-    gradients = {name: p.grad for name, p in setup.network.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad for name, p in setup.model.named_parameters() if p.grad is not None}
     return terms, {name: g.to_dense() if g.is_sparse else g.clone() for name, g in gradients.items()}
 
 
@@ -98,7 +99,7 @@ def test_another_draw_of_dropout_would_be_noticed(make_world: Callable[..., Proc
 def test_the_levels_do_what_they_say(make_world: Callable[..., ProcessGroup], monkeypatch: pytest.MonkeyPatch) -> None:
     """Chunks of the catalogue grow in number; at the last level each stage of the network runs twice."""
     world = make_world("athwe", "packed")
-    network = world[0].network
+    network = world[0].model
     stages = (network.interactive_moe, network.wavelet, network.temporal_moe, network.transformer.layers[0])
     kinds = {type(stage) for stage in stages}
     assert len(kinds) == 4
@@ -118,7 +119,7 @@ def test_the_levels_do_what_they_say(make_world: Callable[..., ProcessGroup], mo
     real_softmax = torch.softmax
 
     def softmax(scores: Tensor, **options: Any) -> Tensor:
-        if scores.shape[1] == world[0].catalogue.num_item_rows:
+        if scores.shape[1] == len(world[0].model.item_table()):
             calls.append("chunk")
         return real_softmax(scores, **options)
 
@@ -136,7 +137,7 @@ def test_the_levels_do_what_they_say(make_world: Callable[..., ProcessGroup], mo
 
 def test_the_network_is_as_before_after_a_step(make_world: Callable[..., ProcessGroup]) -> None:
     """Also after one that was broken off."""
-    network = make_world("athwe", "packed")[0].network
+    network = make_world("athwe", "packed")[0].model
     before = {name: stage.forward.__func__ for name, stage in network.named_modules() if name}
 
     def broken_off() -> None:

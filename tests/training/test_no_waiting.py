@@ -1,18 +1,18 @@
 """A step asks nothing of the device: run on torch's meta device, where a value that is read is an error."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from setups import setup_of
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from athwe_core.config import Config
 from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, Padding, pack, training_rows
-from athwe_core.training.build import TrainingSetup, build
+from athwe_core.training.build import TrainingSetup
 from athwe_core.training.step import PendingLosses, compute_gradients
 
 
@@ -43,22 +43,15 @@ def take_step(
 ) -> Callable[[str, str, Padding], Transfers]:
     def take(preset: str, batching: str, padding: Padding) -> Transfers:
         config = make_config(preset, f"training.batching={batching}", "model.dropout=0.5")
-        setup: TrainingSetup = build(config, catalogue, time_range, torch.device("cpu"), torch.bfloat16)
+        setup: TrainingSetup = setup_of(config, catalogue, time_range, torch.bfloat16)
         data = make_data([9, 8, 5, 4])
         rows = training_rows(data.split, batching=batching, max_length=6)
         batch = pack(data, rows, np.arange(len(rows)), max_length=6, padding=padding)
-        setup.objective.to("meta")
-        known = setup.catalogue
-        setup.objective.catalogue = replace(
-            known,
-            features=on_meta(known.features),
-            categories=on_meta(known.categories),
-            clusters=on_meta(known.clusters),
-        )
+        setup.loss_module.to("meta")
         with Transfers() as transfers:
             terms = compute_gradients(setup, batch.to("meta"), config, epoch=0, step=0)
         assert all(value.is_meta for value in terms.values())
-        trained = [parameter for parameter in setup.network.parameters() if parameter.requires_grad]
+        trained = [parameter for parameter in setup.model.parameters() if parameter.requires_grad]
         assert all(parameter.grad is not None for parameter in trained)
         return transfers
 

@@ -12,16 +12,19 @@ import numpy as np
 import pytest
 import torch
 from memory_meter import MemoryMeter
+from setups import setup_of
 from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
-from athwe_core.config import Config, replace_in
+from athwe_core.config import Config
 from athwe_core.data.packing import Rows, pack, training_rows
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.models.inputs import adapt_to_data
+from athwe_core.models.registry import replace_in
 from athwe_core.runs.checkpoint import load_state
 from athwe_core.runs.find import RunFolder, create_run
 from athwe_core.training import out_of_memory
-from athwe_core.training.build import TrainingSetup, adapt_to_data, build
+from athwe_core.training.build import TrainingSetup
 from athwe_core.training.loop import train
 from athwe_core.training.memory_saving import LEVELS
 from athwe_core.training.optim import make_optimizer
@@ -64,11 +67,11 @@ class ProcessGroup:
 
     def moments(self) -> Tensor:
         """Adam's first moments of all weights: after one step a tenth of the gradients."""
-        states = [self.optimizer.state[parameter] for parameter in self.setup.network.parameters()]
+        states = [self.optimizer.state[parameter] for parameter in self.setup.model.parameters()]
         return torch.cat([state["exp_avg"].flatten() for state in states if state])
 
     def weights(self) -> dict[str, Tensor]:
-        return {name: value.clone() for name, value in self.setup.network.state_dict().items()}
+        return {name: value.clone() for name, value in self.setup.model.state_dict().items()}
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +89,9 @@ def make_world(
     )
 
     def make() -> ProcessGroup:
-        setup = build(config, items, time_range, torch.device("cpu"), torch.float32)
+        setup = setup_of(config, items, time_range, torch.float32)
         rows = training_rows(data.split, batching="packed", max_length=config.model.max_length)
-        return ProcessGroup(setup, make_optimizer(setup.network, lr=0.01), config, data, rows)
+        return ProcessGroup(setup, make_optimizer(setup.model, lr=0.01), config, data, rows)
 
     return make
 
@@ -144,7 +147,7 @@ def test_where_nothing_fits_the_error_names_a_batch_that_does_and_the_weights_ar
             world.step(lambda _: None)
     assert not world.optimizer.state
     assert all(torch.equal(value, before[name]) for name, value in world.weights().items())
-    assert all(parameter.grad is None for parameter in world.setup.network.parameters())
+    assert all(parameter.grad is None for parameter in world.setup.model.parameters())
     targets = named_targets(caught.value)
     assert 0 < targets < TARGETS
     assert caught.value.exit_code == 1

@@ -25,9 +25,10 @@ from athwe_core.analysis.benchmark.step_time import (
     time_steps,
 )
 from athwe_core.analysis.child_process import Parent, run_together, serve
-from athwe_core.config import Config, config_from_tree, config_tree, replace_in
+from athwe_core.config import Config, config_tree
 from athwe_core.distributed import ALONE, ProcessGroup, init_distributed
 from athwe_core.evaluation.evaluate import rank_users
+from athwe_core.models.registry import config_from_tree, replace_in
 
 MEAN_LENGTH = 8.9
 RANKED_USERS = 256
@@ -139,7 +140,7 @@ def _measured(
     peak = peak_memory_bytes(setup.device)
     few = BenchData(data.offsets[: RANKED_USERS + 1], data.item_ids, data.timestamps)
     began = time.perf_counter()
-    rank_users(setup.network, few, split="test", world=ALONE)
+    rank_users(setup.model, few, split="test", world=ALONE)
     ranking = (time.perf_counter() - began) * 1000 / RANKED_USERS
     return {**timed, "peak_memory_bytes": peak, "ranking_seconds": ranking}
 

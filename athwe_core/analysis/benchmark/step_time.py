@@ -30,8 +30,9 @@ from athwe_core.data.packing import (
 )
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.data.split import Split, leave_one_out
-from athwe_core.device import resolve_device, resolve_precision
 from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
+from athwe_core.models.protocol import ModelInputs
+from athwe_core.models.registry import find_model
 from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.build import TrainingSetup, build, build_setup
 from athwe_core.training.compiled import compile_or_not, wants_compiler
@@ -77,7 +78,10 @@ def generate_bench_data(*, num_users: int, num_items: int, mean_length: float, s
 
 def bench_prepared(prepared: PreparedDataset, config: Config, *, steps: int) -> dict[str, Any]:
     """Bench on a prepared data set; `config` must fit it."""
-    return _bench(prepared, build_setup(config, prepared), config, steps=steps) | {"dataset": prepared.name}
+    used = {"text": prepared.text_features, "image": prepared.image_features}
+    widths = [found.shape[1] for name in needed_features(config) if (found := used[name]) is not None]
+    sizes = {"num_item_rows": prepared.num_item_rows, "feature_width": max(widths, default=0)}
+    return _bench(prepared, build_setup(config, prepared), config, **sizes, steps=steps) | {"dataset": prepared.name}
 
 
 def bench_generated(
@@ -85,16 +89,21 @@ def bench_generated(
 ) -> dict[str, Any]:
     """Bench on generated interactions with random features, categories and clusters."""
     setup = build_generated(data, config, num_items=num_items, feature_width=feature_width)
-    return _bench(data, setup, config, steps=steps)
+    width = feature_width if needed_features(config) else 0
+    return _bench(data, setup, config, num_item_rows=num_items + 1, feature_width=width, steps=steps)
+
+
+def needed_features(config: Config) -> tuple[str, ...]:
+    """Modalities besides ids that a configuration reads."""
+    return find_model(config.model.name).needs(config).features
 
 
 def build_generated(
     data: BenchData, config: Config, *, num_items: int, feature_width: int, folder: Path | None = None
 ) -> TrainingSetup:
     """A network for generated interactions; with a folder, features lie there in half precision, mapped into memory."""
-    device = resolve_device(config.training.device)
     generator = torch.Generator().manual_seed(0)
-    V, used = num_items + 1, config.model.modalities[1:]
+    V, used = num_items + 1, needed_features(config)
 
     def features(name: str) -> torch.Tensor:
         if folder is None:
@@ -113,24 +122,31 @@ def build_generated(
         target_counts=torch.from_numpy(np.bincount(data.item_ids, minlength=V)),
     )
     span = TimeRange(int(data.timestamps.min()), int(data.timestamps.max()), 1000 * 86_400)
-    return build(config, catalogue, span, device, resolve_precision(config.training.precision, device))
+    return build(config, lambda **settings: ModelInputs(catalogue, span, **settings))
 
 
-def _bench(data: BenchData | PreparedDataset, setup: TrainingSetup, config: Config, *, steps: int) -> dict[str, Any]:
+def _bench(
+    data: BenchData | PreparedDataset,
+    setup: TrainingSetup,
+    config: Config,
+    *,
+    num_item_rows: int,
+    feature_width: int,
+    steps: int,
+) -> dict[str, Any]:
     notes: list[str] = []
     timed = time_steps(data, setup, config, steps=steps, notify=notes.append)
     del timed["seconds"]
     peak = peak_memory_bytes(setup.device)
     N, floor = config.training.batch_targets, floors(setup, config)
-    features = setup.network.tables.feature_widths
     return timed | {
         "peak_memory_bytes": peak,
         "floor_seconds": floor,
         "ratio": timed["step_seconds"]["median"] / floor["fp32"],
         "notes": notes,
         "settings": {
-            "rows": setup.catalogue.num_item_rows,
-            "feature_width": max(features.values(), default=0),
+            "rows": num_item_rows,
+            "feature_width": feature_width,
             "mean_length": len(data.item_ids) / (len(data.offsets) - 1),
             "batching": config.training.batching,
             "batch_targets": N,
@@ -163,9 +179,9 @@ def time_steps(
     Returns: `seconds` of each step, `step_seconds` median, min and max, `targets_per_second`, `tokens_per_second`.
     """
     keep_freed_memory()
-    setup = setup.spread(world)
-    optimizer = make_optimizer(setup.network, lr=config.training.lr)
-    is_compiled = wants_compiler(config, setup.device, world)
+    setup = setup.distribute(world)
+    optimizer = make_optimizer(setup.model, lr=config.training.lr)
+    is_compiled = wants_compiler(config, setup.device, world, has_fixed_shapes=setup.model.has_fixed_shapes)
     padding = NO_PADDING if is_padded else FIXED_PADDING if is_compiled else SOME_PADDING
     batches = training_batches(data, config, world, padding)
     if is_compiled:
@@ -174,11 +190,11 @@ def time_steps(
     ends, tokens, targets = [time.perf_counter()], 0, 0
     warm_up = min(steps, WARM_UP_STEPS)
     for step in range(warm_up + steps):
-        packed, shares = next(batches)
+        packed, shards = next(batches)
         if is_padded:
             packed = padded_rows(packed, max_length=config.model.max_length)
         batch = packed.to(setup.device)
-        unread.append(PendingLosses(train_step(setup, optimizer, batch, config, epoch=0, step=step, shares=shares)))
+        unread.append(PendingLosses(train_step(setup, optimizer, batch, config, epoch=0, step=step, shards=shards)))
         if step >= warm_up:
             tokens += int((packed.item_ids > 0).sum())
             targets += batch.num_targets
@@ -223,12 +239,12 @@ def count_kernels(data: SplitInteractionArrays, setup: TrainingSetup, config: Co
     """CUDA kernels of one step as it is, without a graph."""
     from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 - only on CUDA
 
-    optimizer = make_optimizer(setup.network, lr=config.training.lr)
-    batch, shares = next(training_batches(data, config))
+    optimizer = make_optimizer(setup.model, lr=config.training.lr)
+    batch, shards = next(training_batches(data, config))
     batch = batch.to(setup.device)
     for step in range(2):
         with profile(activities=[ProfilerActivity.CUDA]) as recorded:
-            train_step(setup, optimizer, batch, config, epoch=0, step=step, shares=shares)
+            train_step(setup, optimizer, batch, config, epoch=0, step=step, shards=shards)
             _synchronize(setup.device)
     return sum(str(event.device_type).endswith("CUDA") for event in recorded.events() or [])
 
@@ -242,15 +258,16 @@ def training_batches(
     for epoch in count():
         for chosen in epoch_batches(rows, batch_targets=budget, rng=keyed_rng(config.training.seed, "shuffle", epoch)):
             if rows.num_supervised[chosen].sum() > 0.9 * min(budget, rows.num_targets):
-                is_own, shares = world.divide(rows.num_supervised[chosen], multiple=padding.targets)
-                yield pack_share(data, rows, chosen, max_length=L, is_own=is_own, padding=padding), shares
+                is_own, shards = world.divide(rows.num_supervised[chosen], multiple=padding.targets)
+                yield pack_share(data, rows, chosen, max_length=L, is_own=is_own, padding=padding), shards
 
 
 def floors(setup: TrainingSetup, config: Config) -> dict[str, float]:
     """`catalogue_floor_seconds` of a step of the configuration, in fp32 and bf16."""
-    N, K = config.training.batch_targets, setup.network.hidden_size * len(config.model.modalities)
+    with torch.inference_mode():
+        V, K = setup.model.item_table().shape
     return {
-        name: catalogue_floor_seconds(N, setup.catalogue.num_item_rows, K, dtype, setup.device)
+        name: catalogue_floor_seconds(config.training.batch_targets, V, K, dtype, setup.device)
         for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
     }
 

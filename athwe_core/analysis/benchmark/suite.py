@@ -31,10 +31,11 @@ from athwe_core.analysis.benchmark.step_time import (
     time_steps,
 )
 from athwe_core.analysis.child_process import Parent, run_together, serve
-from athwe_core.config import Config, build_config, replace_in
+from athwe_core.config import Config
 from athwe_core.data.packing import epoch_batches, training_rows
 from athwe_core.device import has_fast_bf16, resolve_device
 from athwe_core.evaluation.evaluate import rank_users
+from athwe_core.models.registry import build_config, replace_in
 from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.randomness import keyed_rng
 
@@ -193,7 +194,7 @@ def _ranking(preset: str, device: str, size: Size) -> RankingResult:
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
-        rank_users(setup.network, data, split="test")
+        rank_users(setup.model, data, split="test")
         seconds.append(time.perf_counter() - began)
     return {"preset": preset, "users": size.users, "seconds": median(seconds)}
 

@@ -10,6 +10,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from athwe_core.analysis.case_study.loaded_run import CaseRun, ForwardPass, History, ranks, top_items
+from athwe_core.models.protocol import Explanation
 
 SECONDS_PER_DAY = 86_400
 OTHER_GAPS = {"one day": SECONDS_PER_DAY, "one week": 7 * SECONDS_PER_DAY, "one year": 365 * SECONDS_PER_DAY}
@@ -38,26 +39,22 @@ def explain(
         item_ids: raw ids by internal id.
         first_position: added to the positions in `influence`: where the window begins in what the reader sees.
     Returns:
-        by_modality, score, rank: of the subject.
+        by_modality, score, rank: of the subject; by_modality is empty for a model without such parts.
         temporal_gates: n lists of E; None without temporal experts.    interactive_gates: the same by modality.
         wavelet_energy: bands from slow to fast, and by modality the share of each in the sum of their squares; None without.
-        attention: by modality, for each layer n weights of the last position, mean over heads.
+        attention: by modality (empty without attention), for each layer n weights of the last position, mean over heads.
         influence: for each position, what leaving it out changes: rank and score without it, less those with it.
         gaps: rank, score and top items with the last item moved to another time after the one before.
         The last two are empty for a history of one item.
     """
-    outputs = look.outputs
     rank, *_ = ranks(look.scores[None], subject, excluded=excluded)
     score = float(look.scores[subject])
     return {
         "first_position": first_position,
-        "by_modality": run.by_modality(look.vector, [subject])[0],
+        "by_modality": run.by_modality(look, [subject])[0],
         "score": score,
         "rank": rank,
-        "temporal_gates": None if outputs.temporal_gates is None else outputs.temporal_gates.tolist(),
-        "interactive_gates": _interactive_gates(run, look),
-        "wavelet_energy": _wavelet_energy(run, look),
-        "attention": _attention(run, look),
+        **_inside(look.explanation),
         "influence": _influence(
             run, history, subject, rank, score, excluded=excluded, item_ids=item_ids, first_position=first_position
         ),
@@ -65,30 +62,15 @@ def explain(
     }
 
 
-def _interactive_gates(run: CaseRun, look: ForwardPass) -> dict[str, list[list[float]]] | None:
-    gates = look.outputs.interactive_gates
-    if gates is None:
-        return None
-    return {name: gates[:, m].tolist() for m, name in enumerate(run.network.modalities)}
-
-
-def _wavelet_energy(run: CaseRun, look: ForwardPass) -> dict[str, Any] | None:
-    wavelet = run.network.wavelet
-    if wavelet is None:
-        return None
-    low, *highs = wavelet.decompose(look.outputs.wavelet_input)
-    energies = torch.stack([band.square().sum((0, 2)) for band in (low, *highs[::-1])])
-    shares = energies / energies.sum(0)
-    names = ["low", *(f"high {level}" for level in range(len(highs), 0, -1))]
-    return {"bands": names, "share": {name: shares[:, m].tolist() for m, name in enumerate(run.network.modalities)}}
-
-
-def _attention(run: CaseRun, look: ForwardPass) -> dict[str, list[list[float]]]:
-    network, outputs = run.network, look.outputs
-    every = (slice(0, len(network.modalities)),)
-    tokens = network.input_norm(outputs.mixed.transpose(0, 1), every)
-    layers = [weights[:, :, -1].mean(1) for weights in network.transformer.attention(tokens, outputs.grid, every)]
-    return {name: [layer[m].tolist() for layer in layers] for m, name in enumerate(network.modalities)}
+def _inside(view: Explanation) -> dict[str, Any]:
+    """What the model tells of itself; None or empty where it has no such part."""
+    bands = {"bands": list(view.wavelet_bands), "share": dict(view.wavelet_energy)}
+    return {
+        "temporal_gates": view.temporal_gates,
+        "interactive_gates": None if view.interactive_gates is None else dict(view.interactive_gates),
+        "wavelet_energy": bands if view.wavelet_bands else None,
+        "attention": dict(view.attention),
+    }
 
 
 def _influence(

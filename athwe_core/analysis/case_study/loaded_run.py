@@ -14,13 +14,12 @@ from torch import Tensor
 
 from athwe_core.analysis.case_study.item_metadata import ItemFacts, item_facts
 from athwe_core.analysis.case_study.select_user import Case
-from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
 from athwe_core.data.packing import pack_histories
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import ConfigError, DataError
 from athwe_core.evaluation.ranking import target_ranks
-from athwe_core.models.athwe.network import Network, Outputs
+from athwe_core.models.protocol import Explanation, Model, scores_of
 from athwe_core.runs.checkpoint import load_state
 from athwe_core.runs.find import RunFolder
 from athwe_core.training.build import build_best
@@ -33,8 +32,8 @@ History = tuple[list[int], list[int]]
 class ForwardPass:
     """What a network makes of one history."""
 
-    batch: PackedBatch
-    outputs: Outputs
+    explanation: Explanation
+    """The model's inside view."""
     vector: Float[Tensor, " K"]
     """The user vector."""
     scores: Float[Tensor, " V"]
@@ -46,18 +45,20 @@ class CaseRun:
 
     folder: RunFolder
     config: Config
-    network: Network
+    model: Model
     table: Float[Tensor, "V K"]
+    bias: Float[Tensor, " V"] | None
 
     @property
     def name(self) -> str:
         return self.folder.name
 
     def facts(self) -> dict[str, Any]:
-        """preset, validation_ndcg@20 and best_epoch."""
-        progress = load_state(self.folder.best)["progress"]
+        """preset, metric that chose the best epoch, its value under `validation_METRIC`, and best_epoch."""
+        progress, metric = load_state(self.folder.best)["progress"], self.config.training.selection_metric
         preset = self.folder.manifest()["preset"]
-        return {"preset": preset, "validation_ndcg@20": progress["best_value"], "best_epoch": progress["best_epoch"]}
+        reached = {"metric": metric, f"validation_{metric}": progress["best_value"]}
+        return {"preset": preset, **reached, "best_epoch": progress["best_epoch"]}
 
     def window(self, case: Case) -> History:
         """The latest items of a case, as many as the network reads."""
@@ -68,21 +69,22 @@ class CaseRun:
     def look(self, history: History) -> ForwardPass:
         """Score one history and keep everything on the way."""
         batch = pack_histories([history]).to(self.table.device)
-        outputs = self.network(batch, self.table)
-        vector = self.network.user_vectors(outputs.states)[0]
-        return ForwardPass(batch, outputs, vector, self.table @ vector)
+        vector = self.model.user_vectors(batch, self.table)
+        scores = scores_of(vector, self.table, self.bias)
+        return ForwardPass(self.model.explain(batch, self.table), vector[0], scores[0])
 
     @torch.inference_mode()
     def scores(self, histories: Sequence[History]) -> Float[Tensor, "n V"]:
         """Scores of the whole catalogue for each history, in one batch."""
         batch = pack_histories(histories).to(self.table.device)
-        vectors = self.network.user_vectors(self.network(batch, self.table).states)
-        return (vectors @ self.table.T)[batch.user_index.argsort()]
+        vectors = self.model.user_vectors(batch, self.table)
+        return scores_of(vectors, self.table, self.bias)[batch.user_index.argsort()]
 
-    def by_modality(self, vector: Float[Tensor, " K"], items: Sequence[int]) -> list[dict[str, float]]:
-        """The part of each modality in the score of each item; the parts sum to the score."""
-        parts = (self.table[list(items)] * vector).view(len(items), len(self.network.modalities), -1).sum(-1)
-        return [dict(zip(self.network.modalities, row, strict=True)) for row in parts.tolist()]
+    def by_modality(self, look: ForwardPass, items: Sequence[int]) -> list[dict[str, float]]:
+        """The parts of the score of each item, such as modalities, which sum to it; empty where the model has none."""
+        products = self.table[list(items)] * look.vector
+        parts = {name: products[:, columns].sum(-1).tolist() for name, columns in look.explanation.score_parts.items()}
+        return [{name: values[row] for name, values in parts.items()} for row in range(len(items))]
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,9 @@ def open_runs(folders: Sequence[RunFolder], prepared_dir: Path) -> CaseRuns:
 
 
 def _open(folder: RunFolder, prepared: PreparedDataset) -> CaseRun:
-    network = build_best(folder, prepared).network
+    model = build_best(folder, prepared).model
     with torch.inference_mode():
-        return CaseRun(folder, folder.config(), network, network.tables())
+        return CaseRun(folder, folder.config(), model, model.item_table(), model.item_bias())
 
 
 def ranks(scores: Float[Tensor, "n V"], item: int, *, excluded: Int64[Tensor, " E"]) -> list[int | float]:

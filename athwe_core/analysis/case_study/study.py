@@ -122,7 +122,7 @@ def _view(
             "in_history": item in past,
             "is_target": item == target,
         }
-        for item, parts in zip(top, run.by_modality(look.vector, top), strict=True)
+        for item, parts in zip(top, run.by_modality(look, top), strict=True)
     ]
     subject = top[0] if target is None else target
     why = explain(

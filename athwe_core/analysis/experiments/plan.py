@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from athwe_core.config import Config, config_tree, replace_in
+from athwe_core.config import Config, config_tree
 from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import AthweError, require
+from athwe_core.models.registry import replace_in
 from athwe_core.runs.find import FINISHED, RunFolder, list_runs
 
 
@@ -136,7 +137,7 @@ class Plan:
 
 def with_seed(config: Config, seed: int) -> Config:
     """The configuration under another seed."""
-    return replace(config, training=replace(config.training, seed=seed))
+    return config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
 
 
 def limited(config: Config, quick_epochs: int | None) -> Config:

@@ -9,10 +9,11 @@ from itertools import product
 from typing import Any
 
 from athwe_core.analysis.experiments.plan import Experiment, Variant, limited
-from athwe_core.config import Config, config_tree, replace_in
+from athwe_core.config import Config, config_tree
 from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import ConfigError, require
-from athwe_core.training.build import adapt_to_data
+from athwe_core.models.inputs import adapt_to_data
+from athwe_core.models.registry import replace_in
 
 FIXED = {
     "training.seed": "is what --seeds is for",

@@ -123,7 +123,7 @@ def _pace_of_steps(prepared: PreparedDataset, config: Config, *, jobs: int) -> _
 def _time_steps(prepared: PreparedDataset, config: Config) -> tuple[int, float]:
     """Steps of an epoch, and mean seconds of a step after one to warm up."""
     setup = build_setup(config, prepared)
-    optimizer = make_optimizer(setup.network, lr=config.training.lr)
+    optimizer = make_optimizer(setup.model, lr=config.training.lr)
     L, budget = config.model.max_length, config.training.batch_targets
     rows = training_rows(prepared.split, batching=config.training.batching, max_length=L)
     batches = epoch_batches(rows, batch_targets=budget, rng=keyed_rng(config.training.seed, "shuffle", 0))

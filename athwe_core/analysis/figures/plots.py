@@ -36,6 +36,7 @@ from athwe_core.analysis.figures.style import (
     style_axes,
 )
 from athwe_core.evaluation.metrics import metric_name
+from athwe_core.runs.schema import selected
 
 __all__ = [
     "ablation_figure",
@@ -49,20 +50,21 @@ __all__ = [
 ]
 
 NUM_TIME_BINS = 30
-SELECTION_METRIC = "ndcg@20"
 _GROUP_NAMES = {"history_length": "items in the history", "target_popularity": "training occurrences of the target"}
 _GROUP_NAMES |= {"same_day": "day of the target"}
 
 
 def learning_curves(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Validation NDCG@20 and each loss term by epoch, a small panel each; a dot at each run's best epoch.
+    """The validation metric that chooses the best epoch and each loss term, a panel each; dots at the best epochs.
 
     Args:
         records: label of a run -> its lines of `metrics.jsonl`.
     """
     terms = list(dict.fromkeys(name for lines in records.values() for line in lines for name in line["losses"]))
     terms.sort(key=lambda name: name != "total")
-    panels = [f"validation {metric_name(SELECTION_METRIC)}", *(f"loss {name}" for name in terms)]
+    metrics = {selected(line)[0] for lines in records.values() for line in lines}
+    chosen_by = metric_name(*metrics) if len(metrics) == 1 else "selection metric"
+    panels = [f"validation {chosen_by}", *(f"loss {name}" for name in terms)]
     rows = -(-len(panels) // 2)
     styles = list(zip(records, cycle(SERIES), cycle(DASHES)))
     legend = [(Line2D([], [], color=c, linestyle=d, linewidth=1.2), label) for label, c, d in styles]
@@ -80,7 +82,7 @@ def learning_curves(records: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figur
         for label, colour, dash in styles:
             lines = records[label]
             epochs = [line["epoch"] for line in lines if number == 0 or name[5:] in line["losses"]]
-            selection = [line["validation"][SELECTION_METRIC] for line in lines]
+            selection = [selected(line)[1] for line in lines]
             values = selection if number == 0 else [x["losses"][name[5:]] for x in lines if name[5:] in x["losses"]]
             axes.plot(epochs, values, color=colour, linestyle=dash, linewidth=1.1)
             if epochs and len(values) == len(selection):

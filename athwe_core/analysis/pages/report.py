@@ -16,7 +16,6 @@ from athwe_core.analysis.case_study.study import utc_date
 from athwe_core.analysis.experiments.comparison import compare_runs
 from athwe_core.analysis.experiments.plan import run_identity, with_seed
 from athwe_core.analysis.figures.plots import (
-    SELECTION_METRIC,
     ablation_figure,
     groups_figure,
     inline_svg,
@@ -29,6 +28,7 @@ from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import AthweError, DataError
 from athwe_core.evaluation.metrics import metric_name
 from athwe_core.runs.find import FINISHED, RunFolder, list_runs
+from athwe_core.runs.schema import selected
 
 MOST_RUNS = 4
 METRIC = "ndcg@10"
@@ -166,13 +166,11 @@ def _figures(report: Mapping[str, Any], prepared: PreparedDataset) -> dict[str, 
         "groups": None,
     }
     if runs:
-        best = [
-            f"{run['label']} {run['validation'][SELECTION_METRIC]:.4f} at epoch {run['best_epoch']}" for run in runs
-        ]
+        best = [f"{run['label']}: {_best_epoch(run)}" for run in runs]
         drawn["curves"] = inline_svg(
             learning_curves({run["label"]: run["records"] for run in runs}),
             title="Learning curves",
-            description=f"Loss terms and validation {metric_name(SELECTION_METRIC)} by epoch. Best: {', '.join(best)}.",
+            description=f"Loss terms and the validation metric that chooses the best epoch. Best: {', '.join(best)}.",
         )
         drawn["groups"] = inline_svg(
             groups_figure(report["groups"], METRIC),
@@ -188,6 +186,11 @@ def _figures(report: Mapping[str, Any], prepared: PreparedDataset) -> dict[str, 
         for result in report["experiments"]
     ]
     return drawn
+
+
+def _best_epoch(run: Mapping[str, Any]) -> str:
+    name, value = selected(run["records"][run["best_epoch"] - 1])
+    return f"{metric_name(name)} {value:.4f} at epoch {run['best_epoch']}"
 
 
 def _time_described(found: Mapping[str, Any]) -> str:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import yaml
 
-from athwe_core.config import Config, config_tree, read_yaml, replace_in
+from athwe_core.config import Config, config_tree, read_yaml
 from athwe_core.errors import ConfigError, require
+from athwe_core.models.registry import replace_in
 from athwe_core.training.randomness import keyed_rng
 
 if TYPE_CHECKING:

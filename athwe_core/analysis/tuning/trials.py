@@ -15,9 +15,10 @@ from athwe_core.analysis.tuning.search_space import SearchSpace, draw, with_valu
 from athwe_core.config import Config, config_tree
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import ConfigError, NonFiniteLossError, require
+from athwe_core.models.inputs import adapt_to_data
 from athwe_core.runs.find import MANIFEST, RunFolder, create_run
-from athwe_core.training.build import adapt_to_data
-from athwe_core.training.loop import SELECTION_METRIC, Listener, train
+from athwe_core.runs.schema import selected
+from athwe_core.training.loop import Listener, train
 from athwe_core.training.randomness import keyed_rng, keyed_seed
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def finish_trial(
         study.tell(trial, state=states.FAIL)
         listener.trial_ends(number, state="failed", value=None)
     else:
-        value = max(record["validation"][SELECTION_METRIC] for record in run.metrics())
+        value = max(selected(record)[1] for record in run.metrics())
         study.tell(trial, value)
         listener.trial_ends(number, state="complete", value=value)
     return True
@@ -177,7 +178,7 @@ class _Reports:
         epoch = record["epoch"]
         if epoch not in self.reported:
             self.reported.add(epoch)
-            self.trial.report(record["validation"][SELECTION_METRIC], epoch)
+            self.trial.report(selected(record)[1], epoch)
         if epoch < self.last_epoch and self.trial.should_prune():
             raise _EndedEarlyError
 

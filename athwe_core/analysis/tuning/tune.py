@@ -15,7 +15,6 @@ from athwe_core.errors import CheckpointError, NonFiniteLossError, require
 from athwe_core.locks import HeldError, held
 from athwe_core.runs.find import CONFIG
 from athwe_core.safe_write import replace_text
-from athwe_core.training.loop import SELECTION_METRIC
 
 if TYPE_CHECKING:
     import optuna
@@ -102,8 +101,9 @@ def _write_result(study: optuna.Study, tuning: Tuning, *, notes: list[str], comm
     best = max(complete, key=lambda trial: trial["value"])
     run = tuning.run(best["number"])
     manifest, path = run.manifest(), tuning.folder / BEST
+    metric = tuning.base.training.selection_metric
     header = (
-        f"# Trial {best['number']} of study {tuning.name}, the best of {len(trials)} by validation {SELECTION_METRIC}.\n"
+        f"# Trial {best['number']} of study {tuning.name}, the best of {len(trials)} by validation {metric}.\n"
         f"# athwe train --dataset {tuning.prepared.name} --preset {tuning.preset} --config {path}\n"
     )
     replace_text(path, header + (run.path / CONFIG).read_text(encoding="utf-8"))
@@ -118,7 +118,7 @@ def _write_result(study: optuna.Study, tuning: Tuning, *, notes: list[str], comm
         "split_rule": tuning.prepared.split_rule,
         "exclude_seen": tuning.base.evaluation.exclude_seen,
         "seed": tuning.seed,
-        "metric": SELECTION_METRIC,
+        "metric": tuning.base.training.selection_metric,
         "split": "validation",
         "space": {key: str(part) for key, part in tuning.space.items()},
         "combinations": combinations(tuning.space),

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from athwe_core.batch import MODALITIES, Catalogue, PackedBatch, TimeRange
-from athwe_core.config import LossesConfig, ModelConfig
+from athwe_core.models.athwe.config import AthweLossesConfig, AthweModelConfig
 from athwe_core.nn.dropout import dropout
 from athwe_core.nn.item_embeddings import ItemEmbeddings, linear, table_and_items
 from athwe_core.nn.moe import DenseTemporalMoE, InteractiveMoE, SparseTemporalMoE
@@ -75,8 +75,8 @@ class Network(nn.Module):
 
     def __init__(
         self,
-        model: ModelConfig,
-        losses: LossesConfig,
+        model: AthweModelConfig,
+        losses: AthweLossesConfig,
         catalogue: Catalogue,
         time_range: TimeRange,
         *,
@@ -223,14 +223,14 @@ class Network(nn.Module):
         normal = dropout(normal, self.dropout_rate, training=self.training)
         return self.transformer(normal, grid, encoders, wanted).to(tokens.dtype)
 
-    def user_vectors(self, states: Float[Tensor, "M N D"]) -> Float[Tensor, "N K"]:
+    def score_vectors(self, states: Float[Tensor, "M N D"]) -> Float[Tensor, "N K"]:
         """The vectors whose product with the item table is the score (eq. 19)."""
         if self.score_weights is not None:
             states = states * self.score_weights.softmax(0)[:, None, None]
         return states.transpose(0, 1).flatten(1)
 
 
-def _interactive_moe(model: ModelConfig, chosen: list[int]) -> InteractiveMoE:
+def _interactive_moe(model: AthweModelConfig, chosen: list[int]) -> InteractiveMoE:
     section = model.interactive_moe
     return InteractiveMoE(
         hidden_size=model.hidden_size,
@@ -240,7 +240,7 @@ def _interactive_moe(model: ModelConfig, chosen: list[int]) -> InteractiveMoE:
     )
 
 
-def _wavelet(model: ModelConfig, chosen: list[int]) -> WaveletAlignment:
+def _wavelet(model: AthweModelConfig, chosen: list[int]) -> WaveletAlignment:
     section = model.wavelet
     return WaveletAlignment(
         hidden_size=model.hidden_size,
@@ -252,7 +252,7 @@ def _wavelet(model: ModelConfig, chosen: list[int]) -> WaveletAlignment:
     )
 
 
-def _time_encoding(model: ModelConfig, time_range: TimeRange) -> TimeEncoding:
+def _time_encoding(model: AthweModelConfig, time_range: TimeRange) -> TimeEncoding:
     section = model.time_encoding
     num_buckets = section.num_buckets
     if num_buckets is None:
@@ -274,7 +274,7 @@ def _time_encoding(model: ModelConfig, time_range: TimeRange) -> TimeEncoding:
     )
 
 
-def _temporal_moe(model: ModelConfig, time_encoding: TimeEncoding) -> DenseTemporalMoE | SparseTemporalMoE:
+def _temporal_moe(model: AthweModelConfig, time_encoding: TimeEncoding) -> DenseTemporalMoE | SparseTemporalMoE:
     section = model.temporal_moe
     if section.kind == "dense":
         return DenseTemporalMoE(

@@ -1,43 +1,32 @@
-"""Do the published networks and ours compute the same? Outputs recorded in a golden file against ours.
-
-A golden `.npz` has `w.*` (published weights), `in.*` (inputs) and `out.*` (outputs) entries.
-"""
+"""Recorded outputs of HM4SR and ATHWE against ours."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch
-from athwe_core.config import Config
-from athwe_core.data.packing import pack_histories
-from athwe_core.errors import CheckpointError
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
-from athwe_core.models.athwe.network import Network, Outputs
+from athwe_core.models.athwe.config import AthweConfig
+from athwe_core.models.athwe.model import Athwe
+from athwe_core.models.athwe.network import Outputs
 from athwe_core.models.athwe.objective import loss_terms
-from athwe_core.models.athwe.published import PARTS, published_network, read_npz
+from athwe_core.models.athwe.published import PARTS, published_network
+from athwe_core.models.golden import Golden
+from athwe_core.models.protocol import LossInputs
 
-_GOLDEN_INPUTS = ("item_seq", "lengths", "timestamps", "targets", "txt_emb", "img_emb", "categories")
+_GOLDEN_INPUTS = ("in.timestamps", "in.txt_emb", "in.img_emb", "in.categories")
 
 
-def parity_differences(path: Path) -> dict[str, float]:
-    """Largest absolute difference from each output recorded in a golden `.npz`, each row taken as one prefix.
+def golden_pairs(golden: Golden) -> dict[str, tuple[Tensor, Tensor]]:
+    """(ours, published) for each recorded output, each row taken as one prefix.
 
-    Raises: CheckpointError when the file is no such archive.
+    Raises: CheckpointError when the file is not of HM4SR or ATHWE.
     """
-    golden = {k: torch.from_numpy(v) for k, v in read_npz(path).items()}
-    missing = [f"in.{name}" for name in _GOLDEN_INPUTS if f"in.{name}" not in golden]
-    if not any(key.startswith("out.") for key in golden):
-        missing.append("out.*")
-    if missing:
-        raise CheckpointError(str(path), f"must have the entries of a golden file: it lacks {', '.join(missing)}")
-    weights = {k[2:]: v for k, v in golden.items() if k.startswith("w.")}
+    golden.require(*_GOLDEN_INPUTS)
     catalogue = golden_catalogue(golden)
-    network, config = published_network(weights, catalogue)
-    batch = golden_batch(golden)
+    network, config = published_network(golden.weights, catalogue)
+    batch = golden.batch()
     with torch.no_grad():
         mask = golden.get("in.placeholder_mask")
         user = batch.user_index[batch.rows]
@@ -48,15 +37,10 @@ def parity_differences(path: Path) -> dict[str, float]:
             found["loss_tcl_no_mask"] = found.pop("loss_pcl")
         if "out.wavelet_input" in golden:
             found |= _golden_wavelet(network, golden["out.wavelet_input"])
-    expected = {k[4:]: v for k, v in golden.items() if k.startswith("out.")}
-    return {
-        name: float((value.double() - _select(name, expected[name], batch).double()).abs().max())
-        for name, value in found.items()
-        if name in expected
-    }
+    return {name: (value, _select(golden, name, batch)) for name, value in found.items() if f"out.{name}" in golden}
 
 
-def golden_catalogue(golden: Mapping[str, Tensor]) -> Catalogue:
+def golden_catalogue(golden: Golden) -> Catalogue:
     """Features, categories and clusters of a golden file."""
     clusters = {m: golden[f"in.{p}_clusters"] for m, p in PARTS.items() if f"in.{p}_clusters" in golden}
     features = {"text": golden["in.txt_emb"], "image": golden["in.img_emb"]}
@@ -66,34 +50,24 @@ def golden_catalogue(golden: Mapping[str, Tensor]) -> Catalogue:
     )
 
 
-def golden_batch(golden: Mapping[str, Tensor]) -> PackedBatch:
-    """The rows of a golden file as a token stream; `user_index` is the golden row."""
-    lengths = golden["in.lengths"].tolist()
-    histories = [
-        (golden["in.item_seq"][b, :n].tolist(), golden["in.timestamps"][b, :n].tolist()) for b, n in enumerate(lengths)
-    ]
-    return pack_histories(histories, next_items=golden["in.targets"].tolist())
-
-
-def _select(name: str, expected: Tensor, batch: PackedBatch) -> Tensor:
-    """A golden output in the order of our token stream: (B, L, ...) by token, (B, ...) by row, scalars as they are."""
-    user = batch.user_index
+def _select(golden: Golden, name: str, batch: PackedBatch) -> Tensor:
+    """A recorded output in the order of the batch: (B, L, ...) by token, (B, ...) by row, scalars as they are."""
     if name.startswith("moe_") or name == "time_embedding":
-        return expected[user[batch.rows], batch.positions]
+        return golden.at_tokens(f"out.{name}", batch)
     if name.startswith("seq_") or name == "scores":
-        return expected[user]
-    return expected
+        return golden.at_rows(f"out.{name}", batch)
+    return golden[f"out.{name}"]
 
 
 def _golden_outputs(
-    network: Network,
-    config: Config,
+    network: Athwe,
+    config: AthweConfig,
     outputs: Outputs,
     batch: PackedBatch,
     catalogue: Catalogue,
 ) -> dict[str, Tensor]:
     states = outputs.states
-    vectors = network.user_vectors(states)
+    vectors = network.score_vectors(states)
     found = {"scores": vectors @ outputs.table.T}
     if outputs.time is not None:
         found["time_embedding"] = outputs.time
@@ -101,13 +75,13 @@ def _golden_outputs(
         part = "id" if modality == "id" else PARTS[modality]
         found[f"moe_{part}"] = outputs.mixed[:, m]
         found[f"seq_{part}"] = states[m]
-    terms = loss_terms(network, outputs, batch, catalogue, config.losses)
+    terms = loss_terms(network, outputs, batch, catalogue, config.losses, inputs=LossInputs())
     found |= {f"loss_{name}": value for name, value in terms.items()}
     found["loss_ce"] = catalogue_cross_entropy(vectors, outputs.table, batch.target_ids)  # padding row in, as published
     return found
 
 
-def _golden_wavelet(network: Network, tokens: Tensor) -> dict[str, Tensor]:
+def _golden_wavelet(network: Athwe, tokens: Tensor) -> dict[str, Tensor]:
     """The wavelet stage alone on the recorded input: its weighted residual for each modality."""
     assert network.wavelet is not None
     B, L, _ = tokens.shape

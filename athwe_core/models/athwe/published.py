@@ -6,20 +6,20 @@ The published checkpoints are RecBole `.pth` files; the golden files are `.npz` 
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from athwe_core.batch import Catalogue, TimeRange
-from athwe_core.config import Config, build_config, replace_in
 from athwe_core.errors import CheckpointError
-from athwe_core.models.athwe.network import Network
+from athwe_core.models.athwe.config import AthweConfig
+from athwe_core.models.athwe.model import Athwe
+from athwe_core.models.golden import read_npz
+from athwe_core.models.protocol import ModelInputs
+from athwe_core.models.registry import build_config, replace_in
 
 PARTS = {"id": "item", "text": "txt", "image": "img"}
 """Our modality -> the published code's name in most places."""
@@ -53,16 +53,7 @@ def read_published_weights(path: Path) -> dict[str, Tensor]:
     return {str(k): v for k, v in state.items()}
 
 
-def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an `.npz` file; CheckpointError when it is unreadable or holds objects."""
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {k: archive[k] for k in archive.files}
-    except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
-        raise CheckpointError(str(path), f"must be a readable .npz file ({error})") from None
-
-
-def published_config(weights: Mapping[str, Tensor]) -> Config:
+def published_config(weights: Mapping[str, Tensor]) -> AthweConfig:
     """The preset and sizes that published weights were made with: HM4SR with times in seconds, or ATHWE."""
     is_athwe = "fusion_weights" in weights
     D = _shape(weights, "item_embedding.weight")[1]
@@ -87,12 +78,12 @@ def published_config(weights: Mapping[str, Tensor]) -> Config:
             f"model.temporal_moe.num_experts={experts}",
             f"model.temporal_moe.top_k={experts}",
         ]
-    return replace_in(build_config("athwe-published" if is_athwe else "hm4sr"), overrides)
+    return cast(AthweConfig, replace_in(build_config("athwe-published" if is_athwe else "hm4sr"), overrides))
 
 
 def published_network(
     weights: Mapping[str, Tensor], catalogue: Catalogue, *, draw_missing_experts: bool = False
-) -> tuple[Network, Config]:
+) -> tuple[Athwe, AthweConfig]:
     """Our network with published weights, in evaluation mode, and its configuration.
 
     Args:
@@ -104,7 +95,7 @@ def published_network(
     """
     config = published_config(weights)
     time_range = TimeRange(first=0, last=1, longest_interval=1)
-    network = Network(config.model, config.losses, catalogue, time_range)
+    network = Athwe(config, ModelInputs(catalogue, time_range))
     D = config.model.hidden_size
     state = _translate(weights, config)
     for modality in network.cluster_heads:  # trained on as many clusters as there were, however many items lie in them
@@ -139,7 +130,7 @@ def _shape(weights: Mapping[str, Tensor], name: str) -> tuple[int, ...]:
     return tuple(weights[name].shape)
 
 
-def _translate(weights: Mapping[str, Tensor], config: Config) -> dict[str, Tensor]:
+def _translate(weights: Mapping[str, Tensor], config: AthweConfig) -> dict[str, Tensor]:
     """Published names and layouts to ours; ours keeps matrices input-first and stacked over modalities."""
     w = _Weights(weights)
     state = {
@@ -174,7 +165,7 @@ def _translate(weights: Mapping[str, Tensor], config: Config) -> dict[str, Tenso
     return {k: v for k, v in state.items() if v is not None}
 
 
-def _translate_hm4sr(w: _Weights, config: Config) -> dict[str, Any]:
+def _translate_hm4sr(w: _Weights, config: AthweConfig) -> dict[str, Any]:
     D, E = config.model.hidden_size, config.model.interactive_moe.num_experts
     experts = torch.stack([w[f"start_moe.expert.{i}.weight"] for i in range(E)], dim=1)  # (M*D out, E, M*D in)
     biases = torch.stack([w[f"start_moe.expert.{i}.bias"] for i in range(E)], dim=1)
@@ -193,7 +184,7 @@ def _translate_hm4sr(w: _Weights, config: Config) -> dict[str, Any]:
     }
 
 
-def _translate_athwe(w: _Weights, config: Config) -> dict[str, Any]:
+def _translate_athwe(w: _Weights, config: AthweConfig) -> dict[str, Any]:
     num_buckets = config.model.time_encoding.num_buckets
     assert num_buckets is not None
     aligner = "time_moe.wavelet_aligner"

@@ -6,8 +6,9 @@ import pytest
 
 from athwe_core.analysis.benchmark.scaling import START, Point, growth_laws, growth_points, measure, measure_growth
 from athwe_core.analysis.benchmark.scaling_figure import growth_figure
-from athwe_core.config import Config, build_config, replace_in
+from athwe_core.config import Config
 from athwe_core.errors import AthweError
+from athwe_core.models.registry import build_config, replace_in
 
 TINY = Point("processes", items=60, users=40, targets=32, processes=2, loss="sampled")
 

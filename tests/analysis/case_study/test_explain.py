@@ -21,8 +21,8 @@ CASE = Case("x", "test", ITEMS, TIMES, (TARGET, TIMES[-1] + 5))
 def by_hand(run: CaseRun, items: list[int], times: list[int]) -> tuple[float, float, list[int]]:
     """Score and rank of the target, and the best ten, of a history alone in its batch."""
     with torch.inference_mode():
-        outputs = run.network(pack_histories([(items, times)]))
-        scores = (run.network.user_vectors(outputs.states) @ outputs.table.T)[0, 1:]
+        outputs = run.model(pack_histories([(items, times)]))
+        scores = (run.model.score_vectors(outputs.states) @ outputs.table.T)[0, 1:]
     score = scores[TARGET - 1]
     return float(score), 1 + int((scores > score).sum()), [item + 1 for item in scores.topk(10).indices.tolist()]
 
@@ -96,7 +96,7 @@ def test_gates_are_the_networks_at_every_position(
     run, found = runs[name], why[name]
     length = run.config.model.max_length
     with torch.inference_mode():
-        outputs = run.network(pack_histories([(ITEMS[-length:], TIMES[-length:])]))
+        outputs = run.model(pack_histories([(ITEMS[-length:], TIMES[-length:])]))
     assert (found["temporal_gates"] is None) == (name == "plain")
     assert (found["interactive_gates"] is None) == (name in ("plain", "centred"))
     if found["temporal_gates"] is not None:
@@ -112,7 +112,7 @@ def test_attention_of_the_last_position_by_layer_is_the_mean_over_heads(
     name: str, why: dict[str, dict[str, Any]], runs: dict[str, CaseRun]
 ) -> None:
     run = runs[name]
-    model, network = run.config.model, run.network
+    model, network = run.config.model, run.model
     length = min(model.max_length, len(ITEMS))
     with torch.inference_mode():
         outputs = network(pack_histories([(ITEMS[-length:], TIMES[-length:])]))
@@ -148,7 +148,7 @@ def test_wavelet_energy_of_the_causal_form_is_that_of_its_decomposition(
 ) -> None:
     section = runs["athwe"].config.model.wavelet
     with torch.inference_mode():
-        x = runs["athwe"].network(pack_histories([(ITEMS, TIMES)])).wavelet_input
+        x = runs["athwe"].model(pack_histories([(ITEMS, TIMES)])).wavelet_input
         for m, shares in enumerate(why["athwe"]["wavelet_energy"]["share"].values()):
             low, highs = causal_decompose(
                 x[:, m], torch.arange(5), taps=smoothing_filter(section.name), levels=section.levels

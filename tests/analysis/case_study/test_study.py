@@ -75,7 +75,7 @@ def test_ranks_are_those_of_evaluation(
     cases = {user: study(user, split=split, exclude_seen=exclude_seen) for user in USERS}
     users = [data.user_tokens[user] for user in data.split.users(split)]
     for run in opened.runs:
-        ranks = dict(zip(users, rank_users(run.network, data, split=split, exclude_seen=exclude_seen), strict=True))
+        ranks = dict(zip(users, rank_users(run.model, data, split=split, exclude_seen=exclude_seen), strict=True))
         for user, case in cases.items():
             target = case["target"]
             assert target["ranks"][run.name] == ranks[user] == case["why"][run.name]["rank"]
@@ -108,8 +108,8 @@ def test_recommendations_are_the_best_scores(
     for run in opened.runs:
         length = run.config.model.max_length
         with torch.inference_mode():
-            outputs = run.network(pack_histories([(past[-length:], times[-length:])]))
-            scores = (run.network.user_vectors(outputs.states) @ outputs.table.T)[0].tolist()
+            outputs = run.model(pack_histories([(past[-length:], times[-length:])]))
+            scores = (run.model.score_vectors(outputs.states) @ outputs.table.T)[0].tolist()
         best = sorted(
             (item for item in range(1, data.num_item_rows) if item not in out), key=lambda item: -scores[item]
         )

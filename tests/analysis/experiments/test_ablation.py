@@ -8,11 +8,13 @@ import pytest
 
 from athwe_core.analysis.experiments.ablation import REMOVALS, ablation, removable
 from athwe_core.analysis.experiments.plan import Experiment
-from athwe_core.config import Config, replace_in
+from athwe_core.config import Config
 from athwe_core.data.packing import epoch_batches, pack, training_rows
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import ConfigError
-from athwe_core.training.build import adapt_to_data, build_setup
+from athwe_core.models.inputs import adapt_to_data
+from athwe_core.models.registry import replace_in
+from athwe_core.training.build import build_setup
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.step import train_step
 
@@ -81,7 +83,7 @@ def test_every_variant_can_be_trained(preset: str, ablate: Callable[..., Experim
         rows = training_rows(whole.split, batching=config.training.batching, max_length=config.model.max_length)
         chosen = epoch_batches(rows, batch_targets=64, rng=np.random.default_rng(0))[0]
         batch = pack(whole, rows, chosen, max_length=config.model.max_length)
-        optimizer = make_optimizer(setup.network, lr=1e-3)
+        optimizer = make_optimizer(setup.model, lr=1e-3)
         terms = train_step(setup, optimizer, batch, config, epoch=0, step=0)
         weights = {name for name in ("cp", "idcl", "pcl", "cluster", "diversity") if name in terms}
         assert weights == {name.lower() for name in removable(config) if hasattr(config.losses, name.lower())}

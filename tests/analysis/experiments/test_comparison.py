@@ -14,8 +14,9 @@ from safetensors.numpy import save_file
 from scipy import stats
 
 from athwe_core.analysis.experiments.comparison import compare_runs
-from athwe_core.config import build_config, config_tree, replace_in
+from athwe_core.config import config_tree
 from athwe_core.errors import CheckpointError, ConfigError
+from athwe_core.models.registry import build_config, replace_in
 from athwe_core.runs.find import RunFolder
 
 MakeRun = Callable[..., RunFolder]

@@ -9,9 +9,10 @@ import pytest
 from experiment_cases import experiment_of
 
 from athwe_core.analysis.experiments.plan import Plan, plan_experiment, run_identity, with_seed
-from athwe_core.config import Config, replace_in
+from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import ConfigError
+from athwe_core.models.registry import replace_in
 from athwe_core.runs.find import RunFolder, create_run
 
 MakeConfig = Callable[..., Config]

@@ -7,9 +7,10 @@ import pytest
 
 from athwe_core.analysis.experiments.plan import Experiment
 from athwe_core.analysis.experiments.sweep import Varied, parse_varied, sweep
-from athwe_core.config import Config, build_config, replace_in
+from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import ConfigError
+from athwe_core.models.registry import build_config, replace_in
 
 MakeConfig = Callable[..., Config]
 

@@ -14,8 +14,8 @@ from athwe_core.analysis.tuning.search_space import (
     read_space,
     with_values,
 )
-from athwe_core.config import PRESETS, build_config
 from athwe_core.errors import ConfigError
+from athwe_core.models.registry import build_config, preset_names
 
 BASE = build_config("hm4sr")
 
@@ -27,7 +27,7 @@ def test_the_shipped_space_is_the_papers() -> None:
         assert combinations(space) == 5 * 5 * 6 * 6 * 6 * 5
     assert space["losses.pcl.mask_share"] == Range(0.1, 0.5, 0.1, log=False, whole=False)
     assert space["losses.pcl.weight"] == Choices((0.1, 0.3, 0.5, 0.7, 1.0, 1.5))
-    assert set(PRESETS) == {"athwe", "athwe-published", "hm4sr"}
+    assert set(preset_names()) == {"athwe", "athwe-published", "hm4sr"}
     assert resources.files("athwe_core").joinpath("presets", "search", "paper.yaml").is_file()
 
 

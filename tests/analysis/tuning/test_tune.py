@@ -14,10 +14,11 @@ import yaml
 from athwe_core.analysis.tuning import trials as trials_module
 from athwe_core.analysis.tuning.search_space import parse_space
 from athwe_core.analysis.tuning.tune import Tuning, tune
-from athwe_core.config import Config, config_from_tree, replace_in
+from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.errors import CheckpointError, ConfigError, NonFiniteLossError
 from athwe_core.locks import held
+from athwe_core.models.registry import config_from_tree, replace_in
 from athwe_core.runs.find import RunFolder, create_run
 
 MakeTuning = Callable[..., Tuning]

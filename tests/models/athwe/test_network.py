@@ -11,7 +11,9 @@ from athwe_core.batch import Catalogue, PackedBatch
 from athwe_core.config import Config
 from athwe_core.data.packing import pack, pack_histories, packed_rows, prefix_rows
 from athwe_core.models.athwe.network import Network, Outputs
-from athwe_core.models.athwe.objective import loss_terms, total_loss
+from athwe_core.models.athwe.objective import loss_terms
+from athwe_core.models.protocol import LossInputs, total_loss
+from athwe_core.models.registry import replace_in
 
 L = 6
 SPARSE = (
@@ -147,7 +149,7 @@ def test_scores_are_the_sum_of_the_three_dot_products(make_config: Callable, mak
         weights = network.score_weights.softmax(0) if scale is None else scale
         tables = outputs.table.view(-1, 3, 8)
         expected = sum(weights[m] * outputs.states[m] @ tables[:, m].T for m in range(3))
-        torch.testing.assert_close(network.user_vectors(outputs.states) @ outputs.table.T, expected)
+        torch.testing.assert_close(network.score_vectors(outputs.states) @ outputs.table.T, expected)
 
 
 def test_position_0_is_the_oldest_item_of_the_window(make_config: Callable, make_network: Callable) -> None:
@@ -197,8 +199,8 @@ def parameters_anywhere(root: object) -> set[int]:
 
 def training_loss(network: Network, config: Config, catalogue: Catalogue, batch: PackedBatch) -> Tensor:
     replaced = torch.arange(batch.num_tokens) % 2 == 0 if network.placeholders is not None else None
-    terms = loss_terms(network, network(batch, replaced=replaced), batch, catalogue, config.losses)
-    return total_loss(terms, config.losses)
+    terms = loss_terms(network, network(batch, replaced=replaced), batch, catalogue, config.losses, inputs=LossInputs())
+    return total_loss(terms, network.loss_weights)
 
 
 @pytest.mark.parametrize("trainable", [True, False])
@@ -210,8 +212,7 @@ def test_every_parameter_is_registered_has_a_gradient_moves_and_comes_back_from_
     catalogue: Catalogue,
     tmp_path: object,
 ) -> None:
-    model = replace(config.model, temporal_moe=replace(config.model.temporal_moe, trainable=trainable))
-    config = replace(config, model=model)
+    config = replace_in(config, [f"model.temporal_moe.trainable={str(trainable).lower()}"])
     network = make_network(config)
     named = dict(network.named_parameters())
     assert parameters_anywhere(network) == {id(parameter) for parameter in named.values()}
@@ -250,7 +251,7 @@ def test_initial_weights_repeat_with_the_generator(config: Config, make_network:
 
 
 def test_initial_weights_have_the_documented_scales(config: Config, make_network: Callable[..., Network]) -> None:
-    network = make_network(replace(config, model=replace(config.model, hidden_size=32, inner_size=64)))
+    network = make_network(replace_in(config, ["model.hidden_size=32", "model.inner_size=64"]))
     for name, parameter in network.named_parameters():
         leaf = name.rsplit(".", 1)[-1]
         if leaf == "alpha":

@@ -20,9 +20,10 @@ from athwe_core.data.packing import (
     packed_rows,
     training_rows,
 )
-from athwe_core.losses.sampled_ce import LogUniformSampler
+from athwe_core.losses.sampled_ce import LogUniformSampler, sample_candidates
 from athwe_core.models.athwe.network import Network
-from athwe_core.models.athwe.objective import Objective, loss_terms, placeholder_mask, sample_candidates, total_loss
+from athwe_core.models.athwe.objective import loss_terms, placeholder_mask
+from athwe_core.models.protocol import LossInputs, total_loss
 
 ALL = ("losses.cluster.weight=1", "losses.diversity.weight=1", "model.temporal_moe.kind=sparse")
 
@@ -101,7 +102,7 @@ def test_the_mask_repeats_with_its_generator(batching: str) -> None:
 
 def terms_of(network: Network, batch: PackedBatch, catalogue: Catalogue, config: Config) -> dict[str, Tensor]:
     replaced = torch.arange(batch.num_tokens) % 2 == 0 if network.placeholders is not None else None
-    return loss_terms(network, network(batch, replaced=replaced), batch, catalogue, config.losses)
+    return loss_terms(network, network(batch, replaced=replaced), batch, catalogue, config.losses, inputs=LossInputs())
 
 
 @pytest.mark.parametrize("off", [None, "cp", "idcl", "pcl", "cluster", "diversity"])
@@ -140,7 +141,7 @@ def test_every_term_is_its_formula(
     network = make_network(config, spread=0.3).eval()
     outputs = network(batch)
     terms = terms_of(network, batch, catalogue, config)
-    scores = network.user_vectors(outputs.states) @ outputs.table[1:].T
+    scores = network.score_vectors(outputs.states) @ outputs.table[1:].T
     ce = torch.nn.functional.cross_entropy(scores, batch.target_ids - 1)  # the padding row is no class
     torch.testing.assert_close(terms["ce"], ce)
 
@@ -224,10 +225,9 @@ def test_padding_changes_no_term_and_no_gradient(
         if config.losses.catalogue.kind == "sampled":
             sampler = LogUniformSampler(torch.arange(catalogue.num_item_rows), num_negatives=5)
             candidates = sample_candidates(sampler, batch.target_ids, torch.Generator().manual_seed(3))
-        objective = Objective(network, catalogue, config.losses, compute_dtype=torch.float32)
-        terms = objective(batch, replaced=replaced, candidates=candidates)
+        terms = network.losses(batch, LossInputs(draws={"replaced": replaced}, candidates=candidates))
         network.zero_grad()
-        total_loss(terms, config.losses).backward()
+        total_loss(terms, network.loss_weights).backward()
         gradients = {n: p.grad.to_dense() for n, p in network.named_parameters() if p.grad is not None}
         found.append((terms, gradients))
     for plain, filled in zip(*found, strict=True):
@@ -239,13 +239,13 @@ def test_padding_changes_no_term_and_no_gradient(
 # ---------------------------------------------------------------- total
 
 
-def test_total_by_hand(make_config: Callable) -> None:
+def test_total_by_hand(make_config: Callable, make_network: Callable) -> None:
     overrides = [f"losses.{name}.weight={w}" for name, w in (("cp", 0.5), ("idcl", 2), ("pcl", 3), ("cluster", 0.25))]
-    losses = make_config("athwe", *overrides).losses
+    weights = make_network(make_config("athwe", *overrides)).loss_weights
     values = {"ce": 7.0, "cp": 2.0, "idcl": 1.0, "pcl": 0.5, "cluster": 4.0}
     terms = {name: torch.tensor(value) for name, value in values.items()}
-    assert total_loss(terms, losses).item() == 7 + 0.5 * 2 + 2 * 1 + 3 * 0.5 + 0.25 * 4
+    assert total_loss(terms, weights).item() == 7 + 0.5 * 2 + 2 * 1 + 3 * 0.5 + 0.25 * 4
 
 
-def test_total_of_the_main_loss_alone_is_it(make_config: Callable) -> None:
-    assert total_loss({"ce": torch.tensor(3.0)}, make_config("hm4sr").losses).item() == 3
+def test_total_of_the_main_loss_alone_is_it() -> None:
+    assert total_loss({"ce": torch.tensor(3.0)}, {"cp": 1.0}).item() == 3

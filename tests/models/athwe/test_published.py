@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from athwe_core.errors import CheckpointError
-from athwe_core.models.athwe.parity import golden_batch, golden_catalogue, parity_differences
+from athwe_core.models.athwe.parity import golden_catalogue
 from athwe_core.models.athwe.published import published_config, published_network, read_published_weights
+from athwe_core.models.golden import Golden
+from athwe_core.models.parity import parity_differences
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 EXAMPLE = Path(__file__).parents[3] / "examples" / "check_published_parity.py"
@@ -31,6 +33,10 @@ def golden(name: str) -> dict[str, np.ndarray]:
 
 def tensors(name: str) -> dict[str, torch.Tensor]:
     return {k: torch.from_numpy(v) for k, v in golden(name).items()}
+
+
+def file_of(name: str) -> Golden:
+    return Golden.read(GOLDEN / f"{name}.npz")
 
 
 def weights_of(name: str) -> dict[str, torch.Tensor]:
@@ -146,7 +152,7 @@ def test_a_foreign_file_ends_the_example_with_3_and_one_line(
 
 def test_rows_of_any_length_are_prefixes_of_their_own() -> None:
     data = tensors("hm4sr")
-    batch = golden_batch(data)
+    batch = file_of("hm4sr").batch()
     for row in range(batch.num_rows):
         user = int(batch.user_index[row])
         tokens = slice(int(batch.offsets[row]), int(batch.offsets[row + 1]))
@@ -215,7 +221,7 @@ def test_what_holds_no_state_dict_is_refused(tmp_path: Path) -> None:
     [("hm4sr", ["time_moe.expert"]), ("athwe", ["time_moe.moe.routed_experts", "time_moe.moe.shared_experts"])],
 )
 def test_temporal_experts_that_were_never_saved_must_be_asked_for(name: str, experts: list[str]) -> None:
-    catalogue = golden_catalogue(tensors(name))
+    catalogue = golden_catalogue(file_of(name))
     saved = {k: v for k, v in weights_of(name).items() if k not in experts}
     with pytest.raises(CheckpointError, match=r"lack the temporal experts.*draw_missing_experts=True"):
         published_network(saved, catalogue)
@@ -234,11 +240,11 @@ def test_temporal_experts_that_were_never_saved_must_be_asked_for(name: str, exp
 def test_a_missing_weight_is_named(missing: str) -> None:
     weights = {k: v for k, v in weights_of("hm4sr").items() if k != missing}
     with pytest.raises(CheckpointError, match=f"published weights lack {re.escape(missing)}"):
-        published_network(weights, golden_catalogue(tensors("hm4sr")))
+        published_network(weights, golden_catalogue(file_of("hm4sr")))
 
 
 def test_features_of_another_width_are_named_with_both_shapes() -> None:
-    catalogue = golden_catalogue(tensors("hm4sr"))
+    catalogue = golden_catalogue(file_of("hm4sr"))
     narrow = replace(catalogue, features=catalogue.features | {"text": torch.zeros(27, 10)})
     text = r"must have shape \(64, 10\) as tables\.projections\.text\.weight, got \(64, 768\)"
     with pytest.raises(CheckpointError, match=text):
@@ -247,7 +253,7 @@ def test_features_of_another_width_are_named_with_both_shapes() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_catalogue_without_categories_and_clusters_still_makes_a_network(name: str) -> None:
-    bare = replace(golden_catalogue(tensors(name)), categories=None, clusters={})
+    bare = replace(golden_catalogue(file_of(name)), categories=None, clusters={})
     network, _ = published_network(weights_of(name), bare)
     assert network.category_head is None
     assert not network.training

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from athwe_core.models.athwe.parity import golden_batch, golden_catalogue
+from athwe_core.models.athwe.parity import golden_catalogue
 from athwe_core.models.athwe.published import published_network
+from athwe_core.models.golden import Golden
 
 PARTS = ("id", "txt", "img")
 ENCODERS = {"id": "item", "txt": "txt", "img": "img"}
@@ -214,8 +215,9 @@ def test_the_network_gives_what_the_reference_gives_on_other_inputs(name: str) -
         "in.item_seq": torch.randint(1, 27, (B, L), generator=generator) * real,
         "in.timestamps": days * 86_400 * real,
     }
-    network, _ = published_network({k[2:]: v for k, v in g.items() if k.startswith("w.")}, golden_catalogue(g))
-    batch = golden_batch(g)
+    file = Golden(Path(name), {k: v.numpy() for k, v in g.items()})
+    network, _ = published_network(file.weights, golden_catalogue(file))
+    batch = file.batch()
     with torch.no_grad():
         outputs = network(batch)
         expected = reference(g, name)
@@ -224,5 +226,5 @@ def test_the_network_gives_what_the_reference_gives_on_other_inputs(name: str) -
         moe = expected[f"moe_{part}"][user[batch.rows], batch.positions]
         torch.testing.assert_close(outputs.mixed[:, m], moe, atol=1e-4, rtol=0)
         torch.testing.assert_close(outputs.states[m], expected[f"seq_{part}"][user], atol=1e-4, rtol=0)
-    scores = network.user_vectors(outputs.states) @ outputs.table.T
+    scores = network.score_vectors(outputs.states) @ outputs.table.T
     torch.testing.assert_close(scores, expected["scores"][user], atol=1e-3, rtol=0)

@@ -1,0 +1,219 @@
+"""SASRec: self-attention over item ids (Kang and McAuley, ICDM 2018), in the form that RecBole and table 1 of HM4SR use.
+
+    x_t = dropout(LN(E[item_t] + P[t]))                                    t = 0..L-1 from the oldest item
+    y   = LN(x + dropout(W_o attention(x) + b_o))                          causal, h heads, scale 1 / sqrt(D / h)
+    x'  = LN(y + dropout(W_2 gelu(W_1 y + b_1) + b_2))                     exact gelu; n such blocks
+    score(v) = x_last . E[v]
+
+Source: the equations of the paper with the choices of RecBole 1.2.1.   Differs: the paper has pre-norm blocks with a final
+norm, relu, items scaled by sqrt(D), and binary cross-entropy with one negative. RecBole trains on prefix rows and counts the
+padding as an item; here every position of a row is supervised and the padding is no item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from pydantic import model_validator
+from torch import Tensor, nn
+
+from athwe_core.batch import Catalogue, PackedBatch, TimeRange
+from athwe_core.config_schema import Config, ModelSection, PositiveWhole, Rate
+from athwe_core.errors import require
+from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
+from athwe_core.losses.next_item import loss_scale, next_item_loss
+from athwe_core.models.golden import Golden
+from athwe_core.models.protocol import LossInputs, Model, ModelInputs, ModelSpec, Removal, Tree
+from athwe_core.models.registry import build_config, replace_in
+from athwe_core.nn.dropout import dropout
+from athwe_core.nn.item_embeddings import ItemEmbeddings, table_and_items
+from athwe_core.nn.transformer import AttentionGrid, StackedLayerNorm, StackedTransformer
+
+INIT_STD = 0.02
+ONE = (slice(0, 1),)
+"""The one encoder of the stacked layers."""
+
+
+class SASRecModelConfig(ModelSection):
+    """Sizes of SASRec."""
+
+    name: Literal["sasrec"]
+    hidden_size: PositiveWhole
+    inner_size: PositiveWhole
+    num_layers: PositiveWhole
+    num_heads: PositiveWhole
+    dropout: Rate
+    """On the input, the attention weights and the output of both sublayers."""
+    position_embedding: bool
+    """False leaves P out: the order of items is then known from the causal mask alone."""
+
+    @model_validator(mode="after")
+    def _divides_heads(self) -> SASRecModelConfig:
+        rule = f"must divide model.hidden_size={self.hidden_size}"
+        require(self.hidden_size % self.num_heads == 0, "model.num_heads", rule, self.num_heads)
+        return self
+
+
+class SASRecConfig(Config):
+    """Everything that decides a run of SASRec."""
+
+    model: SASRecModelConfig
+
+
+class SASRec(Model):
+    """The network.
+
+    Args:
+        config: sizes and the kind of catalogue loss.
+        inputs: the number of items; no features are read.
+    """
+
+    def __init__(self, config: SASRecConfig, inputs: ModelInputs) -> None:
+        super().__init__()
+        model = config.model
+        self.max_length = model.max_length
+        self.compute_dtype = inputs.compute_dtype
+        self.dropout_rate = model.dropout
+        self.loss_weights: Mapping[str, float] = {}
+        self.tables = ItemEmbeddings(
+            {},
+            hidden_size=model.hidden_size,
+            num_item_rows=inputs.catalogue.num_item_rows,
+            compute_dtype=inputs.compute_dtype,
+            sparse=config.losses.catalogue.kind == "sampled",
+        )
+        self.position = None
+        if model.position_embedding:
+            self.position = nn.Parameter(torch.empty(model.max_length, model.hidden_size))
+        self.input_norm = StackedLayerNorm(num_modalities=1, hidden_size=model.hidden_size)
+        self.transformer = StackedTransformer(
+            num_modalities=1,
+            hidden_size=model.hidden_size,
+            inner_size=model.inner_size,
+            num_layers=model.num_layers,
+            num_heads=model.num_heads,
+            dropout_rate=model.dropout,
+        )
+        self.reset_parameters(inputs.generator)
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """normal(0, 0.02) for matrices and embeddings, zeros for biases, ones for LayerNorm."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "norm" in name:
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(0, INIT_STD, generator=generator)
+
+    def losses(self, batch: PackedBatch, inputs: LossInputs) -> dict[str, Float[Tensor, ""]]:
+        """ce alone: cross-entropy of the next item against the catalogue or a sample of it."""
+        rows = None if inputs.candidates is None else inputs.candidates.rows(batch.item_ids)
+        table = self.tables(rows)
+        table, items = table_and_items(
+            table, batch.item_ids if rows is None else torch.searchsorted(rows, batch.item_ids)
+        )
+        states = self.encode(items, batch)
+        scale = loss_scale(batch.target_ids, inputs.shards, self.compute_dtype, inputs.chunk_elements)
+        candidates = inputs.candidates
+        ce = next_item_loss(states, table, batch.target_ids, scale=scale, candidates=candidates, table_items=rows)
+        return {"ce": ce}
+
+    def user_vectors(self, batch: PackedBatch, table: Float[Tensor, "V D"] | None = None) -> Float[Tensor, "N D"]:
+        """States of the supervised positions."""
+        table = self.item_table() if table is None else table
+        return self.encode(table[batch.item_ids], batch)
+
+    def item_table(self) -> Float[Tensor, "V D"]:
+        """E."""
+        return self.tables()
+
+    def encode(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "N D"]:
+        """Item vectors of the tokens to states of the supervised positions."""
+        is_low = self.training and self.compute_dtype != torch.float32
+        dtype = self.compute_dtype if is_low else items.dtype
+        if self.position is not None:
+            items = items + F.embedding(batch.positions, self.position)
+        tokens = self.input_norm(items[None].to(dtype), ONE)
+        tokens = dropout(tokens, self.dropout_rate, training=self.training)
+        grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
+        wanted: Int64[Tensor, " N"] | None = None if batch.all_supervised else batch.target_index
+        return self.transformer(tokens, grid, ONE, wanted)[0].to(items.dtype)
+
+    def recompute_stages(self) -> Sequence[nn.Module]:
+        """The Transformer's layers."""
+        return list(self.transformer.layers)
+
+
+def _take_out_position(tree: Tree) -> Mapping[str, str]:
+    tree["model"]["position_embedding"] = False
+    return {}
+
+
+def _take_out_dropout(tree: Tree) -> Mapping[str, str]:
+    tree["model"]["dropout"] = 0.0
+    return {}
+
+
+def _golden_pairs(golden: Golden) -> dict[str, tuple[Tensor, Tensor]]:
+    """(ours, published) of each recorded output: rows as a packed stream, and once more padded to their full length."""
+    model = published_sasrec(golden)
+    pairs = {}
+    for ending, batch in (("", golden.batch()), (" (padded rows)", golden.batch(is_padded=True))):
+        with torch.no_grad():
+            table = model.item_table()
+            states = model.user_vectors(batch, table)
+            targets, found = batch.target_ids, {"seq": states, "scores": states @ table.T}
+            found["loss_ce"] = catalogue_cross_entropy(states, table, targets)  # the padding counts as an item
+            found["loss_ce_no_pad_own"] = model.losses(batch, LossInputs())["ce"]
+        for name, ours in found.items():
+            if f"out.{name}" in golden:
+                by_row = name in ("seq", "scores")
+                expected = golden.at_rows(f"out.{name}", batch) if by_row else golden[f"out.{name}"]
+                pairs[name + ending] = (ours, expected)
+    return pairs
+
+
+def published_sasrec(golden: Golden) -> SASRec:
+    """Our network with the published weights of a golden file, in evaluation mode.
+
+    Raises: CheckpointError for a missing weight.
+    """
+    table, position = golden.weight("item_embedding.weight"), golden.weight("position_embedding.weight")
+    layer = "trm_encoder.layer.{}."
+    num_layers = sum(f"w.{layer.format(n)}feed_forward.dense_1.weight" in golden for n in range(100))
+    config = replace_in(
+        build_config("sasrec"),
+        [
+            f"model.hidden_size={table.shape[1]}",
+            f"model.inner_size={len(golden.weight(f'{layer.format(0)}feed_forward.dense_1.weight'))}",
+            f"model.num_layers={num_layers}",
+            f"model.num_heads={golden.setting('num_heads', 2)}",
+            f"model.max_length={len(position)}",
+        ],
+    )
+    model = SASRec(cast(SASRecConfig, config), ModelInputs(Catalogue(num_item_rows=len(table)), TimeRange(0, 1, 1)))
+    state = {"tables.id.weight": table, "position": position}
+    state |= {f"input_norm.{kind}": golden.weight(f"LayerNorm.{kind}")[None, None] for kind in ("weight", "bias")}
+    for n in range(num_layers):
+        state |= {f"transformer.layers.{n}.{name}": value for name, value in golden.layer(layer.format(n)).items()}
+    model.load_state_dict(state)
+    return model.eval()
+
+
+MODEL = ModelSpec(
+    name="sasrec",
+    summary="SASRec: self-attention over item ids (Kang and McAuley, ICDM 2018)",
+    config=SASRecConfig,
+    build=SASRec,
+    removals=(
+        Removal("Position", lambda tree: tree["model"]["position_embedding"], _take_out_position),
+        Removal("Dropout", lambda tree: tree["model"]["dropout"] > 0, _take_out_dropout),
+    ),
+    golden_pairs=_golden_pairs,
+)
