@@ -136,7 +136,7 @@ class PaddedView:
     positions: Int64[Tensor, " T"]
     target_index: Int64[Tensor, " N"]
 
-    def pad(self, values: Shaped[Tensor, "T *D"], fill: float = 0) -> Shaped[Tensor, "B L *D"]:
+    def pad(self, values: Shaped[Tensor, "T *D"], fill: int | float = 0) -> Shaped[Tensor, "B L *D"]:
         """Values of tokens at their places, `fill` elsewhere."""
         found = values[self.token_index]
         mask = self.mask.view(*self.mask.shape, *[1] * (values.ndim - 1))
