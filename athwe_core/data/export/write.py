@@ -1,8 +1,9 @@
-"""A prepared data set as files for other programs: the same interactions, split and features, read back before they count."""
+"""A prepared data set as files for other programs: the same interactions, split and features, validated by reading back."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from athwe_core.data.export.recbole import write_recbole
 from athwe_core.data.features.from_files import read_clusters, read_multi_hot, read_vectors
 from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import ConfigError, DataError
-from athwe_core.safe_write import unfinished_folder
+from athwe_core.safe_write import exchange, sync, unfinished_folder
 
 ExportForm = Literal["recbole", "csv"]
 MARKER = "export.json"
@@ -50,16 +51,19 @@ def export_dataset(prepared: PreparedDataset, to: Path, *, form: str, overwrite:
 
     Args:
         prepared: What to write.
-        to: Folder of data sets: `data_path` of RecBole, `--data` of athwe.
+        to: Folder of data sets: `data_path` of RecBole, `--data` of athwe. Made where it is missing.
         form: `recbole`, see `write_recbole`, or `csv`, see `write_csv`.
         overwrite: Replace an earlier export, and nothing else.
+    Returns:
+        The folder, its files, and notes.
     Raises:
         ConfigError: `form` is unknown, or `to/NAME` exists and is no earlier export or must not be replaced.
         DataError: An id cannot be written in that form, or the files read back differ.
     """
     if form not in get_args(ExportForm):
-        raise ConfigError("export", f"must be one of {', '.join(get_args(ExportForm))}", form)
+        raise ConfigError("--export", f"must be one of {', '.join(get_args(ExportForm))}", form)
     target = Path(to) / prepared.name
+    _settle(target)
     if target.exists():
         _refuse_to_replace(target, overwrite=overwrite)
     with unfinished_folder(Path(to)) as temporary:
@@ -82,10 +86,34 @@ def export_dataset(prepared: PreparedDataset, to: Path, *, form: str, overwrite:
             "files": files,
         }
         (folder / MARKER).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        if target.exists():
-            target.rename(temporary / "replaced")
-        folder.rename(target)
+        _put_in_place(folder, target)
     return Exported(target, files, tuple(notes))
+
+
+def _put_in_place(folder: Path, target: Path) -> None:
+    """Give the new folder its name. A kill at any moment leaves the old export or the new one, or what `_settle` restores."""
+    for path in (*folder.iterdir(), folder):
+        sync(path)
+    if not target.exists():
+        folder.rename(target)
+    elif not exchange(folder, target):
+        aside = _aside(target)
+        target.rename(aside)
+        folder.rename(target)
+        shutil.rmtree(aside, ignore_errors=True)
+    sync(target.parent)
+
+
+def _settle(target: Path) -> None:
+    """Put back the export that a killed process had set aside."""
+    aside = _aside(target)
+    if aside.is_dir() and not target.exists():
+        aside.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
 
 
 def _refuse_to_replace(target: Path, *, overwrite: bool) -> None:
@@ -96,10 +124,12 @@ def _refuse_to_replace(target: Path, *, overwrite: bool) -> None:
         known = set()
     strange = sorted(path.name for path in target.iterdir() if path.name not in known) if target.is_dir() else ["it"]
     if strange or not known:
-        rule = f"must not hold {target.name} yet, or an earlier export of it only"
-        raise ConfigError("to", rule, str(target.parent), f"No export wrote {', '.join(strange[:3]) or MARKER} there")
+        rule = f"must not hold {target.name} yet, or only an earlier export of it"
+        remedy = f"Name another folder: no export wrote {', '.join(strange[:3]) or MARKER} there"
+        raise ConfigError("--to", rule, str(target.parent), remedy)
     if not overwrite:
-        raise ConfigError("to", f"must not hold {target.name} yet", str(target.parent), "Or say overwrite")
+        rule = f"must not hold {target.name} yet"
+        raise ConfigError("--to", rule, str(target.parent), "Add --overwrite to replace the earlier export")
 
 
 def _write_features(prepared: PreparedDataset, folder: Path, order: Int64[np.ndarray, "V"], form: str) -> None:

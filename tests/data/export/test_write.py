@@ -1,6 +1,8 @@
 """What is exported is what was prepared, in a form that others read."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import torch
 import yaml
 
 from athwe_core.data.export import recbole
+from athwe_core.data.export import write as write_module
 from athwe_core.data.export.recbole import LIST_LENGTH
 from athwe_core.data.export.write import MARKER, export_dataset
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
@@ -249,7 +252,7 @@ class TestFolder:
         self, with_features: PreparedDataset, tmp_path: Path
     ) -> None:
         folder = export_dataset(with_features, tmp_path, form="recbole").path
-        with pytest.raises(ConfigError, match=r"to must not hold toy yet, got .*\. Or say overwrite"):
+        with pytest.raises(ConfigError, match=r"--to must not hold toy yet, got .*\. Add --overwrite"):
             export_dataset(with_features, tmp_path, form="csv")
         export_dataset(with_features, tmp_path, form="csv", overwrite=True)
         assert {path.name for path in folder.iterdir()} == {
@@ -261,16 +264,16 @@ class TestFolder:
     def test_files_that_no_export_wrote_are_never_touched(self, with_features: PreparedDataset, tmp_path: Path) -> None:
         data_dir = with_features.path.parent.parent.parent / "dataset"
         before = sorted(path.name for path in (data_dir / "toy").iterdir())
-        with pytest.raises(ConfigError, match=r"or an earlier export of it only, got .*\. No export wrote cat\.pt, "):
+        with pytest.raises(ConfigError, match=r"or only an earlier export of it, got .* no export wrote cat\.pt, "):
             export_dataset(with_features, data_dir, form="csv", overwrite=True)
         assert sorted(path.name for path in (data_dir / "toy").iterdir()) == before
         folder = export_dataset(with_features, tmp_path / "out", form="csv").path
         (folder / "mine.txt").write_text("dear")
-        with pytest.raises(ConfigError, match=r"No export wrote mine\.txt there"):
+        with pytest.raises(ConfigError, match=r"no export wrote mine\.txt there"):
             export_dataset(with_features, tmp_path / "out", form="csv", overwrite=True)
         (tmp_path / "out2").mkdir()
         (tmp_path / "out2" / "toy").write_text("a file")
-        with pytest.raises(ConfigError, match="No export wrote it there"):
+        with pytest.raises(ConfigError, match="no export wrote it there"):
             export_dataset(with_features, tmp_path / "out2", form="csv", overwrite=True)
 
     def test_the_marker_says_what_it_is(self, with_features: PreparedDataset, tmp_path: Path) -> None:
@@ -283,5 +286,61 @@ class TestFolder:
         assert exported.files["toy.csv"] == (exported.path / "toy.csv").stat().st_size
 
     def test_unknown_forms(self, with_features: PreparedDataset, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="export must be one of recbole, csv, got 'tsv'"):
+        with pytest.raises(ConfigError, match="--export must be one of recbole, csv, got 'tsv'"):
             export_dataset(with_features, tmp_path, form="tsv")
+
+
+class TestReplacement:
+    """`--overwrite`, killed at any moment, leaves the old export or the new one."""
+
+    @pytest.fixture(params=[True, False], ids=["exchange", "renames"])
+    def can_exchange(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+        if not request.param:
+            monkeypatch.setattr(write_module, "exchange", lambda *_: False)
+        return bool(request.param)
+
+    def test_the_new_export_takes_the_place(
+        self, with_features: PreparedDataset, tmp_path: Path, can_exchange: bool
+    ) -> None:
+        for form in ("csv", "recbole"):
+            export_dataset(with_features, tmp_path / "out", form=form, overwrite=True)
+        facts = json.loads((tmp_path / "out" / "toy" / "export.json").read_text())
+        assert facts["form"] == "recbole"
+        assert [path.name for path in (tmp_path / "out").iterdir()] == ["toy"]
+
+    @pytest.mark.parametrize("allowed", [0, 1, 2])
+    def test_a_kill_between_two_renames(
+        self,
+        with_features: PreparedDataset,
+        tmp_path: Path,
+        can_exchange: bool,
+        allowed: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Nothing after the kill runs, so the temporary folder stays too, and the next export tidies up."""
+        code = (
+            "import os, sys\nfrom pathlib import Path\nfrom athwe_core.data.export import write\n"
+            "from athwe_core.data.store.dataset import open_prepared\n"
+            "if sys.argv[3] == 'False': write.exchange = lambda *_: False\n"
+            "left, rename = [int(sys.argv[4])], Path.rename\n"
+            "def counted(self, target):\n"
+            "    left[0] -= 1\n"
+            "    if left[0] < 0: os.kill(os.getpid(), 9)\n"
+            "    return rename(self, target)\n"
+            "Path.rename = counted\n"
+            "prepared = open_prepared('toy', prepared_dir=Path(sys.argv[1]))\n"
+            "write.export_dataset(prepared, Path(sys.argv[2]), form='recbole', overwrite=True)\n"
+        )
+        out = tmp_path / "out"
+        export_dataset(with_features, out, form="csv")
+        arguments = [str(with_features.path.parents[1]), str(out), str(can_exchange), str(allowed)]
+        killed = subprocess.run([sys.executable, "-c", code, *arguments], check=False).returncode == -9
+        assert killed == (not can_exchange and allowed < 2)
+        if killed and allowed == 1:
+            assert not (out / "toy").exists()  # between the two renames; the old one is beside it
+        with pytest.raises(ConfigError, match=r"--to must not hold toy yet, .*Add --overwrite"):
+            export_dataset(with_features, out, form="csv")
+        found = json.loads((out / "toy" / "export.json").read_text())["form"]
+        assert found == ("csv" if killed else "recbole")
+        export_dataset(with_features, out, form="recbole", overwrite=True)
+        assert [path.name for path in out.iterdir()] == ["toy"]
