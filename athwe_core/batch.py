@@ -94,7 +94,12 @@ class PackedBatch:
         return self.padded_to(self.longest_row)
 
     def padded_to(self, length: int) -> PaddedView:
-        """The rows as a rectangle, right-padded to `length`, which is at least that of the longest row."""
+        """The rows as a rectangle.
+
+        Args:
+            length: L, at least that of the longest row.
+        Returns: the view, rows padded on the right to L positions.
+        """
         assert length >= self.longest_row, f"expected a length of at least {self.longest_row}, got {length}"
         lengths = torch.where(self.user_index >= 0, self.offsets.diff(), 0)
         place = torch.arange(length, device=lengths.device)
@@ -121,33 +126,49 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class PaddedView:
-    """The rows of a batch as a rectangle of B rows and L places, for recurrence, FFT and two-way attention.
+    """The rows of a batch as a rectangle of B rows and L positions, for recurrence, FFT and bidirectional attention.
 
-    Rows begin at place 0; places after a row's last token are padding. Rows of padding have no token at all.
+    Rows begin at position 0; positions after a row's last token are padding. Padding rows have no token.
     """
 
     mask: Bool[Tensor, "B L"]
-    """Places that hold a token."""
+    """True where a position holds a token."""
     token_index: Int64[Tensor, "B L"]
-    """Token at each place; any token where the mask is False."""
+    """Token at each position; an arbitrary one where the mask is False."""
     lengths: Int64[Tensor, " B"]
-    """Tokens of each row."""
+    """Number of tokens of each row."""
     rows: Int64[Tensor, " T"]
     positions: Int64[Tensor, " T"]
     target_index: Int64[Tensor, " N"]
 
     def pad(self, values: Shaped[Tensor, "T *D"], fill: int | float = 0) -> Shaped[Tensor, "B L *D"]:
-        """Values of tokens at their places, `fill` elsewhere."""
+        """Arrange values of tokens as a rectangle.
+
+        Args:
+            values: one for each token.
+            fill: value of padding.
+        Returns: the value of each position.
+        """
         found = values[self.token_index]
         mask = self.mask.view(*self.mask.shape, *[1] * (values.ndim - 1))
         return torch.where(mask, found, torch.full((), fill, dtype=values.dtype, device=values.device))
 
     def unpad(self, values: Shaped[Tensor, "B L *D"]) -> Shaped[Tensor, "T *D"]:
-        """Values of places back to tokens; the inverse of `pad`."""
+        """The inverse of `pad`.
+
+        Args:
+            values: one for each position of the rectangle.
+        Returns: the value of each token.
+        """
         return values[self.rows, self.positions]
 
     def at_targets(self, values: Shaped[Tensor, "B L *D"]) -> Shaped[Tensor, "N *D"]:
-        """Values at the supervised tokens."""
+        """Gather the values of supervised tokens.
+
+        Args:
+            values: one for each position of the rectangle.
+        Returns: the value at each of `target_index`.
+        """
         return values[self.rows[self.target_index], self.positions[self.target_index]]
 
 

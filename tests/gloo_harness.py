@@ -68,7 +68,7 @@ def check_shards(shards: BatchShards) -> None:
             *mine,
             excluded=pairs[1],
             target_mask=my_targets >= 0,
-            shares=shards,
+            shards=shards,
             num_targets=N,
             **options,  # type: ignore[arg-type]
         )

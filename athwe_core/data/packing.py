@@ -241,7 +241,7 @@ def _assign_bins(lengths: IntArray, bin_slots: int) -> tuple[IntArray, IntArray,
     return bins, begins, bin_ + 1
 
 
-def pack_share(
+def pack_shard(
     data: InteractionArrays,
     rows: Rows,
     chosen: IntArray,

@@ -1,4 +1,4 @@
-"""The main loss of every model that scores by inner products: the next item against the catalogue, or a sample of it."""
+"""The main loss of models that score by inner products: cross-entropy of the next item over all items, or over a sample."""
 
 from __future__ import annotations
 
@@ -26,11 +26,13 @@ class LossScale(TypedDict):
 def loss_scale(
     target_ids: Int64[Tensor, " N"], shards: BatchShards | None, compute_dtype: torch.dtype, chunk_elements: int
 ) -> LossScale:
-    """The scale of a step.
+    """How the cross-entropies of a step take their mean.
 
     Args:
-        target_ids: -1 = padding.
-        shards: how the batch is divided over processes; None = one process.
+        target_ids: next items of the supervised tokens; -1 = padding.
+        shards: how the batch is divided among processes; None = not at all.
+        compute_dtype, chunk_elements: as in `catalogue_cross_entropy`.
+    Returns: keyword arguments of the losses; `num_targets` counts those of all processes.
     """
     # a tensor, not a number: compiled code is for one value of a number, and for every value of a tensor
     num_targets = (target_ids >= 0).sum() if shards is None else shards.num_targets
@@ -53,7 +55,8 @@ def next_item_loss(
     Args:
         vectors: user vectors of the supervised positions.
         table: item vectors; row 0 is the padding and no item. With candidates: the rows of `table_items`.
-        target_ids: the item that follows, -1 = padding, which has no loss.
+        target_ids: next item of each position; -1 = padding: no loss and no gradient.
+        scale: from `loss_scale`.
         candidates: the sample of a sampled loss; None = the whole catalogue.
         table_items: increasing ids whose rows `table` holds; None = all.
     Returns: scalar, float32.

@@ -67,14 +67,26 @@ class Candidates:
     """Logarithm of times drawn over times expected."""
 
     def rows(self, item_ids: Int64[Tensor, " T"]) -> Int64[Tensor, " Vr"]:
-        """Items whose table rows a step needs: the candidates and those of its tokens, increasing."""
+        """Items whose vectors a step needs.
+
+        Args:
+            item_ids: items of the tokens of the batch.
+        Returns: distinct ids of the tokens and candidates, ascending.
+        """
         return torch.cat([self.items, item_ids]).unique()
 
 
 def sample_candidates(
     sampler: LogUniformSampler, target_ids: Int64[Tensor, " N_all"], generator: torch.Generator
 ) -> Candidates:
-    """Candidates of a batch, from the targets of all its processes and the sampler's draws."""
+    """Candidates of a batch: its targets and the items that the sampler draws.
+
+    Args:
+        sampler: draws the negatives.
+        target_ids: targets of all processes; -1 = padding.
+        generator: CPU generator, the same in every process.
+    Returns: distinct items with the logarithm of observed over expected counts.
+    """
     target_ids = target_ids[target_ids >= 0]
     found = torch.cat([target_ids, sampler.draw(generator)])
     items, times = found.unique(return_counts=True)

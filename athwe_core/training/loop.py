@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float64
 
 from athwe_core.batch import PackedBatch
-from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, epoch_batches, pack_share, training_rows
+from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, epoch_batches, pack_shard, training_rows
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
 from athwe_core.errors import CheckpointError, DataError, require
@@ -201,7 +201,7 @@ class _Training:
                     chosen, is_own = chosen[few], is_own[few]
                 if len(chosen) == 0:
                     return None
-                batch = pack_share(self.prepared, rows, chosen, max_length=L, is_own=is_own, padding=self.padding)
+                batch = pack_shard(self.prepared, rows, chosen, max_length=L, is_own=is_own, padding=self.padding)
                 return batch.to(self.setup.device)
 
             self.unread.append((progress.step, PendingLosses(self.step(packed, shards))))

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config
-from athwe_core.data.packing import Padding, pack_share, training_rows
+from athwe_core.data.packing import Padding, pack_shard, training_rows
 from athwe_core.data.split import Split, leave_one_out
 from athwe_core.distributed import ProcessGroup
 from athwe_core.models.athwe import model as model_module
@@ -83,11 +83,11 @@ def take_step(
 ) -> dict[str, dict[str, Tensor]]:
     rows = training_rows(data.split, batching=config.training.batching, max_length=6)
     setup = network_of(config, data).distribute(world)
-    is_own, shares = world.divide(rows.num_supervised[chosen], multiple=4)
-    batch = pack_share(data, rows, chosen, max_length=6, is_own=is_own, padding=Padding(targets=4, rows=4, bins=2))
+    is_own, shards = world.divide(rows.num_supervised[chosen], multiple=4)
+    batch = pack_shard(data, rows, chosen, max_length=6, is_own=is_own, padding=Padding(targets=4, rows=4, bins=2))
     optimizer = make_optimizer(setup.model, lr=0.01)
     model_module.placeholder_mask = marks
-    terms = step.train_step(setup, optimizer, batch, config, epoch=0, step=0, shards=shares)
+    terms = step.train_step(setup, optimizer, batch, config, epoch=0, step=0, shards=shards)
     parameters = {name: p for name, p in setup.model.named_parameters() if p.requires_grad and p.numel() > 0}
     return {
         "terms": terms,

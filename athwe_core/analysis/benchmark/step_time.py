@@ -25,7 +25,7 @@ from athwe_core.data.packing import (
     Padding,
     SplitInteractionArrays,
     epoch_batches,
-    pack_share,
+    pack_shard,
     training_rows,
 )
 from athwe_core.data.prepare import PreparedDataset
@@ -259,7 +259,7 @@ def training_batches(
         for chosen in epoch_batches(rows, batch_targets=budget, rng=keyed_rng(config.training.seed, "shuffle", epoch)):
             if rows.num_supervised[chosen].sum() > 0.9 * min(budget, rows.num_targets):
                 is_own, shards = world.divide(rows.num_supervised[chosen], multiple=padding.targets)
-                yield pack_share(data, rows, chosen, max_length=L, is_own=is_own, padding=padding), shards
+                yield pack_shard(data, rows, chosen, max_length=L, is_own=is_own, padding=padding), shards
 
 
 def floors(setup: TrainingSetup, config: Config) -> dict[str, float]:

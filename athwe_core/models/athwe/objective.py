@@ -127,7 +127,7 @@ def _contrastive_losses(
         bias,
         temperatures=temperatures,
         target_mask=target_mask,
-        shares=shards,
+        shards=shards,
         **scale,
     )
     terms = {"idcl": found[0]} if has_idcl else {}
