@@ -110,18 +110,30 @@ class ModelSection(Section):
 
 
 class CatalogueLossConfig(Section):
-    """Main loss: cross-entropy of the next item."""
+    """Main loss: the next item against the catalogue. A model narrows `kind` to those that it offers."""
 
-    kind: Literal["full", "sampled"]
-    """`full`: over every item of the catalogue; `sampled`: over the batch's targets and drawn negatives."""
+    kind: str
+    """`full`: cross-entropy over every item of the catalogue; `sampled`: over the batch's targets and drawn negatives."""
     num_negatives: NotNegativeWhole
-    """Items drawn a step beside the batch's targets, log-uniform in popularity; of `sampled` only."""
+    """Negatives. Of `sampled`: drawn for a step, log-uniform in popularity; of pairwise losses: for each target, uniform."""
 
 
 class LossesSection(Section):
     """What every model's `losses` section has; a model adds its own terms."""
 
     catalogue: CatalogueLossConfig
+
+
+class CrossEntropyConfig(CatalogueLossConfig):
+    """Main loss of a model that offers cross-entropy."""
+
+    kind: Literal["full", "sampled"]
+
+
+class CrossEntropyLosses(LossesSection):
+    """The `losses` section of a model with cross-entropy alone."""
+
+    catalogue: CrossEntropyConfig
 
 
 class TrainingConfig(Section):
@@ -241,6 +253,8 @@ __all__ = [
     "RANKING_METRIC",
     "CatalogueLossConfig",
     "Config",
+    "CrossEntropyConfig",
+    "CrossEntropyLosses",
     "EvaluationConfig",
     "LossesSection",
     "ModelSection",

@@ -130,6 +130,19 @@ class Golden:
         """A (B, L, ...) output in the order of the batch's tokens."""
         return self[name][batch.user_index[batch.rows], batch.positions]
 
+    def pair(self, name: str, ours: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+        """Our value of an output and the recorded one in the order of the batch, by the recorded shape.
+
+        (B, L, ...) outputs are compared at the tokens of the batch that are items, (B, ...) outputs at its rows, and scalars
+        as they are.
+        """
+        recorded = self[f"out.{name}"]
+        B, L = self["in.item_seq"].shape
+        if recorded.ndim >= 3 and recorded.shape[:2] == (B, L):
+            is_item = batch.item_ids > 0
+            return ours[is_item], self.at_tokens(f"out.{name}", batch)[is_item]
+        return ours, self.at_rows(f"out.{name}", batch) if recorded.ndim else recorded
+
     def at_rows(self, name: str, batch: PackedBatch) -> Tensor:
         """A (B, ...) output in the order of the batch's rows."""
         return self[name][batch.user_index]

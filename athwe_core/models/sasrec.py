@@ -17,7 +17,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -25,15 +25,13 @@ from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config_schema import Config, ModelSection, PositiveWhole, Rate
 from athwe_core.errors import require
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
-from athwe_core.losses.next_item import loss_scale, next_item_loss
+from athwe_core.losses.pairwise import bpr_loss, item_scores
 from athwe_core.models.golden import Golden
-from athwe_core.models.protocol import LossInputs, Model, ModelInputs, ModelSpec, Removal, Tree
+from athwe_core.models.id_model import IdLosses, IdModel
+from athwe_core.models.protocol import LossInputs, ModelInputs, ModelSpec, Removal, Tree
 from athwe_core.models.registry import build_config, replace_in
-from athwe_core.nn.dropout import dropout
-from athwe_core.nn.item_embeddings import ItemEmbeddings, table_and_items
 from athwe_core.nn.transformer import AttentionGrid, StackedLayerNorm, StackedTransformer
 
-INIT_STD = 0.02
 ONE = (slice(0, 1),)
 """The one encoder of the stacked layers."""
 
@@ -62,30 +60,20 @@ class SASRecConfig(Config):
     """Everything that decides a run of SASRec."""
 
     model: SASRecModelConfig
+    losses: IdLosses
 
 
-class SASRec(Model):
+class SASRec(IdModel):
     """The network.
 
     Args:
-        config: sizes and the kind of catalogue loss.
+        config: sizes and the main loss.
         inputs: the number of items; no features are read.
     """
 
     def __init__(self, config: SASRecConfig, inputs: ModelInputs) -> None:
-        super().__init__()
         model = config.model
-        self.max_length = model.max_length
-        self.compute_dtype = inputs.compute_dtype
-        self.dropout_rate = model.dropout
-        self.loss_weights: Mapping[str, float] = {}
-        self.tables = ItemEmbeddings(
-            {},
-            hidden_size=model.hidden_size,
-            num_item_rows=inputs.catalogue.num_item_rows,
-            compute_dtype=inputs.compute_dtype,
-            sparse=config.losses.catalogue.kind == "sampled",
-        )
+        super().__init__(config, inputs, hidden_size=model.hidden_size, dropout_rate=model.dropout)
         self.position = None
         if model.position_embedding:
             self.position = nn.Parameter(torch.empty(model.max_length, model.hidden_size))
@@ -100,50 +88,17 @@ class SASRec(Model):
         )
         self.reset_parameters(inputs.generator)
 
-    @torch.no_grad()
-    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
-        """normal(0, 0.02) for matrices and embeddings, zeros for biases, ones for LayerNorm."""
-        for name, parameter in self.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-            elif "norm" in name:
-                parameter.fill_(1.0)
-            else:
-                parameter.normal_(0, INIT_STD, generator=generator)
-
-    def losses(self, batch: PackedBatch, inputs: LossInputs) -> dict[str, Float[Tensor, ""]]:
-        """ce alone: cross-entropy of the next item against the catalogue or a sample of it."""
-        rows = None if inputs.candidates is None else inputs.candidates.rows(batch.item_ids)
-        table = self.tables(rows)
-        table, items = table_and_items(
-            table, batch.item_ids if rows is None else torch.searchsorted(rows, batch.item_ids)
-        )
-        states = self.encode(items, batch)
-        scale = loss_scale(batch.target_ids, inputs.shards, self.compute_dtype, inputs.chunk_elements)
-        candidates = inputs.candidates
-        ce = next_item_loss(states, table, batch.target_ids, scale=scale, candidates=candidates, table_items=rows)
-        return {"ce": ce}
-
-    def user_vectors(self, batch: PackedBatch, table: Float[Tensor, "V D"] | None = None) -> Float[Tensor, "N D"]:
-        """States of the supervised positions."""
-        table = self.item_table() if table is None else table
-        return self.encode(table[batch.item_ids], batch)
-
-    def item_table(self) -> Float[Tensor, "V D"]:
-        """E."""
-        return self.tables()
-
     def encode(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "N D"]:
-        """Item vectors of the tokens to states of the supervised positions."""
-        is_low = self.training and self.compute_dtype != torch.float32
-        dtype = self.compute_dtype if is_low else items.dtype
+        """Input norm, then the Transformer; its last layer computes the supervised positions only."""
+        grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
+        wanted = None if batch.all_supervised else batch.target_index
+        return self.transformer(self.embed(items, batch), grid, ONE, wanted)[0].to(items.dtype)
+
+    def embed(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "1 T D"]:
+        """Normalised sum of item and position, with dropout."""
         if self.position is not None:
             items = items + F.embedding(batch.positions, self.position)
-        tokens = self.input_norm(items[None].to(dtype), ONE)
-        tokens = dropout(tokens, self.dropout_rate, training=self.training)
-        grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
-        wanted: Int64[Tensor, " N"] | None = None if batch.all_supervised else batch.target_index
-        return self.transformer(tokens, grid, ONE, wanted)[0].to(items.dtype)
+        return self.drop(self.input_norm(items[None].to(self.product_dtype(items)), ONE))
 
     def recompute_stages(self) -> Sequence[nn.Module]:
         """The Transformer's layers."""
@@ -166,17 +121,31 @@ def _golden_pairs(golden: Golden) -> dict[str, tuple[Tensor, Tensor]]:
     pairs = {}
     for ending, batch in (("", golden.batch()), (" (padded rows)", golden.batch(is_padded=True))):
         with torch.no_grad():
-            table = model.item_table()
-            states = model.user_vectors(batch, table)
-            targets, found = batch.target_ids, {"seq": states, "scores": states @ table.T}
-            found["loss_ce"] = catalogue_cross_entropy(states, table, targets)  # the padding counts as an item
-            found["loss_ce_no_pad_own"] = model.losses(batch, LossInputs())["ce"]
+            found = _golden_outputs(model, golden, batch)
         for name, ours in found.items():
             if f"out.{name}" in golden:
-                by_row = name in ("seq", "scores")
-                expected = golden.at_rows(f"out.{name}", batch) if by_row else golden[f"out.{name}"]
-                pairs[name + ending] = (ours, expected)
+                pairs[name + ending] = golden.pair(name, ours, batch)
     return pairs
+
+
+def _golden_outputs(model: SASRec, golden: Golden, batch: PackedBatch) -> dict[str, Tensor]:
+    """Our outputs by recorded name, in the order of the batch."""
+    table, targets = model.item_table(), batch.target_ids
+    states = model.user_vectors(batch, table)
+    found = {"seq": states, "scores": states @ table.T}
+    found["loss_ce"] = catalogue_cross_entropy(states, table, targets)  # the padding counts as an item
+    found["loss_ce_no_pad_own"] = model.losses(batch, LossInputs())["ce"]
+    if "in.neg_items" in golden:
+        items = torch.stack([targets, golden.at_rows("in.neg_items", batch)], dim=1)
+        positive, negative = item_scores(states, table, items).unbind(1)
+        found["loss_bpr"] = bpr_loss(positive, negative[:, None], targets)
+    grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
+    tokens = model.embed(table[batch.item_ids], batch)
+    found["input_emb"] = tokens[0]
+    for number, layer in enumerate(model.transformer.layers):
+        tokens = layer(tokens, grid, ONE)
+        found[f"layer{number}"] = tokens[0]
+    return found
 
 
 def published_sasrec(golden: Golden) -> SASRec:

@@ -43,7 +43,7 @@ def build(*overrides: str, spread: float | None = 0.3, num_items: int = V - 1) -
 
 def test_the_published_network_is_ours() -> None:
     found = parity_differences(GOLDEN, "sasrec")
-    expected = {"seq", "scores", "loss_ce", "loss_ce_no_pad_own"}
+    expected = {"seq", "scores", "loss_ce", "loss_ce_no_pad_own", "loss_bpr", "input_emb", "layer0", "layer1"}
     assert expected | {f"{name} (padded rows)" for name in expected} <= set(found)
     assert max(found.values()) < 1e-5
 
@@ -94,25 +94,27 @@ def test_without_positions_the_order_before_the_last_item_is_lost_in_one_layer()
     torch.testing.assert_close(vectors[0], vectors[1])
 
 
-@pytest.mark.parametrize("kind", ["full", "sampled"])
+@pytest.mark.parametrize("kind", ["full", "sampled", "bce", "bpr"])
 def test_every_parameter_has_a_gradient_and_comes_back_from_a_file(
     kind: str, make_data: Callable[..., Any], tmp_path: Path
 ) -> None:
     from athwe_core.losses.sampled_ce import LogUniformSampler, sample_candidates
 
-    model, data = build(f"losses.catalogue.kind={kind}").train(), make_data([5, 7, 6])
+    settings = (f"losses.catalogue.kind={kind}", "losses.catalogue.num_negatives=2")
+    model, data = build(*settings).train(), make_data([5, 7, 6])
     rows = training_rows(data.split, batching="packed", max_length=L)
     batch = pack(data, rows, np.arange(len(rows)), max_length=L)
     candidates = None
     if kind == "sampled":
         sampler = LogUniformSampler(torch.ones(V, dtype=torch.int64), num_negatives=5)
         candidates = sample_candidates(sampler, batch.target_ids, torch.Generator().manual_seed(1))
-    total_loss(model.losses(batch, LossInputs(candidates=candidates)), model.loss_weights).backward()
+    draws = model.draw(batch, lambda _: torch.Generator().manual_seed(2))
+    total_loss(model.losses(batch, LossInputs(draws=draws, candidates=candidates)), model.loss_weights).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.to_dense().abs().sum() > 0, name
     save_file(model.state_dict(), tmp_path / "weights.safetensors")
-    other = build(f"losses.catalogue.kind={kind}", spread=0.1)
+    other = build(*settings, spread=0.1)
     other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), other.parameters(), strict=True))
 
@@ -125,6 +127,19 @@ def test_histories_at_the_edge(items: list[int], num_items: int) -> None:
         vectors = model.user_vectors(pack_histories([(items, [0] * len(items))]))
     assert vectors.shape == (1, 8)
     assert vectors.isfinite().all()
+
+
+def test_pairwise_losses_draw_negatives_that_the_row_does_not_hold(make_data: Callable[..., Any]) -> None:
+    model, data = build("losses.catalogue.kind=bpr", "losses.catalogue.num_negatives=40"), make_data([5, 7, 6])
+    rows = training_rows(data.split, batching="packed", max_length=L)
+    batch = pack(data, rows, np.arange(len(rows)), max_length=L)
+    negatives = model.draw(batch, lambda _: torch.Generator().manual_seed(2))["negatives"]
+    for token, drawn in zip(batch.target_index.tolist(), negatives.tolist(), strict=True):
+        row = batch.rows[token]
+        held = {*batch.item_ids[batch.rows == row].tolist()}
+        held |= {*batch.target_ids[batch.rows[batch.target_index] == row].tolist()}
+        assert not held & set(drawn)
+        assert set(drawn) <= set(range(1, V))
 
 
 def test_initial_weights_have_the_documented_scales() -> None:

@@ -10,6 +10,7 @@ from pydantic import model_validator
 from athwe_core.batch import MODALITIES
 from athwe_core.config_schema import (
     Config,
+    CrossEntropyConfig,
     LossesSection,
     ModelSection,
     NotNegativeReal,
@@ -166,6 +167,7 @@ class PCLConfig(Section):
 class AthweLossesConfig(LossesSection):
     """The terms of eq. 27 and two more of ATHWE."""
 
+    catalogue: CrossEntropyConfig
     cp: WeightConfig
     idcl: IDCLConfig
     pcl: PCLConfig

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from athwe_core.batch import PackedBatch
-from athwe_core.config_schema import Config, ModelSection
+from athwe_core.config_schema import Config, CrossEntropyLosses, ModelSection
 from athwe_core.losses.next_item import loss_scale, next_item_loss
 from athwe_core.models.protocol import LossInputs, Model, ModelInputs, ModelSpec
 
@@ -18,6 +18,7 @@ class PopularityModelConfig(ModelSection):
 
 class PopularityConfig(Config):
     model: PopularityModelConfig
+    losses: CrossEntropyLosses
 
 
 class LearnedPopularity(Model):

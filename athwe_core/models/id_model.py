@@ -1,0 +1,135 @@
+"""What models over one table of item vectors share: the table, the main loss in four kinds, ranking by inner products."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from athwe_core.batch import PackedBatch
+from athwe_core.config_schema import CatalogueLossConfig, Config, LossesSection
+from athwe_core.losses.next_item import loss_scale, next_item_loss
+from athwe_core.losses.pairwise import binary_cross_entropy, bpr_loss, item_scores, uniform_negatives
+from athwe_core.models.protocol import Draws, LossInputs, Model, ModelInputs
+from athwe_core.nn.dropout import dropout
+from athwe_core.nn.item_embeddings import ItemEmbeddings, table_and_items
+
+INIT_STD = 0.02
+
+
+class IdLossConfig(CatalogueLossConfig):
+    """Main loss of a model over ids."""
+
+    kind: Literal["full", "sampled", "bce", "bpr"]
+    """`full` and `sampled`: cross-entropy; `bce`: binary cross-entropy of the target and of negatives the row does not hold;
+    `bpr`: the target above each of these negatives."""
+
+
+class IdLosses(LossesSection):
+    """The `losses` section of a model over ids."""
+
+    catalogue: IdLossConfig
+
+
+class IdModel(Model):
+    """A model whose user vectors and item vectors lie in one space, with one id table for input and output.
+
+    A subclass builds its layers after `super().__init__`, calls `self.reset_parameters(inputs.generator)` last, and defines
+    `encode`.
+
+    Args:
+        config: `model.max_length`, and the main loss.
+        inputs: the number of items; features are read by subclasses that pass them on.
+        hidden_size: D.
+        dropout_rate: of `self.drop`.
+    """
+
+    def __init__(self, config: Config, inputs: ModelInputs, *, hidden_size: int, dropout_rate: float) -> None:
+        super().__init__()
+        self.max_length = config.model.max_length
+        self.compute_dtype = inputs.compute_dtype
+        self.dropout_rate = dropout_rate
+        self.loss_weights = {}
+        self.loss_kind = config.losses.catalogue.kind
+        self.num_negatives = config.losses.catalogue.num_negatives
+        self.tables = ItemEmbeddings(
+            {},
+            hidden_size=hidden_size,
+            num_item_rows=inputs.catalogue.num_item_rows,
+            compute_dtype=inputs.compute_dtype,
+            sparse=self.loss_kind == "sampled",
+        )
+
+    @torch.no_grad()
+    def reset_parameters(self, generator: torch.Generator | None = None) -> None:
+        """normal(0, 0.02) for matrices and embeddings, zeros for biases, ones for LayerNorm."""
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "norm" in name:
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(0, INIT_STD, generator=generator)
+
+    @abstractmethod
+    def encode(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "N D"]:
+        """Vectors of the tokens' items to states of the supervised positions, in the dtype of `items`."""
+
+    def draw(self, batch: PackedBatch, generator_of: Callable[[str], torch.Generator]) -> Draws:
+        """Negatives that the row does not hold, for `bce` and `bpr`."""
+        if self.loss_kind not in ("bce", "bpr"):
+            return {}
+        target_rows = batch.rows[batch.target_index]
+        negatives = uniform_negatives(
+            torch.cat([batch.rows, target_rows]),
+            torch.cat([batch.item_ids, batch.target_ids]),
+            target_rows,
+            num_item_rows=len(self.tables.id.weight),
+            num_negatives=self.num_negatives,
+            generator=generator_of("unseen items"),
+        )
+        return {"negatives": negatives}
+
+    def losses(self, batch: PackedBatch, inputs: LossInputs) -> dict[str, Float[Tensor, ""]]:
+        """The main loss alone: ce, bce or bpr."""
+        rows = None if inputs.candidates is None else inputs.candidates.rows(batch.item_ids)
+        table = self.tables(rows)
+        tokens = batch.item_ids if rows is None else torch.searchsorted(rows, batch.item_ids)
+        table, items = table_and_items(table, tokens)
+        states = self.encode(items, batch)
+        scale = loss_scale(batch.target_ids, inputs.shards, self.compute_dtype, inputs.chunk_elements)
+        if self.loss_kind in ("bce", "bpr"):
+            negatives = item_scores(states, table, inputs.draws["negatives"])
+            positive = item_scores(states, table, batch.target_ids[:, None])[:, 0]
+            loss = binary_cross_entropy if self.loss_kind == "bce" else bpr_loss
+            return {self.loss_kind: loss(positive, negatives, batch.target_ids, num_targets=scale["num_targets"])}
+        candidates = inputs.candidates
+        ce = next_item_loss(states, table, batch.target_ids, scale=scale, candidates=candidates, table_items=rows)
+        return {"ce": ce}
+
+    def user_vectors(self, batch: PackedBatch, table: Float[Tensor, "V D"] | None = None) -> Float[Tensor, "N D"]:
+        """States of the supervised positions."""
+        table = self.item_table() if table is None else table
+        return self.encode(table[batch.item_ids], batch)
+
+    def item_table(self) -> Float[Tensor, "V D"]:
+        """The id table, whose row 0 is the padding."""
+        return self.tables()
+
+    def drop(self, x: Tensor) -> Tensor:
+        """Dropout while training."""
+        return dropout(x, self.dropout_rate, training=self.training)
+
+    def product_dtype(self, items: Tensor) -> torch.dtype:
+        """dtype of the products inside `encode`: the compute dtype while training, that of the items otherwise."""
+        is_low = self.training and self.compute_dtype != torch.float32
+        return self.compute_dtype if is_low else items.dtype
+
+
+def supervised(states: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "N D"]:
+    """States of the supervised positions among those of all tokens."""
+    return states if batch.all_supervised else states.index_select(0, batch.target_index)
