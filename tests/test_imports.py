@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"errors", "batch", "messages", "safe_write", "locks"},
-    {"config", "config_schema", "device", "distributed"},
+    {"config", "config_schema", "device", "distributed", "host_process"},
     {"nn", "losses", "data", "evaluation.metrics", "evaluation.ranking"},
     {"models"},
     {"runs"},

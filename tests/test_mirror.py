@@ -26,6 +26,7 @@ TESTED_IN = {
     "athwe_core/data/interactions.py": "tests/data/test_prepare.py",
     "athwe_core/data/readers/amazon_metadata.py": "tests/data/readers/test_amazon.py",
     "athwe_core/data/readers/table_file.py": "tests/data/readers/test_user_table.py",
+    "athwe_core/data/prepared.py": "tests/data/test_prepare.py",
     "athwe_core/models/athwe/parity.py": "tests/models/athwe/test_published.py",
     "athwe_core/models/inputs.py": "tests/training/test_loop.py",
     "athwe_core/training/build.py": "tests/training/test_loop.py",
@@ -38,10 +39,7 @@ TESTED_IN = {
     "athwe_core/data/features/arrays.py": "tests/robustness/test_fuzz_features.py",
     "athwe_core/data/store/schema.py": "tests/robustness/test_fuzz_store.py",
     "athwe_core/runs/json_files.py": "tests/robustness/test_fuzz_checkpoint.py",
-    "athwe_core/runs/rank_table.py": "tests/robustness/test_fuzz_checkpoint.py",
-    "athwe_core/runs/run.py": "tests/robustness/test_faults_disk.py",
     "athwe_core/runs/schema.py": "tests/robustness/test_fuzz_checkpoint.py",
-    "athwe_core/safe_write.py": "tests/robustness/test_faults_disk.py",
     "athwe_core/training/ranking_progress.py": "tests/robustness/test_faults_signals.py",
     # tested through the commands
     "athwe_core/analysis/evaluate_run.py": "tests/cli/test_evaluate.py",

@@ -43,6 +43,7 @@ from athwe_core.data.store.dataset import (
 )
 from athwe_core.data.store.schema import FORMAT, save_arrays, write_manifest
 from athwe_core.errors import DataError
+from athwe_core.host_process import require_polars
 from athwe_core.messages import brief, clipped
 from athwe_core.safe_write import file_hash, reason
 
@@ -85,6 +86,7 @@ def prepare(
         ConfigError: NAME is no plain folder name, options do not fit together, or a library of an encoder is missing.
         DataError: The data set is unknown, malformed, too small after filtering, or its features do not fit.
     """
+    require_polars()
     options = options or PrepareOptions()
     folder = prepared_folder(prepared_dir, name)
     source = find_source(name, data_dir=Path(data_dir), raw=raw, item_file=item_file, options=options)

@@ -30,6 +30,7 @@ from athwe_core.data.store.dataset import (
 )
 from athwe_core.data.store.schema import FORMAT, MANIFEST, damaged, save_arrays, write_manifest
 from athwe_core.errors import ConfigError, DataError
+from athwe_core.host_process import require_polars
 from athwe_core.messages import reason
 
 DEFAULT_CLUSTERS = 100
@@ -69,6 +70,7 @@ def refresh(
         ConfigError: An option that `kind` does not take, or no encoder for images.
         DataError: `name` is not prepared, or has nothing to make the features from.
     """
+    require_polars()
     base = open_prepared(name, prepared_dir=prepared_dir)
     options = _checked(kind, options, base)
     place = prepared_folder(prepared_dir, name)

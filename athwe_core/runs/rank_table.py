@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from athwe_core.errors import CheckpointError
+from athwe_core.host_process import require_polars
 from athwe_core.safe_write import reason
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def read_ranks(path: Path, *, digests: Collection[str] | None, remedy: str) -> p
     """
     import polars as pl  # noqa: PLC0415 - training does without
 
+    require_polars()
     try:
         content = path.read_bytes()
         is_whole = _is_whole_of_0_1(content) if digests is None else hashlib.sha256(content).hexdigest() in digests

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from athwe_core.data import prepare as prepared_module
+from athwe_core.data import prepared as former_module
 from athwe_core.data.prepare import (
     PreparedDataset,
     PrepareOptions,
@@ -327,3 +328,7 @@ def test_any_data_keeps_its_interactions_in_time_order(
         found += [(int(token), int(item), time) for item, time in of_user]
     assert len(found) == len(set(found))
     assert set(found) <= set(rows)
+
+
+def test_the_module_name_of_version_0_1_0_works() -> None:
+    assert former_module.prepare is prepared_module.prepare

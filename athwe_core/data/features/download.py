@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import athwe_core
 from athwe_core.data.features.public_hosts import RefusedError, public_transport
 from athwe_core.errors import ConfigError, DataError
+from athwe_core.host_process import run_coroutine
 
 if TYPE_CHECKING:
     import httpx
@@ -68,7 +69,7 @@ def fetch_all(
     limits: Limits | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> dict[str, str]:
-    """Fetch many files, each into memory, several at a time.
+    """Fetch many files, each into memory, several at a time; also where an event loop runs already, as in a notebook.
 
     Args:
         urls: What to fetch, by a key of the caller's.
@@ -83,7 +84,7 @@ def fetch_all(
     if importlib.util.find_spec("httpx") is None:
         remedy = "Run: pip install 'athwe[encoders]'"
         raise ConfigError("download_images", "needs the library httpx, which is not installed", remedy=remedy)
-    return asyncio.run(_fetch_all(urls, receive, limits or Limits(), progress or (lambda _: None)))
+    return run_coroutine(_fetch_all(urls, receive, limits or Limits(), progress or (lambda _: None)))
 
 
 async def _fetch_all(

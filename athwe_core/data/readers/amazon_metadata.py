@@ -16,6 +16,7 @@ from multiprocessing import cpu_count, get_context
 from typing import Any
 
 from athwe_core.data.readers.text_cleaning import clean_text, is_text, join_names
+from athwe_core.host_process import can_have_children
 
 COLUMNS = {
     **{"item_id": "token", "title": "token", "brand": "token", "categories": "name_seq"},
@@ -73,14 +74,23 @@ def _literal_rows(lines: list[tuple[int, bytes]]) -> list[tuple[int, Row | None]
     return [(number, literal_row(line)) for number, line in lines]
 
 
+def _in_this_process(lines: list[tuple[int, bytes]]) -> Future[list[tuple[int, Row | None]]]:
+    done: Future[list[tuple[int, Row | None]]] = Future()
+    done.set_result(_literal_rows(lines))
+    return done
+
+
 class LiteralReader:
     """Reads Python literals in worker processes, which start with the first full task and end with the `with` block.
+
+    Where this process can have no children, it reads them itself.
 
     A script that uses this needs `if __name__ == "__main__":`, as for every spawned process.
     """
 
     def __init__(self) -> None:
         self._workers = max(1, min(cpu_count(), 8))
+        self._can_start = can_have_children()
         self._pool: ProcessPoolExecutor | None = None
         self._waiting: list[tuple[int, bytes]] = []
         self._running: list[Future[list[tuple[int, Row | None]]]] = []
@@ -111,6 +121,10 @@ class LiteralReader:
             yield from self._running.pop(0).result()
 
     def _submit(self) -> None:
+        if not self._can_start:
+            self._running.append(_in_this_process(self._waiting))
+            self._waiting = []
+            return
         if self._pool is None:
             self._pool = ProcessPoolExecutor(self._workers, mp_context=get_context("spawn"))
         self._running.append(self._pool.submit(_literal_rows, self._waiting))

@@ -16,6 +16,7 @@ from jaxtyping import Float, Int32, Int64, UInt8
 from athwe_core.data.split import LEAVE_ONE_OUT, Split, leave_one_out
 from athwe_core.data.store.schema import MANIFEST, damaged, read_version
 from athwe_core.errors import ConfigError, DataError
+from athwe_core.host_process import require_polars
 from athwe_core.locks import HeldError, held
 from athwe_core.messages import clipped, near_miss, reason
 from athwe_core.safe_write import file_hash, replace_text, sync, unfinished_folder
@@ -127,6 +128,7 @@ class PreparedDataset:
     def _table(self, stem: str, column: str, num_item_rows: int) -> pl.DataFrame:
         import polars as pl  # noqa: PLC0415  (training opens data sets without it)
 
+        require_polars()
         path = self.path / f"{stem}.parquet"
         try:
             written = self.manifest.get("files", {}).get(path.name) or self.manifest.get("tables", {}).get(stem)
