@@ -1,8 +1,8 @@
-"""The library without the command line: prepare the demo data, train a small network, rank a history of your own.
+"""Use the library without the command line: prepare the demo data, train a small network, rank items for a history.
 
     python examples/train_in_python.py
 
-Takes under a minute on two cores; writes to a temporary folder.
+It takes less than a minute on two cores and writes to a temporary folder only.
 """
 
 import tempfile
@@ -25,20 +25,21 @@ SETTINGS = ["training.epochs=4", "model.dropout=0.2", "training.batch_targets=51
 
 
 class Lines:
-    """Prints a line an epoch."""
+    """A listener that prints one line per epoch."""
 
     def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int, best: float | None) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def step_ends(self, step: int, means: dict[str, float]) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
     def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
-        """Say how good it is."""
+        """Print the validation metric."""
         print(f"epoch {record['epoch']}: validation NDCG@10 {record['validation']['ndcg@10']:.4f}")
 
 
 def main() -> None:
+    """Prepare, train and recommend."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         options = PrepareOptions(demo_users=500, demo_items=300)

@@ -1,6 +1,7 @@
-"""The dearest operations of a training step on one batch, by shape: python tests/benchmarks/profile_operations.py --help.
+"""The most expensive operations of a step on one batch, by shape: python tests/benchmarks/profile_operations.py --help.
 
-Without torch's profiler, which takes time and memory itself. ~ marks a tensor that is not contiguous, the letter its dtype.
+It does not use torch's profiler, which takes time and memory itself. ~ marks a tensor that is not contiguous; the letter is its
+dtype.
 """
 
 from __future__ import annotations

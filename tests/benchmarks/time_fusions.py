@@ -1,4 +1,4 @@
-"""What each fusion of a training step gains over its naive twin: python tests/benchmarks/time_fusions.py.
+"""Gain of each fusion of a training step over its naive form: python tests/benchmarks/time_fusions.py.
 
 Forward and backward, twin and ours interleaved, medians; sizes of a step of 1,024 targets on a Beauty-sized catalogue. The
 tests hold the same twins against ours.
