@@ -40,7 +40,6 @@ TESTED_IN = {
     "athwe_core/data/store/schema.py": "tests/robustness/test_fuzz_store.py",
     "athwe_core/runs/json_files.py": "tests/robustness/test_fuzz_checkpoint.py",
     "athwe_core/runs/schema.py": "tests/robustness/test_fuzz_checkpoint.py",
-    "athwe_core/training/ranking_progress.py": "tests/robustness/test_faults_signals.py",
     # tested through the commands
     "athwe_core/analysis/evaluate_run.py": "tests/cli/test_evaluate.py",
     "athwe_cli/case_study_text.py": "tests/cli/test_case_study.py",
