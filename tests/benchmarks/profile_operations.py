@@ -1,7 +1,7 @@
 """The most expensive operations of a step on one batch, by shape: python tests/benchmarks/profile_operations.py --help.
 
-It does not use torch's profiler, which takes time and memory itself. ~ marks a tensor that is not contiguous; the letter is its
-dtype.
+It does not use torch's profiler, which takes time and memory itself. ~ marks a tensor that is not
+contiguous; the letter is its dtype.
 """
 
 from __future__ import annotations
