@@ -13,8 +13,9 @@ import athwe_core
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
-    *("README.md", "CONTRIBUTING.md", "docs/glossary.md", "examples/results.md", "examples/scaling.md"),
+    *("README.md", "CONTRIBUTING.md", "examples/results.md", "examples/scaling.md"),
     *("tests/benchmarks/README.md", "tests/golden/README.md"),
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
 ]
 PATH = re.compile(r"(?<![\w/.-])(?:athwe_core|athwe_cli|docs|examples|tests|\.ci|\.github)/[\w./*-]*[\w*/]")
 MODULE = re.compile(r"`(athwe_(?:core|cli)(?:\.\w+)+)`")

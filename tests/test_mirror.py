@@ -28,6 +28,14 @@ TESTED_IN = {
     "athwe_core/data/readers/table_file.py": "tests/data/readers/test_user_table.py",
     "athwe_core/data/prepared.py": "tests/data/test_prepare.py",
     "athwe_core/models/athwe/parity.py": "tests/models/athwe/test_published.py",
+    "athwe_core/losses/next_item.py": "tests/models/athwe/test_objective.py",
+    "athwe_core/models/athwe/config.py": "tests/test_config.py",
+    "athwe_core/models/athwe/model.py": "tests/models/athwe/test_objective.py",
+    "athwe_core/models/athwe/spec.py": "tests/analysis/experiments/test_ablation.py",
+    "athwe_core/models/golden.py": "tests/models/test_sasrec.py",
+    "athwe_core/models/id_model.py": "tests/models/test_sasrec.py",
+    "athwe_core/models/parity.py": "tests/models/athwe/test_published.py",
+    "athwe_core/models/protocol.py": "tests/models/test_registry.py",
     "athwe_core/models/inputs.py": "tests/training/test_loop.py",
     "athwe_core/training/build.py": "tests/training/test_loop.py",
     "athwe_core/training/state.py": "tests/training/test_loop.py",
@@ -44,7 +52,6 @@ TESTED_IN = {
     "athwe_core/analysis/evaluate_run.py": "tests/cli/test_evaluate.py",
     "athwe_cli/case_study_text.py": "tests/cli/test_case_study.py",
     "athwe_cli/progress.py": "tests/cli/test_prepare_features.py",
-    "athwe_cli/render.py": "tests/trust/test_hostile_text.py",
 }
 """Modules without a mirrored test, by reason, and the file that tests them."""
 
