@@ -1,4 +1,4 @@
-"""`athwe ablate`: what each part of a model is worth."""
+"""`athwe ablate`: how much each part of a model contributes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def ablate(
             metavar="NAME",
         ),
     ] = None,
-    remove_all: Annotated[bool, typer.Option("--all", help="Each part that the preset has, alone.")] = False,
+    remove_all: Annotated[bool, typer.Option("--all", help="Remove each part of the preset in turn.")] = False,
     dataset: opt.Dataset = None,
     preset: opt.Preset = "athwe",
     seeds: exp.Seeds = 3,
@@ -44,10 +44,10 @@ def ablate(
     runs: opt.RunsDir = opt.RUNS_DIR,
     as_json: opt.Json = False,
 ) -> None:
-    """Train the full model and a variant without each part, and say what each part is worth.
+    """Train the full model and variants without one of its parts, and compare them.
 
-    Finished runs of the same configuration and data are reused; after Ctrl-C the same command goes on. The result, with
-    its figure and tables, goes to RUNS/DATASET/experiments.
+    Finished runs of the same configuration and data are reused. Ctrl-C saves; the same command continues. The result, with
+    its figure and tables, is written to RUNS/DATASET/experiments.
 
     Example: athwe ablate --dataset demo --remove PCL --remove TMoE+CP --seeds 2
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -15,6 +15,8 @@ from athwe_cli.errors import one_line_errors
 from athwe_cli.render import Output
 
 if TYPE_CHECKING:
+    from athwe_core.analysis.experiments.comparison import Comparison, ComparisonRow, Difference
+    from athwe_core.analysis.experiments.result import Spread
     from athwe_core.runs.find import RunFolder
 
 LABELS_A_TABLE = 3
@@ -27,27 +29,27 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]...",
-            help="A path, dataset/preset/name, a unique name, last, or a pattern such as 'demo/*/*', which takes finished "
+            help="A path, dataset/preset/name, a unique name, last, or a pattern such as 'demo/*/*', which selects finished "
             "runs. Default: last.",
             show_default=False,
         ),
     ] = None,
     dataset: opt.Dataset = None,
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
-    metric: Annotated[str, typer.Option(help="What change, tests and groups are about: ndcg@k, mrr@k or hit@k.")] = (
-        "ndcg@10"
-    ),
+    metric: Annotated[
+        str, typer.Option(help="Metric of change, tests and groups: ndcg@k, mrr@k or hit@k.")
+    ] = "ndcg@10",
     groups: Annotated[bool, typer.Option("--groups/--no-groups", help="Show the metric by group of users.")] = True,
     force: Annotated[
-        bool, typer.Option("--force", help="Show runs of other data, split, tie order or seen-item rule too, marked.")
+        bool, typer.Option("--force", help="Compare runs of different data, split, tie order or seen-item rule too.")
     ] = False,
     runs: opt.RunsDir = opt.RUNS_DIR,
     as_json: opt.Json = False,
 ) -> None:
-    """Set finished runs side by side: metrics, change, paired tests, speed and size, groups of users.
+    """Compare finished runs: metrics, change, paired tests, speed and size, groups of users.
 
-    Runs that differ only in the seed form one row, mean ± standard deviation; change and p-values (paired over users, Holm's
-    correction) are against the first row. One run alone is shown by itself.
+    Runs that differ only in the seed form one row with mean ± standard deviation. Change and p-values are against the first
+    row. With several seeds on both sides, the test covers the spread over seeds as well as over users.
 
     Example: athwe compare 'Toys_and_Games/hm4sr/*' 'Toys_and_Games/athwe/*' --metric ndcg@10
     """
@@ -92,21 +94,21 @@ def _find(texts: list[str], runs_dir: Path, dataset: str | None, output: Output)
         finished = [one for one in matches if one.manifest().get("status") == FINISHED]
         if not finished:
             rule = f"must match a finished run in {runs_dir} as dataset/preset/name"
-            raise ConfigError("RUN", rule, text, f"{len(matches)} match that are not finished" if matches else "")
+            raise ConfigError("RUN", rule, text, f"Unfinished runs that match: {len(matches)}" if matches else "")
         if len(finished) < len(matches):
-            output.note(f"{text}: {len(matches) - len(finished)} runs that are not finished are left out")
+            output.note(f"{text}: left out, as not finished: {len(matches) - len(finished)} of {len(matches)} runs")
         found += finished
     return found
 
 
-def _cut_offs(result: dict[str, Any]) -> list[int]:
-    """Up to 10, as in the paper's table, and that of the chosen metric."""
+def _cut_offs(result: Comparison) -> list[int]:
+    """Cut-offs up to 10, as in the paper's table, and that of the chosen metric."""
     chosen = int(result["metric"].split("@")[1])
     there = {int(name.split("@")[1]) for name in result["rows"][0]["metrics"]}
     return sorted(k for k in there if k <= 10 or k == chosen)
 
 
-def _plus_minus(value: dict[str, Any]) -> str:
+def _plus_minus(value: Spread) -> str:
     return f"{value['mean']:.4f}" + ("" if value["sd"] is None else f" ± {value['sd']:.4f}")
 
 
@@ -116,11 +118,13 @@ def _p(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _change_table(result: dict[str, Any], *, title: str) -> Table:
+def _change_table(result: Comparison, *, title: str) -> Table:
     from athwe_core.evaluation.metrics import metric_name
 
     rows, metric = result["rows"], result["metric"]
-    table = Table(title=escape(f"{title}: against {rows[0]['label']}"), title_justify="left")
+    caption = None if result["test"] is None else escape(result["test"])
+    heading = escape(f"{title}: against {rows[0]['label']}")
+    table = Table(title=heading, title_justify="left", caption=caption, caption_justify="left")
     table.add_column("", overflow="fold")
     for name in (metric_name(metric), "change", "p", "p (Holm)"):
         table.add_column(name, justify="right")
@@ -131,7 +135,7 @@ def _change_table(result: dict[str, Any], *, title: str) -> Table:
     return table
 
 
-def _metrics_table(rows: list[dict[str, Any]], k: int, *, title: str) -> Table:
+def _metrics_table(rows: list[ComparisonRow], k: int, *, title: str) -> Table:
     """NDCG, MRR and Hit at k: three columns of mean ± standard deviation."""
     from athwe_core.evaluation.metrics import metric_name
 
@@ -151,19 +155,19 @@ def _metrics_table(rows: list[dict[str, Any]], k: int, *, title: str) -> Table:
     return table
 
 
-def _cost_table(rows: list[dict[str, Any]]) -> Table:
+def _cost_table(rows: list[ComparisonRow]) -> Table:
     table = Table(title="cost", title_justify="left")
     table.add_column("", overflow="fold")
     for name in ("seeds", "epochs", "s per epoch", "device", "parameters"):
         table.add_column(name, justify="right")
     for row in rows:
         size = "unknown" if row["parameters"] is None else f"{row['parameters']:,}"
-        lists = [", ".join(map(str, row[name])) for name in ("seeds", "epochs")]
+        lists = [", ".join(map(str, numbers)) for numbers in (row["seeds"], row["epochs"])]
         table.add_row(escape(row["label"]), *lists, f"{row['seconds_per_epoch']:.1f}", ", ".join(row["devices"]), size)
     return table
 
 
-def _groups_table(result: dict[str, Any], labels: list[str]) -> Table:
+def _groups_table(result: Comparison, labels: list[str]) -> Table:
     from athwe_core.evaluation.metrics import metric_name
 
     table = Table(title=f"{metric_name(result['metric'])} by group", title_justify="left")
@@ -177,7 +181,7 @@ def _groups_table(result: dict[str, Any], labels: list[str]) -> Table:
     return table
 
 
-def _differences_table(differences: list[dict[str, Any]]) -> Table:
+def _differences_table(differences: list[Difference]) -> Table:
     table = Table(title="what differs", title_justify="left")
     for name in ("", "run", "value"):
         table.add_column(name, overflow="fold")

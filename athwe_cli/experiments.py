@@ -1,4 +1,4 @@
-"""What `ablate` and `sweep` share: their options, the plan before, progress meanwhile, the table after."""
+"""What `ablate` and `sweep` share: their options, the plan, the progress display and the table of results."""
 
 from __future__ import annotations
 
@@ -19,39 +19,44 @@ from athwe_cli.render import Output
 from athwe_cli.signals import noted_signals
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from athwe_core.analysis.experiments.plan import Experiment, Plan, PlannedRun
+    from athwe_core.analysis.experiments.result import ExperimentResult, Spread
     from athwe_core.data.prepare import PreparedDataset
 
-Seeds = Annotated[int, typer.Option("--seeds", help="Number of seeds: N means 0..N-1.")]
+Seeds = Annotated[int, typer.Option("--seeds", help="Number of seeds. N means the seeds 0 to N-1.")]
 Epochs = Annotated[
-    int | None, typer.Option("--epochs", help="A quick look: at most so many epochs; every output says so.")
+    int | None,
+    typer.Option("--epochs", help="Train at most so many epochs, for a quick look. Every output says so."),
 ]
-Metric = Annotated[str, typer.Option("--metric", help="What change and test are about: ndcg, mrr or hit @k.")]
-Split = Annotated[str, typer.Option("--split", help="validation or test, likewise.")]
+Metric = Annotated[str, typer.Option("--metric", help="Metric of change and test: ndcg@k, mrr@k or hit@k.")]
+Split = Annotated[str, typer.Option("--split", help="Split of change and test: validation or test.")]
 Jobs = Annotated[
     int | None,
     typer.Option(
         "--jobs",
-        help="Runs at once, each in a process of its own. Default: one per CUDA device, else 1.",
+        help="Runs to train at once, each in a process of its own. Default: one for each CUDA device, else 1.",
         show_default=False,
     ),
 ]
 Version = Annotated[str | None, typer.Option("--version", help="Prepared version. Default: the current one.")]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the result. Default: the time.", show_default=False)]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print the runs to come and the time they take, and stop.")]
-
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print which runs would be trained and how long that takes, and stop.")
+]
 
 WIDE_LABEL = 16
-"""Characters that a label may have beside three metrics in 80 columns."""
+"""Longest label that leaves room for three metrics in 80 columns."""
 
 
 def refuse_seed(overrides: list[str]) -> None:
-    """`--set training.seed` says nothing here."""
+    """Refuse `--set training.seed`, which --seeds replaces here."""
     from athwe_core.errors import ConfigError
 
     for text in overrides:
         if text.partition("=")[0].strip() == "training.seed":
-            raise ConfigError("--set training.seed", "is what --seeds is for", remedy="Leave it out")
+            raise ConfigError("--set training.seed", "cannot be set here", remedy="Use --seeds instead")
 
 
 def run_and_show(
@@ -64,13 +69,14 @@ def run_and_show(
     dry_run: bool,
     output: Output,
 ) -> None:
-    """Plan, say so, train what is missing, write and show the result.
+    """Show the plan, train the missing runs, write and show the result.
 
     Raises: typer.Exit with 130 or 143 when interrupted.
     """
     from athwe_core.analysis.experiments.execute import default_jobs, run_all
     from athwe_core.analysis.experiments.plan import plan_experiment
-    from athwe_core.analysis.experiments.result import aggregate, require_free_name, write_result
+    from athwe_core.analysis.experiments.result import aggregate
+    from athwe_core.analysis.experiments.result_folder import require_free_name, write_result
     from athwe_core.analysis.experiments.time_estimate import estimate
     from athwe_core.errors import require
 
@@ -93,7 +99,7 @@ def run_and_show(
         finally:
             display.close()
     if folders is None:
-        output.note(f"stopped and saved. The same command goes on: {command}")
+        output.note(f"stopped and saved. Continue with the same command: {command}")
         raise typer.Exit(128 + received[0])
     result = write_result(aggregate(plan, folders, command=command), runs_dir=runs, name=name)
     output.table(result_table(result, rules=found.rules))
@@ -113,13 +119,14 @@ def _plan_lines(plan: Plan) -> list[str]:
     return lines
 
 
-def _actions(runs: Any) -> str:
+def _actions(runs: Iterable[PlannedRun]) -> str:
+    """`2 new, 1 reused`."""
     counts = Counter(run.action for run in runs)
     return ", ".join(f"{counts[action]} {action}" for action in ("new", "resumed", "reused") if counts[action])
 
 
 def quick_look(epochs: int) -> str:
-    """The mark of an experiment with `--epochs`."""
+    """How outputs mark an experiment with `--epochs`."""
     return f"quick look: at most {epochs} epoch{'s' * (epochs > 1)}"
 
 
@@ -132,7 +139,7 @@ def duration(seconds: float) -> str:
 
 
 class ExperimentDisplay:
-    """The experiment's listener: a live bar per run under way in a terminal, a line per epoch (and minute) everywhere."""
+    """The experiment's listener: in a terminal a progress bar for each run under way, everywhere a line for each epoch."""
 
     def __init__(self, output: Output, *, total: int) -> None:
         self.output, self.total, self.done = output, total, 0
@@ -144,17 +151,17 @@ class ExperimentDisplay:
         self._last_line: dict[str, float] = {}
 
     def run_reused(self, run: PlannedRun) -> None:
-        """The plan has said so."""
+        """Print nothing: the plan names the reused runs."""
 
     def run_begins(self, run: PlannedRun) -> None:
-        """Say so."""
-        how = f"goes on as {run.existing.name}" if run.existing is not None else "begins"
+        """Print that it begins or continues."""
+        how = f"continues as {run.existing.name}" if run.existing is not None else "begins"
         self.output.note(f"{_name(run)} {how}")
 
     def epoch_begins(
         self, run: PlannedRun, epoch: int, *, epochs: int, steps: int, done: int, best: float | None
     ) -> None:
-        """Put up the bar."""
+        """Show the bar."""
         self._best[run.identity] = f"best {best:.4f}" if best is not None else ""
         header = f"epoch {epoch}/{epochs}"
         self._epochs[run.identity] = header, steps
@@ -192,7 +199,7 @@ class ExperimentDisplay:
         self.output.note(f"{_name(run)} {text}")
 
     def run_ends(self, run: PlannedRun, outcome: str) -> None:
-        """Say so, and how much is left."""
+        """Print the outcome and the remaining time."""
         self._remove(run)
         text = f"{_name(run)} {outcome}"
         if outcome == "finished":
@@ -204,7 +211,7 @@ class ExperimentDisplay:
         self.output.note(text)
 
     def close(self) -> None:
-        """Take the bars away."""
+        """Remove the bars."""
         if self._bars is not None:
             self._bars.stop()
             self._bars = None
@@ -233,8 +240,8 @@ def _name(run: PlannedRun) -> str:
     return f"[{run.label}, seed {run.seed}]"
 
 
-def result_table(result: dict[str, Any], *, rules: str) -> Table:
-    """One row per variant: three metrics, change and p-value of the one the experiment is about; 80 columns wide."""
+def result_table(result: ExperimentResult, *, rules: str) -> Table:
+    """One row for each variant: metrics, change and p-value. It fits into 80 columns."""
     from athwe_core.evaluation.metrics import metric_name
 
     split, metric, seeds = result["split"], result["metric"], len(result["seeds"])
@@ -244,7 +251,7 @@ def result_table(result: dict[str, Any], *, rules: str) -> Table:
     quick = "" if result["quick_epochs"] is None else f"\n{quick_look(result['quick_epochs'])}"
     compared = any(variant["p_holm"] is not None for variant in result["variants"])
     base = next((v["label"] for v in result["variants"] if v["p_holm"] is None), "") if compared else ""
-    caption = f"{metric_name(metric)} against {base}: change in %, p\nof a paired test over users after Holm"
+    caption = f"%: change of {metric_name(metric)} against {base}. {result['test']}"
     table = Table(
         title=escape(f"{of}{where}\n{rules}{quick}"),
         title_justify="left",
@@ -259,8 +266,7 @@ def result_table(result: dict[str, Any], *, rules: str) -> Table:
     table.add_column("%", justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
     for variant in result["variants"]:
-        found = variant["metrics"][split]
-        cells = [_mean_and_sd(found[name]) for name in shown]
+        cells = [_mean_and_sd(variant["metrics"][split][name]) for name in shown]
         change, p = variant["change_percent"], variant["p_holm"]
         cells += [
             "" if change is None else f"{change:+.1f}",
@@ -270,16 +276,16 @@ def result_table(result: dict[str, Any], *, rules: str) -> Table:
     return table
 
 
-def _shown_metrics(result: dict[str, Any]) -> list[str]:
-    """Columns of the paper's tables where they were measured, and always the one the experiment is about.
+def _shown_metrics(result: ExperimentResult) -> list[str]:
+    """The metrics of the paper's tables where they were measured, and always that of the experiment.
 
-    Three, or two where the labels need the room.
+    Three, or two where labels are long.
     """
     there = result["variants"][0]["metrics"][result["split"]]
-    wanted = [name for name in ("ndcg@5", "ndcg@10", "mrr@10") if name in there]
+    wanted: list[str] = [name for name in ("ndcg@5", "ndcg@10", "mrr@10") if name in there]
     room = 2 if max(len(variant["label"]) for variant in result["variants"]) > WIDE_LABEL else 3
     return wanted[:room] if result["metric"] in wanted[:room] else [*wanted[: room - 1], result["metric"]]
 
 
-def _mean_and_sd(found: dict[str, Any]) -> str:
+def _mean_and_sd(found: Spread) -> str:
     return f"{found['mean']:.4f}" if found["sd"] is None else f"{found['mean']:.4f}±{found['sd']:.4f}"

@@ -19,7 +19,7 @@ def sweep(
         list[str] | None,
         typer.Option(
             "--vary",
-            help="Any configuration key and the values to try: a.b=v1,v2,... Repeatable: every combination.",
+            help="A configuration key and the values to try: a.b=v1,v2,... Repeatable; then every combination is tried.",
             metavar="KEY=VALUES",
         ),
     ] = None,
@@ -43,10 +43,11 @@ def sweep(
     runs: opt.RunsDir = opt.RUNS_DIR,
     as_json: opt.Json = False,
 ) -> None:
-    """Train a preset under each value of a setting, or under each combination of several.
+    """Train a preset with each value of a setting, or with each combination of the values of several.
 
-    Judged on validation, so that a choice made here leaves the test items unseen. Finished runs of the same configuration
-    and data are reused; after Ctrl-C the same command goes on. The result goes to RUNS/DATASET/experiments.
+    Variants are compared on validation, so that a choice made here does not depend on test items. Finished runs of the same
+    configuration and data are reused. Ctrl-C saves; the same command continues. The result is written to
+    RUNS/DATASET/experiments.
 
     Example: athwe sweep --dataset demo --vary losses.pcl.weight=0.1,0.3,1 --seeds 2
 

@@ -129,12 +129,12 @@ def test_interrupted_it_saves_and_the_same_command_goes_on(
     assert stopped.exit_code == code, stopped.output
     assert stopped.stdout == ""
     assert "[full, seed 0] stopped" in stopped.stderr
-    assert "stopped and saved. The same command goes on: athwe" in stopped.stderr
+    assert "stopped and saved. Continue with the same command: athwe" in stopped.stderr
     assert folders(world) == before
     again = ablate(*arguments)
     assert again.exit_code == 0, again.output
     assert "2 runs: 1 new, 1 resumed" in again.stderr
-    assert "[full, seed 0] goes on as demo/athwe/full-s0-" in again.stderr
+    assert "[full, seed 0] continues as demo/athwe/full-s0-" in again.stderr
 
 
 def test_the_projects_configuration_applies(world: Path, ablate: Ablate, tmp_path: Path, monkeypatch: Any) -> None:
@@ -156,7 +156,7 @@ def test_the_projects_configuration_applies(world: Path, ablate: Ablate, tmp_pat
         (("--all", "--seeds", "0"), 2, "--seeds must be at least 1"),
         (("--all", "--jobs", "0"), 2, "--jobs must be at least 1, got 0"),
         (("--all", "--epochs", "0"), 2, "training.epochs must be positive"),
-        (("--all", "--set", "training.seed=3"), 2, "is what --seeds is for"),
+        (("--all", "--set", "training.seed=3"), 2, "Use --seeds instead"),
         (("--all", "--name", "a/b"), 2, "--name must be a plain name, got 'a/b'"),
         (("--all", "--preset", "hmsr"), 2, "Did you mean hm4sr"),
         (("--all", "--version", "0123456789ab"), 3, "0123456789ab"),

@@ -93,11 +93,11 @@ def test_a_pattern_takes_finished_runs(copy: Copy, tmp_path: Path) -> None:
     copy("s2", seed=2, status="interrupted")
     result = call(tmp_path, "compare", "demo/athwe/s*", "--json")
     assert json.loads(result.stdout)["rows"][0]["seeds"] == [0, 1]
-    assert "demo/athwe/s*: 1 runs that are not finished are left out" in result.stderr
+    assert "demo/athwe/s*: left out, as not finished: 1 of 3 runs" in result.stderr
     result = call(tmp_path, "compare", "demo/*/s2*")
     assert result.exit_code == 2
     assert "must match a finished run" in one_error_line(result)
-    assert "'demo/*/s2*'. 1 match that are not finished" in one_error_line(result)
+    assert "'demo/*/s2*'. Unfinished runs that match: 1" in one_error_line(result)
 
 
 def test_other_rules_are_refused_and_marked_with_force(copy: Copy, tmp_path: Path) -> None:

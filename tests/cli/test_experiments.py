@@ -27,6 +27,7 @@ def result(labels: list[str], *, metric: str = "ndcg@10", varied: list[str] | No
         for label, (change, p) in zip(labels, compared, strict=False)
     ]
     about = {"metric": metric, "split": "test", "varied": varied or [], "quick_epochs": None, "seeds": [0, 1, 2]}
+    about |= {"test": "p is of some test"}
     kind = "sweep" if varied else "ablation"
     return {"kind": kind, "preset": "athwe", "dataset": "Toys_and_Games", "variants": variants, **about}
 
@@ -55,6 +56,7 @@ class TestTable:
         assert max(map(len, lines)) <= 80
         assert "ablation of athwe on Toys_and_Games, test, 3 seeds" in lines[0]
         rows = [line.split() for line in lines]
+        assert "%: change of NDCG@10 against full. p is of some test" in lines[-1]
         assert ["full", *["0.0421±0.0012"] * 3] in rows
         assert ["-PCL", *["0.0421±0.0012"] * 3, "-3.1", "<0.001"] in rows
         assert ["-IMoE+TMoE+DWT", *["0.0421±0.0012"] * 3, "+0.2", "0.500"] in rows

@@ -44,7 +44,7 @@ def test_finished_points_are_reused_and_the_table_fits_80_columns(world: Path, r
     assert found.exit_code == 0, found.output
     assert "2 runs: 2 reused" in found.stderr
     assert "sweep of training.lr" in found.stdout
-    assert "NDCG@10 against 1e-3" in found.stdout
+    assert "change of NDCG@10 against 1e-3" in found.stdout
     assert all(len(line) <= 80 for line in found.stdout.splitlines()), found.stdout
 
 
@@ -56,7 +56,7 @@ def test_finished_points_are_reused_and_the_table_fits_80_columns(world: Path, r
         (("--vary", "training.lr=1e-3,0.001"), "must give each value once"),
         (("--vary", "training.lr="), "must have the form a.b=value,value"),
         (("--vary", "training.epochs=1,2"), "--epochs must be left out"),
-        (("--vary", "training.lr=1", "--set", "training.seed=1"), "is what --seeds is for"),
+        (("--vary", "training.lr=1", "--set", "training.seed=1"), "Use --seeds instead"),
     ],
 )
 def test_mistakes_are_one_line(arguments: tuple[str, ...], text: str, world: Path) -> None:

@@ -1,63 +1,161 @@
-"""What the runs of an experiment come to: means, spreads, changes and paired tests, as one JSON-ready dictionary."""
+"""The result of an experiment: means, spreads, changes and paired tests of its runs."""
 
 from __future__ import annotations
 
-import csv
-import json
 import math
-import os
-import shutil
-import tempfile
-from collections.abc import Mapping, Sequence
-from datetime import datetime
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, median, stdev
-from typing import Any
+from typing import Literal, NotRequired, TypedDict
 
+import numpy as np
 import polars as pl
+from jaxtyping import Float64
 from safetensors import SafetensorError, safe_open
 
 import athwe_core
-from athwe_core.analysis.experiments.plan import Plan
-from athwe_core.errors import CheckpointError, ConfigError, require
+from athwe_core.analysis.experiments.plan import Plan, Variant
+from athwe_core.errors import CheckpointError
 from athwe_core.evaluation.metrics import per_user_metrics
-from athwe_core.evaluation.significance import holm, paired_test
+from athwe_core.evaluation.significance import holm, paired_test, paired_test_over_seeds
 from athwe_core.runs.checkpoint import WEIGHTS
 from athwe_core.runs.find import RunFolder, git_commit
 
 SPLITS = ("validation", "test")
-EXPERIMENTS = "experiments"
-"""Folder of a data set's experiments, beside its presets."""
+
+TestedOver = Literal["users and seeds", "users"]
+"""What a p-value generalises to. With one seed on a side it is `users`: how much the seed matters is then unknown."""
 
 
-def spread(values: Sequence[float]) -> dict[str, Any]:
-    """`mean`, sample standard deviation `sd` (None of one value) and the `values` themselves."""
+class Spread(TypedDict):
+    """A metric over the seeds."""
+
+    mean: float
+    sd: float | None
+    """Sample standard deviation; None for one seed."""
+    values: list[float]
+
+
+class Software(TypedDict):
+    """The version of athwe that wrote a result."""
+
+    version: str
+    git_commit: str | None
+
+
+class VariantResult(TypedDict):
+    """The runs of one variant, one for each seed."""
+
+    label: str
+    values: dict[str, object]
+    """The changed configuration keys with their values."""
+    changes: list[str]
+    """The same, each as for `--set`."""
+    runs: list[str]
+    metrics: dict[str, dict[str, Spread]]
+    """By split and metric."""
+    change_percent: float | None
+    """Of the metric of the experiment, against the reference; None for the reference, and where there is none."""
+    p_value: float | None
+    """Of the paired test against the reference; None where `change_percent` has no reference."""
+    p_holm: float | None
+    """`p_value` corrected by Holm's rule for the number of variants tested."""
+    p_over: TestedOver | None
+    epochs: list[int]
+    seconds_per_epoch: float
+    parameters: int
+
+
+class ExperimentResult(TypedDict):
+    """The content of an experiment's `result.json`."""
+
+    kind: str
+    dataset: str
+    preset: str
+    data_version: str
+    tie_order: str
+    split_rule: str
+    exclude_seen: bool
+    seeds: list[int]
+    quick_epochs: int | None
+    metric: str
+    split: str
+    varied: list[str]
+    variants: list[VariantResult]
+    test: str | None
+    """What the p-values are of, a sentence; None where nothing was tested."""
+    notes: list[str]
+    command: str
+    athwe: Software
+    folder: NotRequired[str]
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Mean and sample standard deviation over the seeds, with the values themselves."""
     return {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else None, "values": list(values)}
 
 
 def change_percent(value: float, reference: float) -> float | None:
-    """How much more than the reference; None where that is 0."""
+    """By how many percent `value` is above the reference; None where that is 0."""
     return None if reference == 0 else 100 * (value / reference - 1)
 
 
 def user_values(runs: Sequence[RunFolder], *, metric: str, split: str) -> pl.DataFrame:
-    """`user_id` and `value`: the metric of each user, averaged over the runs, in the order of the ids."""
-    frames = []
-    for run in runs:
-        frame = run.ranks(split)
-        values = per_user_metrics(frame["rank"].to_numpy(), (int(metric.split("@")[1]),))[metric]
-        frames.append(frame.select("user_id").with_columns(value=pl.Series(values)))
-    return pl.concat(frames).group_by("user_id").agg(pl.col("value").mean()).sort("user_id")
+    """The metric of each user under each run.
+
+    Args:
+        runs: of one variant, >= 1.
+        metric: e.g. `ndcg@10`.
+        split: `validation` or `test`.
+    Returns: `user_id` and a column for each run, by user id; users that all runs have.
+    """
+    found: pl.DataFrame | None = None
+    for number, run in enumerate(runs):
+        ranks = run.ranks(split)
+        values = per_user_metrics(ranks["rank"].to_numpy(), (int(metric.split("@")[1]),))[metric]
+        frame = ranks.select("user_id").with_columns(pl.Series(f"run_{number}", values))
+        found = frame if found is None else found.join(frame, on="user_id", how="inner")
+    assert found is not None
+    return found.sort("user_id")
 
 
-def p_value(a: pl.DataFrame, b: pl.DataFrame) -> float:
-    """Paired test over the users that two frames of `user_values` share."""
-    both = a.join(b, on="user_id", how="inner", suffix="_of_other")
-    return paired_test(both["value"].to_numpy(), both["value_of_other"].to_numpy())
+def paired_p_value(a: Float64[np.ndarray, "S U"], b: Float64[np.ndarray, "R U"]) -> tuple[float, TestedOver]:
+    """p-value of the paired test between two models, and what it generalises to.
+
+    Args:
+        a, b: a metric by seed and user, the same users in the same order.
+    Returns: over users and seeds where both models have several seeds, else over users, each averaged over the seeds.
+    """
+    if min(len(a), len(b)) > 1:
+        return paired_test_over_seeds(a, b), "users and seeds"
+    return paired_test(a.mean(axis=0), b.mean(axis=0)), "users"
+
+
+def p_value_of_users(a: pl.DataFrame, b: pl.DataFrame) -> tuple[float, TestedOver]:
+    """`paired_p_value` of the users that two frames of `user_values` share."""
+    both = a.join(b, on="user_id", how="inner", suffix="_of_other").drop("user_id").to_numpy().T
+    return paired_p_value(both[: a.width - 1], both[a.width - 1 :])
+
+
+def describe_test(tested_over: Iterable[TestedOver | None]) -> str | None:
+    """What the p-values of several tests are of, as a sentence without its full stop; None for no test."""
+    found = {over for over in tested_over if over is not None}
+    if not found:
+        return None
+    if found == {"users and seeds"}:
+        return "p is of a paired t-test over users and seeds, after Holm's correction"
+    if found == {"users"}:
+        return (
+            "p is of a paired t-test over users, after Holm's correction. It leaves out the spread over seeds, "
+            "which takes several seeds on both sides"
+        )
+    return (
+        "p is of a paired t-test over users and seeds, after Holm's correction; over users only "
+        "where a side has one seed"
+    )
 
 
 def num_parameters(run: RunFolder) -> int:
-    """Numbers in the floating-point tensors of the run's best weights, from the file's header.
+    """How many numbers the floating-point tensors of the run's best weights have, read from the file's header.
 
     Raises: CheckpointError when the file is missing or unreadable.
     """
@@ -70,31 +168,19 @@ def num_parameters(run: RunFolder) -> int:
         raise CheckpointError(str(path), f"must be a readable safetensors file ({error})") from None
 
 
-def aggregate(plan: Plan, runs: Mapping[str, RunFolder], *, command: str) -> dict[str, Any]:
-    """The result of an experiment without its `folder`.
+def aggregate(plan: Plan, runs: Mapping[str, RunFolder], *, command: str) -> ExperimentResult:
+    """The result of an experiment, without its `folder`.
 
     Args:
-        runs: identity to finished run.
-        command: what to type to do it again.
-    Returns: kind, dataset, preset, data_version, tie_order, split_rule, exclude_seen, seeds, quick_epochs, metric, split,
-        varied, variants (label, values, changes, runs, metrics, change_percent, p_value, p_holm, epochs,
-        seconds_per_epoch, parameters), notes, command, athwe.
-    `p_value` is that of the paired test against the reference over users, each the mean over the seeds; `p_holm` corrects for
-    the number of variants tested. Both and the change are None for the reference, and for all where there is none.
+        plan: with its variants and seeds.
+        runs: identity to finished run, one for each run of the plan.
+        command: the command that does it again.
+    Raises: CheckpointError for a run whose ranks or weights are missing or unreadable.
     """
     experiment, prepared = plan.experiment, plan.prepared
     folders = [[runs[planned.identity] for planned in plan.of_variant(variant)] for variant in experiment.variants]
     variants = [
-        {
-            "label": variant.label,
-            "values": variant.values,
-            "changes": list(variant.changes),
-            **_measured(of_variant),
-            "change_percent": None,
-            "p_value": None,
-            "p_holm": None,
-        }
-        for variant, of_variant in zip(experiment.variants, folders, strict=True)
+        _variant_result(variant, of_variant) for variant, of_variant in zip(experiment.variants, folders, strict=True)
     ]
     if experiment.reference is not None:
         _compare(variants, folders, experiment.reference, metric=experiment.metric, split=experiment.split)
@@ -112,20 +198,29 @@ def aggregate(plan: Plan, runs: Mapping[str, RunFolder], *, command: str) -> dic
         "split": experiment.split,
         "varied": list(experiment.varied),
         "variants": variants,
+        "test": describe_test(variant["p_over"] for variant in variants),
         "notes": list(experiment.notes),
         "command": command,
         "athwe": {"version": athwe_core.__version__, "git_commit": git_commit()},
     }
 
 
-def _measured(runs: Sequence[RunFolder]) -> dict[str, Any]:
+def _variant_result(variant: Variant, runs: Sequence[RunFolder]) -> VariantResult:
+    """Of its runs, not compared yet."""
     results = [run.manifest()["results"] for run in runs]
     return {
+        "label": variant.label,
+        "values": variant.values,
+        "changes": list(variant.changes),
         "runs": [run.name for run in runs],
         "metrics": {
             split: {name: spread([result[split][name] for result in results]) for name in results[0][split]}
             for split in SPLITS
         },
+        "change_percent": None,
+        "p_value": None,
+        "p_holm": None,
+        "p_over": None,
         "epochs": [result["epochs"] for result in results],
         "seconds_per_epoch": median(result["seconds_per_epoch"] for result in results),
         "parameters": num_parameters(runs[0]),
@@ -133,74 +228,19 @@ def _measured(runs: Sequence[RunFolder]) -> dict[str, Any]:
 
 
 def _compare(
-    variants: list[dict[str, Any]], folders: list[list[RunFolder]], reference: int, *, metric: str, split: str
+    variants: list[VariantResult], folders: list[list[RunFolder]], reference: int, *, metric: str, split: str
 ) -> None:
-    """Padding in change and p-values of all variants but the reference."""
+    """Set change and p-values of all variants but the reference."""
     base = variants[reference]["metrics"][split][metric]["mean"]
-    users = user_values(folders[reference], metric=metric, split=split)
+    of_reference = user_values(folders[reference], metric=metric, split=split)
     others = [index for index in range(len(variants)) if index != reference]
+    p_values = []
     for index in others:
-        variants[index]["change_percent"] = change_percent(variants[index]["metrics"][split][metric]["mean"], base)
-        variants[index]["p_value"] = p_value(user_values(folders[index], metric=metric, split=split), users)
-    for index, adjusted in zip(others, holm([variants[index]["p_value"] for index in others]), strict=True):
+        variant = variants[index]
+        variant["change_percent"] = change_percent(variant["metrics"][split][metric]["mean"], base)
+        of_variant = user_values(folders[index], metric=metric, split=split)
+        p, variant["p_over"] = p_value_of_users(of_variant, of_reference)
+        variant["p_value"] = p
+        p_values.append(p)
+    for index, adjusted in zip(others, holm(p_values), strict=True):
         variants[index]["p_holm"] = adjusted
-
-
-def require_free_name(runs_dir: Path, dataset: str, kind: str, name: str | None) -> None:
-    """Refuse a `--name` that is no plain folder name or that an experiment has already."""
-    if name is None:
-        return
-    require(name == Path(name).name and name not in ("", ".", ".."), "--name", "must be a plain name", name)
-    folder = Path(runs_dir) / dataset / EXPERIMENTS / f"{kind}-{name}"
-    if folder.exists():
-        raise ConfigError("--name", f"must be new: {folder} is there", name, "Choose another, or delete the folder")
-
-
-def write_result(result: dict[str, Any], *, runs_dir: Path, name: str | None) -> dict[str, Any]:
-    """Write `result.json`, `result.csv`, `figure.svg` and `figure.png` to a folder of their own, whole or not at all.
-
-    Args:
-        name: last part of the folder's name; None = the time now.
-    Returns: the result with its `folder`, `runs_dir/<dataset>/experiments/<kind>-<name>`.
-    Raises: ConfigError when the name is taken.
-    """
-    require_free_name(runs_dir, result["dataset"], result["kind"], name)
-    parent = Path(runs_dir) / result["dataset"] / EXPERIMENTS
-    parent.mkdir(parents=True, exist_ok=True)
-    folder = parent / f"{result['kind']}-{name or datetime.now().strftime('%Y%m%d-%H%M%S')}"
-    if folder.exists():
-        folder = parent / f"{result['kind']}-{datetime.now().strftime('%Y%m%d-%H%M%S-%f')}"
-    result = result | {"folder": str(folder)}
-    temporary = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=parent))
-    try:
-        (temporary / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-        _write_csv(temporary / "result.csv", result)
-        _draw(result, temporary / "figure")
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        os.rename(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return result
-
-
-def _write_csv(path: Path, result: dict[str, Any]) -> None:
-    """One line per variant, split and metric; change and p-values beside the metric and split they are about."""
-    seeds = [f"seed_{seed}" for seed in result["seeds"]]
-    compared = ["change_percent", "p_value", "p_holm"]
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["variant", "split", "metric", "mean", "sd", *seeds, *compared, "quick_epochs"])
-        for variant in result["variants"]:
-            for split, metrics in variant["metrics"].items():
-                for metric, found in metrics.items():
-                    is_about = (split, metric) == (result["split"], result["metric"])
-                    tests = [variant[name] if is_about else None for name in compared]
-                    numbers = [found["mean"], found["sd"], *found["values"], *tests, result["quick_epochs"]]
-                    writer.writerow([variant["label"], split, metric, *numbers])
-
-
-def _draw(result: dict[str, Any], stem: Path) -> None:
-    from athwe_core.analysis.figures.plots import ablation_figure, save_figure, sweep_figure  # noqa: PLC0415 - matplotlib
-
-    draw = ablation_figure if result["kind"] == "ablation" else sweep_figure
-    save_figure(draw(result), stem)

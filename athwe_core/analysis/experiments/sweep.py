@@ -16,7 +16,7 @@ from athwe_core.models.inputs import adapt_to_data
 from athwe_core.models.registry import replace_in
 
 FIXED = {
-    "training.seed": "is what --seeds is for",
+    "training.seed": "cannot be varied: use --seeds",
     "training.device": "must be the same for all: it does not change what a run comes to",
     "evaluation": "must be the same for all: it is how the variants are compared",
 }

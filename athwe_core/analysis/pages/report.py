@@ -15,6 +15,7 @@ from athwe_core.analysis.case_study.sentences import run_label
 from athwe_core.analysis.case_study.study import utc_date
 from athwe_core.analysis.experiments.comparison import compare_runs
 from athwe_core.analysis.experiments.plan import run_identity, with_seed
+from athwe_core.analysis.experiments.result_folder import list_results
 from athwe_core.analysis.figures.plots import (
     ablation_figure,
     groups_figure,
@@ -48,7 +49,7 @@ def collect_report(
         (edges in seconds, counts), runs, comparison (None without runs), groups, experiments, figures (name -> SVG).
     Raises: DataError for a result of an experiment that is no JSON; ConfigError and CheckpointError as `compare_runs`.
     """
-    experiments = _experiments(Path(runs_dir) / prepared.name)
+    experiments = _experiments(runs_dir, prepared.name)
     finished = [run for run in list_runs(runs_dir, dataset=prepared.name) if _fits(run, prepared)]
     chosen = _newest_of_each_preset(finished, experiments) if runs is None else list(runs)
     compared = chosen if runs is not None else _with_other_seeds(chosen, finished)
@@ -79,9 +80,9 @@ def _fits(run: RunFolder, prepared: PreparedDataset) -> bool:
     return same and manifest.get("status") == FINISHED and run.per_user.exists() and _identity(run) is not None
 
 
-def _experiments(folder: Path) -> list[dict[str, Any]]:
+def _experiments(runs_dir: Path, dataset: str) -> list[dict[str, Any]]:
     found = []
-    for path in sorted(folder.glob("experiments/*/result.json"), key=lambda path: (path.stat().st_mtime_ns, path)):
+    for path in list_results(runs_dir, dataset):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from athwe_core.analysis.experiments.plan import run_identity
-from athwe_core.analysis.experiments.result import EXPERIMENTS
+from athwe_core.analysis.experiments.result_folder import EXPERIMENTS
 from athwe_core.analysis.tuning.optuna_study import load_optuna, revive, settled
 from athwe_core.analysis.tuning.search_space import SearchSpace, draw, with_values
 from athwe_core.config import Config, config_tree

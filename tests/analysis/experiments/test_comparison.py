@@ -16,6 +16,7 @@ from scipy import stats
 from athwe_core.analysis.experiments.comparison import compare_runs
 from athwe_core.config import config_tree
 from athwe_core.errors import CheckpointError, ConfigError
+from athwe_core.evaluation.significance import paired_test_over_seeds
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.runs.find import RunFolder
 
@@ -93,14 +94,15 @@ def test_seeds_of_one_configuration_are_one_row_by_hand(make_run: MakeRun) -> No
     assert (second["epochs"], second["seconds_per_epoch"], second["parameters"]) == ([7], 2.0, 2 * 3 + 4)
 
 
-def test_the_paired_test_is_over_users_whose_values_are_averaged_over_seeds(make_run: MakeRun) -> None:
+def test_with_one_seed_on_a_side_the_test_is_over_users_averaged_over_seeds(make_run: MakeRun) -> None:
     runs = [
         make_run("s0", [1, 3, 7, 99]),
         make_run("s1", [3, 3, 99, 99], "training.seed=1"),
         make_run("s0", [1, 1, 1, 99], preset="athwe"),
         make_run("other", [1, 1, 3, 3], "training.lr=0.1"),
     ]
-    rows = compare_runs(runs)["rows"]
+    found = compare_runs(runs)
+    rows = found["rows"]
     base = [3 / 4, 1 / 2, 1 / 6, 0]
     others = [[1, 1, 1, 0], [1, 1, 1 / 2, 1 / 2]]
     expected = [stats.ttest_rel(other, base).pvalue for other in others]
@@ -108,6 +110,25 @@ def test_the_paired_test_is_over_users_whose_values_are_averaged_over_seeds(make
     smaller, larger = sorted(expected)
     adjusted = {smaller: 2 * smaller, larger: max(larger, 2 * smaller)}
     assert [row["p_holm"] for row in rows[1:]] == pytest.approx([adjusted[p] for p in expected])
+    assert [row["p_over"] for row in rows] == [None, "users", "users"]
+    assert "leaves out the spread over seeds" in str(found["test"])
+
+
+def test_with_several_seeds_on_both_sides_the_test_is_over_users_and_seeds(make_run: MakeRun) -> None:
+    ranks = {"hm4sr": [[1, 3, 7, 99], [3, 3, 99, 99]], "athwe": [[1, 1, 1, 99], [1, 1, 3, 99]]}
+    runs = [
+        make_run(f"s{seed}", found, f"training.seed={seed}", preset=preset)
+        for preset, of_preset in ranks.items()
+        for seed, found in enumerate(of_preset)
+    ]
+    found = compare_runs(runs)
+    # ndcg of rank 1, 3, 7: 1, 1/2, 1/3
+    first = np.array([[1, 1 / 2, 1 / 3, 0], [1 / 2, 1 / 2, 0, 0]])
+    second = np.array([[1, 1, 1, 0], [1, 1, 1 / 2, 0]])
+    row = found["rows"][1]
+    assert row["p_value"] == pytest.approx(paired_test_over_seeds(second, first))
+    assert (row["p_holm"], row["p_over"]) == (row["p_value"], "users and seeds")
+    assert found["test"] == "p is of a paired t-test over users and seeds, after Holm's correction"
 
 
 def test_users_are_paired_by_id_whatever_the_order_of_the_file(make_run: MakeRun) -> None:
@@ -253,7 +274,9 @@ class TestMistakes:
     @pytest.mark.parametrize("status", ["running", "interrupted", "pruned"])
     def test_a_run_that_is_not_finished(self, status: str, make_run: MakeRun) -> None:
         run = make_run("a", [1, 3, 7, 9], manifest={"status": status})
-        with pytest.raises(CheckpointError, match=f"got '{status}'. Go on with: athwe train --resume toy/hm4sr/a"):
+        with pytest.raises(
+            CheckpointError, match=f"got '{status}'. Continue it with: athwe train --resume toy/hm4sr/a"
+        ):
             compare_runs([run])
 
     def test_ranks_that_are_not_there(self, make_run: MakeRun) -> None:

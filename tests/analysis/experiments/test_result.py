@@ -1,7 +1,5 @@
-"""What runs come to: means, spreads, changes and tests by hand arithmetic; files written whole, and never over others."""
+"""The result of an experiment: means, spreads, changes and tests by hand arithmetic."""
 
-import csv
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,20 +12,19 @@ from experiment_cases import experiment_of
 from safetensors.torch import load_file
 from scipy import stats
 
-from athwe_core.analysis.experiments import result as result_module
 from athwe_core.analysis.experiments.plan import plan_experiment
 from athwe_core.analysis.experiments.result import (
     aggregate,
     change_percent,
+    describe_test,
     num_parameters,
-    require_free_name,
     spread,
     user_values,
-    write_result,
 )
 from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
-from athwe_core.errors import CheckpointError, ConfigError
+from athwe_core.errors import CheckpointError
+from athwe_core.evaluation.significance import paired_test_over_seeds
 from athwe_core.runs.find import RunFolder
 
 MakeConfig = Callable[..., Config]
@@ -74,14 +71,37 @@ def test_means_spreads_and_change_by_hand(result: Callable[..., Any]) -> None:
     assert (full["epochs"], full["seconds_per_epoch"]) == ([3, 4], 2.5)
 
 
-def test_p_value_is_of_the_users_means_over_the_seeds(result: Callable[..., Any]) -> None:
-    """Users 0-9: 1 against 0.5; 10-29: 1 against 1; 30-39: 1 against 0.5; 40-59: 0.5 against 0; the others 0 against 0."""
-    full, other = result()["variants"]
-    a = np.repeat([1, 1, 1, 0.5, 0], [10, 20, 10, 20, 40])
-    b = np.repeat([0.5, 1, 0.5, 0, 0], [10, 20, 10, 20, 40])
-    assert other["p_value"] == pytest.approx(stats.ttest_rel(a, b).pvalue)
+def test_p_value_with_several_seeds_is_over_users_and_seeds(result: Callable[..., Any]) -> None:
+    """The variant hits 30 of 100 users with both seeds, the reference 40 and 60."""
+    found = result()
+    full, other = found["variants"]
+    seeds = [[float(user in HITS[label, seed]) for user in range(100)] for label in ("v1", "v0") for seed in (0, 1)]
+    expected = paired_test_over_seeds(np.array(seeds[:2]), np.array(seeds[2:]))
+    over_users = stats.ttest_rel(np.mean(seeds[:2], axis=0), np.mean(seeds[2:], axis=0)).pvalue
+    assert other["p_value"] == pytest.approx(expected)
+    assert expected > 0.1
+    assert over_users < 0.001
     assert other["p_holm"] == other["p_value"]
-    assert (full["change_percent"], full["p_value"], full["p_holm"]) == (None, None, None)
+    assert (full["change_percent"], full["p_value"], full["p_holm"], full["p_over"]) == (None, None, None, None)
+    assert other["p_over"] == "users and seeds"
+    assert found["test"] == "p is of a paired t-test over users and seeds, after Holm's correction"
+
+
+def test_p_value_with_one_seed_is_over_users_and_says_so(result: Callable[..., Any]) -> None:
+    """Of 100 users the reference hits 0-39, the variant 10-39: ten users differ, by 1."""
+    found = result({key: users for key, users in HITS.items() if key[1] == 0})
+    other = found["variants"][1]
+    a, b = np.repeat([0, 1, 0], [10, 30, 60]), np.repeat([1, 0], [40, 60])
+    assert other["p_value"] == pytest.approx(stats.ttest_rel(a, b).pvalue)
+    assert other["p_over"] == "users"
+    assert "It leaves out the spread over seeds" in found["test"]
+
+
+def test_every_kind_of_test_is_described() -> None:
+    assert describe_test([None, None]) is None
+    both = describe_test(["users and seeds", None, "users"])
+    assert both is not None
+    assert "over users only where a side has one seed" in both
 
 
 def test_holm_counts_every_variant_but_the_reference(result: Callable[..., Any]) -> None:
@@ -128,10 +148,10 @@ def test_what_the_result_rests_on(result: Callable[..., Any], small: PreparedDat
         "command": "athwe ablate",
     }
     assert {name: found[name] for name in expected} == expected
-    assert found.keys() == {*expected, "variants", "athwe"}
+    assert found.keys() == {*expected, "variants", "test", "athwe"}
     assert found["athwe"].keys() == {"version", "git_commit"}
     assert found["variants"][0].keys() == {
-        *("label", "values", "changes", "runs", "metrics", "change_percent", "p_value", "p_holm"),
+        *("label", "values", "changes", "runs", "metrics", "change_percent", "p_value", "p_holm", "p_over"),
         *("epochs", "seconds_per_epoch", "parameters"),
     }
 
@@ -141,8 +161,9 @@ def test_users_are_paired_by_id_whatever_their_order(tiny_config: MakeConfig, fi
     frame = pl.read_parquet(runs[1].per_user)
     frame.reverse().write_parquet(runs[1].per_user)
     together = user_values(runs, metric="mrr@5", split="test")
-    assert together.equals(user_values(runs[:1], metric="mrr@5", split="test"))
-    assert together["value"].sum() == 5
+    assert together.columns == ["user_id", "run_0", "run_1"]
+    assert together["run_0"].equals(together["run_1"])
+    assert together["run_0"].sum() == 5
 
 
 class TestParameters:
@@ -157,56 +178,3 @@ class TestParameters:
         (run.best / "weights.safetensors").write_bytes(b"no")
         with pytest.raises(CheckpointError, match=r"weights\.safetensors must be a readable safetensors file"):
             num_parameters(run)
-
-
-class TestWriting:
-    @pytest.fixture
-    def drawn(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Leave out the figure, which has tests of its own."""
-        monkeypatch.setattr(result_module, "_draw", lambda result, stem: stem.with_suffix(".svg").write_text("<svg/>"))
-
-    def test_a_folder_with_every_file(self, result: Callable[..., Any], tmp_path: Path) -> None:
-        found = write_result(result(), runs_dir=tmp_path, name="mine")
-        folder = tmp_path / "demo" / "experiments" / "ablation-mine"
-        assert found["folder"] == str(folder)
-        assert {path.name for path in folder.iterdir()} == {"result.json", "result.csv", "figure.svg", "figure.png"}
-        assert json.loads((folder / "result.json").read_text()) == found
-
-    @pytest.mark.usefixtures("drawn")
-    def test_table_has_a_line_per_variant_split_and_metric(self, result: Callable[..., Any], tmp_path: Path) -> None:
-        found = write_result(result(quick_epochs=2), runs_dir=tmp_path, name=None)
-        with (Path(found["folder"]) / "result.csv").open(newline="") as file:
-            lines = list(csv.DictReader(file))
-        assert len(lines) == 2 * 2 * 3 * 4
-        assert {line["quick_epochs"] for line in lines} == {"2"}
-        about = [line for line in lines if line["change_percent"]]
-        assert [(line["variant"], line["split"], line["metric"]) for line in about] == [("v1", "test", "hit@10")]
-        assert (about[0]["mean"], about[0]["seed_0"], about[0]["seed_1"]) == ("0.3", "0.3", "0.3")
-        assert float(about[0]["p_holm"]) == found["variants"][1]["p_holm"]
-
-    @pytest.mark.usefixtures("drawn")
-    def test_nothing_is_overwritten(self, result: Callable[..., Any], tmp_path: Path) -> None:
-        found = result()
-        folders = {write_result(found, runs_dir=tmp_path, name=None)["folder"] for _ in range(3)}
-        assert len(folders) == 3
-        write_result(found, runs_dir=tmp_path, name="a")
-        with pytest.raises(ConfigError, match=r"--name must be new: .*ablation-a is there, got 'a'"):
-            write_result(found, runs_dir=tmp_path, name="a")
-        require_free_name(tmp_path, "demo", "sweep", "a")
-
-    @pytest.mark.parametrize("name", ["", "..", "a/b"])
-    def test_a_name_that_is_no_folder_name_is_refused(self, name: str, tmp_path: Path) -> None:
-        with pytest.raises(ConfigError, match="--name must be a plain name"):
-            require_free_name(tmp_path, "demo", "sweep", name)
-
-    def test_a_failure_half_way_leaves_nothing(
-        self, result: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def fail(*_: object) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(result_module, "_draw", fail)
-        found = result()
-        with pytest.raises(OSError, match="No space"):
-            write_result(found, runs_dir=tmp_path, name="a")
-        assert list((tmp_path / "demo" / "experiments").iterdir()) == []

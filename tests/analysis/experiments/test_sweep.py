@@ -109,7 +109,7 @@ def test_what_the_data_lacks_cannot_be_varied(vary: Callable[..., Experiment], s
         (("losses.pcl.weight=1,1.0",), r"--vary must give each value once: 1 means the same, got '1\.0'"),
         (("losses.pcl.weight=1,2", "losses.pcl.weight=3"), r"--vary must name each key once"),
         (("losses.pcl={weight: 1},{weight: 2}",), r"--vary losses\.pcl must be a single key, not a section"),
-        (("training.seed=1,2",), r"--vary training\.seed is what --seeds is for"),
+        (("training.seed=1,2",), r"--vary training\.seed cannot be varied: use --seeds"),
         (("training.device=cpu,cuda",), r"--vary training\.device must be the same for all"),
         (("evaluation.exclude_seen=true,false",), r"--vary evaluation\.exclude_seen must be the same for all"),
         (("model.num_heads=2,3",), r"model\.num_heads must divide model\.hidden_size"),
