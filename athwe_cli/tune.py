@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
@@ -18,7 +18,8 @@ from athwe_cli.settings import configure, open_or_prepare
 from athwe_cli.signals import noted_signals
 
 if TYPE_CHECKING:
-    from athwe_core.analysis.tuning.search_space import SearchSpace
+    from athwe_core.analysis.tuning.search_space import SearchSpace, Values
+    from athwe_core.analysis.tuning.tune import TuningResult
 
 SHOWN_TRIALS = 10
 
@@ -30,14 +31,16 @@ def tune(
     space: Annotated[
         Path | None,
         typer.Option(
-            help="YAML file of configuration keys, each {choices: [...]} or {low, high, step, log}. Default: the search "
-            "space of the HM4SR paper.",
+            help="YAML file with configuration keys, each with {choices: [...]} or {low, high, step, log}. Default: the "
+            "search space of the HM4SR paper.",
             show_default=False,
         ),
     ] = None,
-    trials: Annotated[int, typer.Option(help="Trials of the study in total, those of earlier calls among them.")] = 20,
-    epochs: Annotated[int | None, typer.Option(help="Most epochs of a trial.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the proposals; trials keep the configuration's own.")] = 0,
+    trials: Annotated[int, typer.Option(help="Trials of the study in total, those of earlier calls included.")] = 20,
+    epochs: Annotated[int | None, typer.Option(help="Train each trial for at most so many epochs.")] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the proposals. Every trial trains with the seed of the configuration.")
+    ] = 0,
     name: Annotated[
         str | None, typer.Option(help="Name of the study. Default: data set and preset.", show_default=False)
     ] = None,
@@ -49,10 +52,10 @@ def tune(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the search space and its size, and stop.")] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Search for a better configuration with optuna: one run per trial, pruned early where others did better.
+    """Search for a better configuration with optuna. Each trial is a run; it is stopped early where other trials did better.
 
-    The choice is made by validation NDCG@20 alone; the chosen trial's test scores are shown once, at the end. Ctrl-C saves;
-    the same command goes on. The best configuration is written to best.yaml for train --config.
+    The best trial is chosen on validation alone; its test scores are shown once, at the end. Ctrl-C saves; the same command
+    continues. The best configuration is written to best.yaml, for train --config.
 
     Example: athwe tune --dataset Toys_and_Games --preset hm4sr --trials 40
 
@@ -87,7 +90,7 @@ def tune(
         finally:
             display.close()
     if result is None:
-        output.note("stopped and saved. Go on with the same command")
+        output.note(f"stopped and saved. Continue with the same command: {command}")
         raise typer.Exit(128 + received[0])
     _show(result, output)
     output.json(result)
@@ -96,22 +99,22 @@ def tune(
 class _Display(TrainingDisplay):
     """Training as `athwe train` shows it, between a line for each trial's beginning and end."""
 
-    def trial_begins(self, number: int, *, trials: int, values: dict[str, Any], run: str) -> None:
-        """Print what it tries."""
+    def trial_begins(self, number: int, *, trials: int, values: Values, run: str) -> None:
+        """Print its values."""
         self.output.note(f"trial {number} ({trials} in all): {_values(values)}; run {run}")
 
     def trial_ends(self, number: int, *, state: str, value: float | None) -> None:
-        """Print what became of it."""
+        """Print its outcome."""
         self.close()
         ending = f"best validation NDCG@20 {value:.4f}" if value is not None else state
         self.output.note(f"trial {number}: {ending}")
 
     def note(self, text: str) -> None:
-        """Pass it on."""
+        """Print it."""
         self.output.note(text)
 
 
-def _values(values: dict[str, Any]) -> str:
+def _values(values: Values) -> str:
     """`pcl.weight=0.3, ...`: keys without their top section."""
     values = {key.partition(".")[2]: value for key, value in values.items()}
     return ", ".join(f"{key}={f'{value:.4g}' if isinstance(value, float) else value}" for key, value in values.items())
@@ -127,7 +130,7 @@ def _space_table(space: SearchSpace, count: int | None) -> Table:
     return table
 
 
-def _show(result: dict[str, Any], output: Output) -> None:
+def _show(result: TuningResult, output: Output) -> None:
     import yaml
 
     for note in result["notes"]:

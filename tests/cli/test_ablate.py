@@ -89,7 +89,7 @@ def test_again_it_trains_nothing_and_overwrites_nothing(world: Path, ablate: Abl
     again = ablate("--remove", "pcl", "--remove", "cp+tmoe", "--seeds", "1", "--epochs", "2")
     assert again.exit_code == 0, again.output
     assert "3 runs: 3 reused" in again.stderr
-    assert "estimated 0 s (every run is there)" in again.stderr
+    assert "estimated 0 s (every run is finished)" in again.stderr
     assert "begins" not in again.stderr
     assert len(folders(world)) == len(before) + 1
     assert f"{result['variants'][1]['change_percent']:+.1f}" in again.stdout

@@ -83,7 +83,7 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tune: Any, tmp_path: Path, mo
         result = tune(*arguments)
     assert result.exit_code == 130
     assert result.stdout == ""
-    assert "stopped and saved. Go on with the same command" in result.stderr
+    assert "stopped and saved. Continue with the same command: athwe" in result.stderr
     manifest = json.loads((tmp_path / "runs" / "demo" / "hm4sr" / "tune-s-0" / "manifest.json").read_text())
     assert manifest["status"] == "interrupted"
     found = json.loads(tune(*arguments).stdout)
@@ -141,4 +141,4 @@ def test_a_study_begun_with_other_settings_is_refused(tune: Any) -> None:
     assert tune("--trials", "1", *SMALL).exit_code == 0
     result = tune("--trials", "1", "--seed", "3", *SMALL)
     assert result.exit_code == 2
-    assert "--seed was 0 when study 'demo-hm4sr' began, and must stay so, got 3" in one_error_line(result)
+    assert "--seed must be 0 as when study 'demo-hm4sr' began, got 3" in one_error_line(result)

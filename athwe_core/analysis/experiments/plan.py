@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 from athwe_core.config import Config, config_tree
 from athwe_core.data.store.dataset import PreparedDataset
@@ -24,32 +24,35 @@ class Variant:
     slug: str
     """In the names of its runs, e.g. `PCL-removed`."""
     changes: tuple[str, ...]
-    """What makes it of the configuration the experiment started from, each as for `--set`."""
-    values: dict[str, Any]
+    """How it differs from the configuration that the experiment started from, each as for `--set`."""
+    values: dict[str, object]
     """The changed keys with their values."""
     config: Config
-    """Complete; its seed is that of the experiment's runs, one after another."""
+    """Complete; its seed is replaced by each of the experiment's seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Variants x seeds, and how they are compared."""
+    """Variants under the same seeds, and how they are compared.
+
+    Raises: ConfigError for no seeds, an unknown split, or a metric that the configuration does not compute.
+    """
 
     kind: Literal["ablation", "sweep"]
     preset: str
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
     metric: str
-    """E.g. `ndcg@10`: what changes and tests are about."""
+    """The metric of changes and tests, e.g. `ndcg@10`."""
     split: str
-    """`validation` or `test`, likewise."""
+    """The split of changes and tests: `validation` or `test`."""
     reference: int | None
-    """Number of the variant that the others are compared with; None = there is none."""
+    """Index of the variant that the others are compared with; None = no comparison."""
     varied: tuple[str, ...] = ()
     """Keys of a sweep."""
     notes: tuple[str, ...] = ()
     quick_epochs: int | None = None
-    """Not None: a quick look of at most so many epochs, which every output says."""
+    """At most so many epochs, for a quick look, which every output says; None = as many as the configuration has."""
 
     def __post_init__(self) -> None:
         require(len(self.seeds) > 0, "--seeds", "must be at least 1", len(self.seeds))
@@ -62,6 +65,39 @@ class Experiment:
 Action = Literal["new", "resumed", "reused"]
 
 
+class RunFacts(TypedDict):
+    """A planned run in the output of `--dry-run --json`."""
+
+    seed: int
+    action: Action
+    run: str
+
+
+class VariantFacts(TypedDict):
+    """A variant in the output of `--dry-run --json`."""
+
+    label: str
+    values: dict[str, object]
+    changes: list[str]
+    runs: list[RunFacts]
+
+
+class PlanFacts(TypedDict):
+    """A plan as `--dry-run --json` prints it, without the estimate."""
+
+    kind: str
+    dataset: str
+    preset: str
+    data_version: str
+    seeds: list[int]
+    quick_epochs: int | None
+    metric: str
+    split: str
+    varied: list[str]
+    variants: list[VariantFacts]
+    notes: list[str]
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """A run that an experiment needs."""
@@ -70,21 +106,22 @@ class PlannedRun:
     """Of the first variant that has this configuration."""
     config: Config
     identity: str
-    """Hex digits that stand for configuration and data."""
+    """Hash of configuration and data, as of `run_identity`."""
     action: Action
     name: str
     """Last part of the run's name."""
     existing: RunFolder | None
-    """The run to reuse or to go on with."""
+    """The run to reuse or to continue."""
 
     @property
     def seed(self) -> int:
+        """Of its configuration."""
         return self.config.training.seed
 
 
 @dataclass(frozen=True)
 class Plan:
-    """An experiment on a data set with its runs, equal configurations once."""
+    """An experiment on a data set with its runs; equal configurations share a run."""
 
     experiment: Experiment
     prepared: PreparedDataset
@@ -102,8 +139,8 @@ class Plan:
         """Runs that are not finished."""
         return [run for run in self.runs if run.action != "reused"]
 
-    def facts(self) -> dict[str, Any]:
-        """The plan as `--dry-run --json` prints it, without the estimate."""
+    def facts(self) -> PlanFacts:
+        """The plan for `--dry-run --json`."""
         experiment = self.experiment
         return {
             "kind": experiment.kind,
@@ -131,12 +168,12 @@ class Plan:
         }
 
     def full_name(self, run: PlannedRun) -> str:
-        """dataset/preset/name of a run, also of one that is to come."""
+        """dataset/preset/name of a run, whether it exists yet or not."""
         return run.existing.name if run.existing else f"{self.prepared.name}/{self.experiment.preset}/{run.name}"
 
 
 def with_seed(config: Config, seed: int) -> Config:
-    """The configuration under another seed."""
+    """The configuration with another seed."""
     return config.model_copy(update={"training": config.training.model_copy(update={"seed": seed})})
 
 
@@ -146,7 +183,12 @@ def limited(config: Config, quick_epochs: int | None) -> Config:
 
 
 def run_identity(config: Config, content_hash: str) -> str:
-    """Equal for runs that would come to the same: complete configuration but for the device, and content of the data."""
+    """A hash that is equal for runs that give the same result.
+
+    Args:
+        config: complete; its device does not count.
+        content_hash: of the prepared data.
+    """
     tree = config_tree(config)
     del tree["training"]["device"]
     text = json.dumps([tree, content_hash], sort_keys=True)
@@ -154,10 +196,10 @@ def run_identity(config: Config, content_hash: str) -> str:
 
 
 def plan_experiment(experiment: Experiment, prepared: PreparedDataset, *, runs_dir: Path) -> Plan:
-    """Which runs are there, which are begun, which are to come.
+    """Find out which runs exist, which are unfinished and which are still to be created.
 
-    A finished run of equal configuration and data is reused wherever it lies under `runs_dir/<dataset>`, an unfinished one
-    is gone on with; everything else gets a name such as `PCL-removed-s0-3f2a91b7`, the same each time.
+    A finished run of equal configuration and data is reused wherever it is under `runs_dir/<dataset>`. An unfinished one is
+    continued. Every other run gets a name such as `PCL-removed-s0-3f2a91b7`, the same each time.
     """
     there = _existing(runs_dir, prepared)
     planned: dict[str, PlannedRun] = {}
@@ -183,7 +225,7 @@ def _existing(runs_dir: Path, prepared: PreparedDataset) -> dict[str, RunFolder]
     for run in sorted(runs, key=lambda run: (_is_finished(run), run.last.exists())):
         try:
             found[run_identity(run.config(), content)] = run
-        except AthweError:  # of another version of athwe, or damaged: it stands for no configuration of this one
+        except AthweError:  # of another version of athwe, or damaged
             continue
     return found
 
@@ -197,7 +239,7 @@ def _is_finished(run: RunFolder) -> bool:
 
 
 def _free_name(parent: Path, name: str) -> str:
-    """`name`, or `name-2` and so on where a folder that is no usable run has it."""
+    """`name`, or `name-2` and so on where an unusable folder has that name."""
     taken, number = name, 1
     while (parent / taken).exists():
         number += 1

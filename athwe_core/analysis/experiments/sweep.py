@@ -1,4 +1,4 @@
-"""Sweep: one configuration under every combination of the values of some of its keys."""
+"""Sweep: a configuration with every combination of the values of some of its keys."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from athwe_core.models.registry import replace_in
 
 FIXED = {
     "training.seed": "cannot be varied: use --seeds",
-    "training.device": "must be the same for all: it does not change what a run comes to",
-    "evaluation": "must be the same for all: it is how the variants are compared",
+    "training.device": "must be the same for all variants: it does not change the result of a run",
+    "evaluation": "must be the same for all variants, which are compared by it",
 }
-"""Keys, or sections of keys, that do not make a variant, and why."""
+"""Keys, or sections of keys, that cannot be varied, and why."""
 
 MOST_CHARACTERS = 120
-"""Of the part of a run's name that tells its variant: file systems take 255 in all."""
+"""Longest part of a run's name that describes its variant; file systems allow 255 characters in all."""
 
 
 @dataclass(frozen=True)
 class Varied:
-    """A key and the values to try, as they were written."""
+    """A key and the values to try, as they were typed."""
 
     key: str
     texts: tuple[str, ...]
@@ -76,11 +76,16 @@ def sweep(
     """A variant for each point of the grid.
 
     Args:
-        config: what the variants start from, one that fits the data set.
-        vary: `KEY=V1,V2,...` each, of any key of the configuration but those of `FIXED`; several make a grid.
-        quick_epochs: at most so many epochs instead of the configuration's.
-    Returns: the variants, the last key changing fastest; compared with the one that equals `config`, where there is one.
-    Raises: ConfigError for no key, an unknown one, a value that is not legal, occurs twice, or does not fit the data set.
+        config: the configuration that the variants start from; it fits the data set.
+        prepared: the data set.
+        preset: the preset that `config` started from.
+        vary: `KEY=V1,V2,...`, for any key of the configuration except those of `FIXED`. Several make a grid.
+        seeds: of each variant, >= 1.
+        metric: the metric of changes and tests.
+        split: the split of changes and tests.
+        quick_epochs: at most so many epochs; None = as many as the configuration has.
+    Returns: the variants, the last key changing fastest. The reference is the variant that equals `config`, if there is one.
+    Raises: ConfigError for no key, an unknown key, or a value that is not allowed, is given twice or does not fit the data.
     """
     axes = [parse_varied(text) for text in vary]
     require(len(axes) > 0, "--vary", "must be given at least once, as a.b=value,value,...", list(vary))
@@ -95,16 +100,16 @@ def sweep(
     config = limited(config, quick_epochs)
     variants, notes = list[Variant](), list[str]()
     for texts in product(*(axis.texts for axis in axes)):
-        variant, said = _variant(config, prepared, keys, texts)
+        variant, variant_notes = _variant(config, prepared, keys, texts)
         for other in variants:
             require(
                 other.config != variant.config,
                 "--vary",
-                f"must give each value once: {other.label} means the same",
+                f"must give each value once: {other.label} is the same",
                 variant.label,
             )
         variants.append(variant)
-        notes += said
+        notes += variant_notes
     same = [variant.config == config for variant in variants]
     return Experiment(
         kind="sweep",
@@ -123,14 +128,14 @@ def sweep(
 def _variant(
     config: Config, prepared: PreparedDataset, keys: Sequence[str], texts: Sequence[str]
 ) -> tuple[Variant, list[str]]:
-    """The configuration at a point of the grid, and what the data set or the values make go with it."""
+    """The variant at a point of the grid, and notes on how it was adapted to the data."""
     label, changes = ", ".join(texts), tuple(f"{key}={text}" for key, text in zip(keys, texts, strict=True))
-    asked = replace_in(config, changes)
-    fitted, notes = adapt_to_data(asked, prepared)
+    typed = replace_in(config, changes)
+    fitted, notes = adapt_to_data(typed, prepared)
     values = {key: _value_at(fitted, key) for key in keys}
     for key, change in zip(keys, changes, strict=True):
         require(not isinstance(values[key], dict), f"--vary {key}", "must be a single key, not a section", change)
-        if values[key] != _value_at(asked, key):
+        if values[key] != _value_at(typed, key):
             raise ConfigError(f"--vary {change}", f"must fit the data set and the other values: {notes[-1]}")
     named = (f"{'.'.join(key.split('.')[-2:])}-{text}" for key, text in zip(keys, texts, strict=True))
     slug = re.sub(r"[^A-Za-z0-9.+_]+", "-", "-".join(named)).strip("-")[:MOST_CHARACTERS]

@@ -1,4 +1,4 @@
-"""How long an experiment will take, and what that rests on."""
+"""How long an experiment will take."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.step import train_step
 
 ASSUMED_EPOCHS = 20
-"""Where no finished run tells how soon training stops: what Toys_and_Games and Beauty take, about."""
+"""Where no finished run shows when training stops early: about what Toys_and_Games and Beauty take."""
 TIMED_STEPS = 3
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time until an experiment is done."""
+    """The time that an experiment still takes."""
 
     seconds: float
     basis: str
-    """What it rests on, as the end of a sentence."""
+    """What the estimate is based on, as the end of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,18 @@ class _Pace:
 
 
 def estimate(plan: Plan, *, jobs: int) -> Estimate:
-    """Time for the runs that are still to train, `jobs` at once, each as long as an average one.
+    """Estimate the time for the runs that are not finished, `jobs` at once, each as long as an average one.
 
-    From finished runs of the same data set, preset, batching and kind of device where there are any, else from a few timed
-    steps and an assumed number of epochs. Epochs that unfinished runs have behind them are not counted.
+    It is based on finished runs of the same data set, preset, batching and kind of device. Where there are none, a few steps
+    are timed and a number of epochs is assumed. Epochs that unfinished runs have completed are not counted.
+
+    Args:
+        plan: with its runs.
+        jobs: runs at once, >= 1.
     """
     to_train = plan.to_train()
     if not to_train:
-        return Estimate(0.0, "every run is there")
+        return Estimate(0.0, "every run is finished")
     config = to_train[0].config
     jobs = min(jobs, len(to_train))
     pace = _pace_of_finished(plan, config) or _pace_of_steps(plan.prepared, config, jobs=jobs)
@@ -58,7 +62,7 @@ def estimate(plan: Plan, *, jobs: int) -> Estimate:
     for run in to_train:
         least = loads.index(min(loads))
         loads[least] += _epochs_left(run, pace.epochs) * pace.epoch_seconds
-    together = "" if jobs == 1 else f"; {jobs} runs at once, as if they did not slow each other"
+    together = "" if jobs == 1 else f"; {jobs} runs at once, assumed not to slow each other down"
     return Estimate(max(loads), pace.basis + together)
 
 
@@ -68,7 +72,7 @@ def _epochs_left(run: PlannedRun, epochs: int) -> int:
 
 
 def _pace_of_finished(plan: Plan, config: Config) -> _Pace | None:
-    """Median seconds of an epoch with its validation, and median epochs of the runs that were allowed as many."""
+    """Median seconds of an epoch with its validation, and median epochs of the runs that were not limited to fewer."""
     seconds, epochs = [], []
     name, preset = plan.prepared.name, plan.experiment.preset
     for run in _finished_alike(plan.runs_dir, name, preset, config):
@@ -105,7 +109,7 @@ def _assumed(config: Config) -> str:
 
 
 def _pace_of_steps(prepared: PreparedDataset, config: Config, *, jobs: int) -> _Pace:
-    """A few steps timed here, with the threads that each of the jobs will have."""
+    """Time a few steps here, with the threads that each job will have."""
     threads = torch.get_num_threads()
     torch.set_num_threads(max(1, threads // jobs))
     try:
@@ -121,7 +125,7 @@ def _pace_of_steps(prepared: PreparedDataset, config: Config, *, jobs: int) -> _
 
 
 def _time_steps(prepared: PreparedDataset, config: Config) -> tuple[int, float]:
-    """Steps of an epoch, and mean seconds of a step after one to warm up."""
+    """Steps of an epoch, and mean seconds of a step after a first, untimed one."""
     setup = build_setup(config, prepared)
     optimizer = make_optimizer(setup.model, lr=config.training.lr)
     L, budget = config.model.max_length, config.training.batch_targets

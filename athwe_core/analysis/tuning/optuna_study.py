@@ -1,45 +1,50 @@
-"""An optuna study in a journal file: opened again after any interruption, with what was broken off put back in the queue."""
+"""An optuna study in a journal file. After any interruption it can be opened again, and the interrupted trial continues."""
 
 from __future__ import annotations
 
 import warnings
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from athwe_core.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
     import optuna
 
+Settings = dict[str, object]
+"""Names of settings with their values, as JSON holds them."""
+
+SPACE_OF = "search space of "
+"""Beginning of the names of settings that are parts of the search space; the key follows."""
 JOURNAL = "journal.log"
 IMPORTANCE_TRIALS = 4
-"""Complete trials below which importances say nothing."""
+"""Complete trials that importances need at least."""
 
 
 def load_optuna() -> ModuleType:
-    """The library, its own messages off.
+    """Import optuna and turn its own messages off.
 
     Raises: ConfigError where it is not installed.
     """
     try:
         import optuna  # noqa: PLC0415 - an extra
     except ImportError:
-        raise ConfigError("athwe tune", "needs optuna", remedy='Type: pip install "athwe[tune]"') from None
+        raise ConfigError("athwe tune", "needs optuna", remedy='Install it with: pip install "athwe[tune]"') from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 
 
-def open_study(
-    folder: Path, *, name: str, settings: dict[str, Any], startup_trials: int, warmup_epochs: int
-) -> optuna.Study:
-    """The study in `folder`, begun where there is none; this process has to be the only one that has it open.
+def open_study(folder: Path, *, name: str, settings: Settings, startup_trials: int, warmup_epochs: int) -> optuna.Study:
+    """Open the study in `folder`, or begin one. No other process may have it open.
 
     Args:
-        settings: what decides its trials; the same each time.
+        folder: an existing folder.
+        name: of the study.
+        settings: all that determines the trials; must be the same each time.
         startup_trials: complete trials before the median of an epoch prunes any.
         warmup_epochs: epochs before a trial is pruned.
-    Raises: ConfigError when it was begun with other settings; CheckpointError for an unreadable journal.
+    Raises: ConfigError when the study was begun with other settings; CheckpointError for an unreadable journal.
     """
     optuna = load_optuna()
     journal = folder / JOURNAL
@@ -73,8 +78,8 @@ def settled(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     ]
 
 
-def revive(study: optuna.Study) -> bool:
-    """Put a trial that was broken off back in the queue, as it was; True when the queue has one."""
+def requeue_interrupted(study: optuna.Study) -> bool:
+    """Put an interrupted trial back in the queue, with the same values; whether the queue has a trial."""
     states = load_optuna().trial.TrialState
     for trial in study.get_trials(deepcopy=False):
         if trial.state == states.WAITING:
@@ -88,7 +93,10 @@ def revive(study: optuna.Study) -> bool:
 
 
 def importances(study: optuna.Study) -> dict[str, float] | None:
-    """Share of each key in what sets the best trials apart (PED-ANOVA), largest first; None for too few complete trials."""
+    """Share of each key in what distinguishes the best trials, largest first; None for too few complete trials.
+
+    Source: PED-ANOVA, Watanabe et al. 2023, as in optuna.
+    """
     optuna = load_optuna()
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     if len(complete) < IMPORTANCE_TRIALS:
@@ -101,7 +109,7 @@ def importances(study: optuna.Study) -> dict[str, float] | None:
 
 
 def _cut_torn_line(journal: Path) -> None:
-    """Take away a last line that a power failure left unfinished, which optuna would not read past."""
+    """Remove a last line that a power failure left unfinished, which optuna cannot read."""
     if journal.exists():
         content = journal.read_bytes()
         whole = content.rfind(b"\n") + 1
@@ -110,9 +118,13 @@ def _cut_torn_line(journal: Path) -> None:
                 file.truncate(whole)
 
 
-def _require_same(begun_with: dict[str, Any], settings: dict[str, Any], name: str) -> None:
+def _require_same(begun_with: Settings, settings: Settings, name: str) -> None:
+    """Raise ConfigError for the first setting that differs."""
+    remedy = "Choose another --name for a new study"
     for key in sorted(begun_with.keys() | settings.keys()):
         before, now = begun_with.get(key), settings.get(key)
         if before != now:
-            rule = f"was {before!r} when study {name!r} began, and must stay so"
-            raise ConfigError(key, rule, now, "Choose another --name for a new study")
+            rule = f"must be {before!r} as when study {name!r} began"
+            if key not in begun_with and not key.startswith(SPACE_OF):
+                rule = f"is new: study {name!r} was begun by an older version of athwe, which did not have it"
+            raise ConfigError(key, rule, now, remedy)

@@ -1,4 +1,4 @@
-"""A search space: configuration keys to the values they may take, read from YAML and checked against a configuration."""
+"""A search space: configuration keys and the values they may take, read from YAML and checked against a configuration."""
 
 from __future__ import annotations
 
@@ -23,16 +23,18 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 FIXED = ("evaluation.ks", "evaluation.exclude_seen", "training.seed", "training.device")
-"""Keys that decide how, or with what luck, a trial is judged."""
+"""Keys that decide how a trial is evaluated, or where it runs, and the seed."""
 DRAWS = 200
-"""Combinations drawn before a value counts as fitting none."""
+"""Combinations drawn before a value counts as allowed in none."""
 
 Scalar = str | int | float | bool | None
+Values = dict[str, Any]
+"""Configuration keys with a value for each."""
 
 
 @dataclass(frozen=True)
 class Choices:
-    """One of several values, without an order."""
+    """One of several values without an order."""
 
     values: tuple[Any, ...]
 
@@ -40,7 +42,7 @@ class Choices:
         return self.values[int(rng.integers(len(self.values)))]
 
     def ends(self) -> tuple[Any, ...]:
-        """The values that have to be allowed."""
+        """The values that the configuration must allow."""
         return self.values
 
     def count(self) -> int | None:
@@ -64,14 +66,14 @@ class Choices:
 
 @dataclass(frozen=True)
 class Range:
-    """A number from `low` to `high`, both included; in steps, or evenly in the logarithm."""
+    """A number from `low` to `high`, both included; in steps, or log-uniform."""
 
     low: float
     high: float
     step: float | None
     log: bool
     whole: bool
-    """Whole numbers; then `step` is one too, 1 where none is given."""
+    """Whole numbers only; `step` is then one too, by default 1."""
 
     def draw(self, rng: np.random.Generator) -> Any:
         if self.step is not None and not self.log:
@@ -105,21 +107,23 @@ class Range:
 
     def __str__(self) -> str:
         steps = f" in steps of {self.step:g}" if self.step is not None and not (self.whole and self.step == 1) else ""
-        return f"{self.low:g} to {self.high:g}{steps}{', even in the logarithm' if self.log else ''}"
+        return f"{self.low:g} to {self.high:g}{steps}{', log-uniform' if self.log else ''}"
 
 
 SearchSpace = dict[str, Choices | Range]
-"""Configuration key to what it may be."""
+"""Configuration keys with what each may be."""
 
 
-def read_space(path: Path | None) -> dict[str, Any]:
-    """The mapping in a YAML file; None = the paper's, which is shipped.
+def read_space(path: Path | None) -> Mapping[str, Any]:
+    """The mapping in a YAML file, for `parse_space`.
 
+    Args:
+        path: None = the search space of the HM4SR paper, which comes with athwe.
     Raises: ConfigError where it is no file, no YAML or no mapping.
     """
     if path is None:
         shipped = resources.files("athwe_core").joinpath("presets", "search", "paper.yaml")
-        tree: dict[str, Any] = yaml.safe_load(shipped.read_text(encoding="utf-8"))
+        tree: Mapping[str, Any] = yaml.safe_load(shipped.read_text(encoding="utf-8"))
         return tree
     require(path.is_file(), "--space", "must be a file", str(path))
     return read_yaml(path)
@@ -129,8 +133,8 @@ def parse_space(tree: Mapping[str, Any], base: Config) -> SearchSpace:
     """The space of a tree `key: {choices: [...]}` or `key: {low, high, step?, log?}`.
 
     Args:
-        base: gives each key its type: ranges are of whole numbers where its value is one.
-    Raises: ConfigError for an empty space, an unknown key, or values that are malformed or that no combination allows.
+        base: gives each key its type. A range is of whole numbers where the value in `base` is one.
+    Raises: ConfigError for an empty space, an unknown key, a malformed value, or one that no combination allows.
     """
     require(len(tree) > 0, "search space", "must have at least one key", dict(tree))
     space = {key: _parse(str(key), entry, _present(base, str(key))) for key, entry in tree.items()}
@@ -138,25 +142,25 @@ def parse_space(tree: Mapping[str, Any], base: Config) -> SearchSpace:
 
 
 def combinations(space: SearchSpace) -> int | None:
-    """How many there are; None with a continuous range."""
+    """How many combinations there are; None with a continuous range."""
     counts = [count for part in space.values() if (count := part.count()) is not None]
     return math.prod(counts) if len(counts) == len(space) else None
 
 
-def draw(space: SearchSpace, rng: np.random.Generator) -> dict[str, Any]:
+def draw(space: SearchSpace, rng: np.random.Generator) -> Values:
     """A value for each key, independently."""
     return {key: part.draw(rng) for key, part in space.items()}
 
 
 def with_values(base: Config, values: Mapping[str, Any]) -> Config:
-    """`base` with keys set; ConfigError where they do not go together."""
+    """`base` with other values of some keys; ConfigError where they do not fit together."""
     return replace_in(base, [f"{key}={json.dumps(value)}" for key, value in values.items()])
 
 
 def _present(base: Config, key: str) -> Any:
-    """The value of a key in `base`, which has to be one that may be searched."""
+    """The value of a key in `base`; ConfigError for a key that may not be searched."""
     if key in FIXED:
-        raise ConfigError(key, "cannot be searched: trials that differ in it cannot be ranked", remedy="Use --set")
+        raise ConfigError(key, "cannot be searched: trials that differ in it cannot be ranked", remedy=_remedy_of(key))
     value: Any = config_tree(base)
     for name in key.split("."):
         if not isinstance(value, dict) or name not in value:
@@ -165,6 +169,10 @@ def _present(base: Config, key: str) -> Any:
     if isinstance(value, dict):
         raise ConfigError(key, "must be one key and not a section", remedy=f"It has {', '.join(value)}")
     return value
+
+
+def _remedy_of(key: str) -> str:
+    return f"Leave it out of the space; set it with --set {key}=VALUE"
 
 
 def _parse(key: str, entry: Any, present: Any) -> Choices | Range:
@@ -192,7 +200,9 @@ def _parse(key: str, entry: Any, present: Any) -> Choices | Range:
 
 def _range(key: str, entry: Mapping[str, Any], present: Any) -> Range:
     is_number = isinstance(present, int | float) and not isinstance(present, bool)
-    require(is_number, key, f"must have choices, as its present value {present!r} is no number", dict(entry))
+    require(
+        is_number, key, f"must have choices: its value in the configuration, {present!r}, is no number", dict(entry)
+    )
     low, high = _number(f"{key}.low", entry["low"]), _number(f"{key}.high", entry["high"])
     require(low < high, f"{key}.low", f"must be below high={high:g}", low)
     log = entry.get("log", False)
@@ -245,7 +255,7 @@ def _checked(key: str, part: Choices | Range, base: Config, space: SearchSpace) 
 
 
 def _allowed(key: str, value: Any, base: Config, space: SearchSpace) -> Config:
-    """A configuration that has the value, alone or beside others of the space; the first error where there is none."""
+    """A configuration with the value, alone or with other values of the space; ConfigError where there is none."""
     try:
         return with_values(base, {key: value})
     except ConfigError as error:

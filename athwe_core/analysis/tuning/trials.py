@@ -1,17 +1,17 @@
-"""The trials of a study: what optuna proposes becomes the configuration of an ordinary run, which may be pruned."""
+"""The trials of a study: each proposal of optuna becomes the configuration of an ordinary run, which may be pruned."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from athwe_core.analysis.experiments.plan import run_identity
 from athwe_core.analysis.experiments.result_folder import EXPERIMENTS
-from athwe_core.analysis.tuning.optuna_study import load_optuna, revive, settled
-from athwe_core.analysis.tuning.search_space import SearchSpace, draw, with_values
+from athwe_core.analysis.tuning.optuna_study import SPACE_OF, Settings, load_optuna, requeue_interrupted, settled
+from athwe_core.analysis.tuning.search_space import SearchSpace, Values, draw, with_values
 from athwe_core.config import Config, config_tree
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import ConfigError, NonFiniteLossError, require
@@ -25,32 +25,32 @@ if TYPE_CHECKING:
     import optuna
 
 PRUNED = "pruned"
-"""Status of a run that was ended early because others did better."""
+"""Status of a run that was stopped early because other trials did better."""
 STARTUP_TRIALS, WARMUP_EPOCHS = 5, 3
 DRAWS = 1000
-"""Combinations drawn before all count as tried."""
+"""Combinations drawn before all of them count as tried."""
 
 
 class TuningListener(Listener, Protocol):
-    """Hears what tuning does: trials, and the training of each."""
+    """Is called about the progress of tuning: the trials, and the training of each."""
 
-    def trial_begins(self, number: int, *, trials: int, values: dict[str, Any], run: str) -> None:
-        """Trial `number` (from 0) of a study that goes on until it has `trials` begins or goes on."""
+    def trial_begins(self, number: int, *, trials: int, values: Values, run: str) -> None:
+        """Trial `number` (from 0) begins or continues; the study ends when it has `trials` trials."""
 
     def trial_ends(self, number: int, *, state: str, value: float | None) -> None:
-        """It is complete, pruned or failed; its best validation value where it is complete."""
+        """The trial is complete, pruned or failed; `value` is its best validation value where it is complete."""
 
     def note(self, text: str) -> None:
-        """One sentence the user should know, e.g. of a damaged checkpoint."""
+        """One sentence that the user should know, e.g. about a damaged checkpoint."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tuning:
-    """A study and all that decides what its trials are."""
+    """A study and all that determines its trials."""
 
     space: SearchSpace
     base: Config
-    """Fits `prepared`; each trial is this with the values of the space."""
+    """A configuration that fits `prepared`. Each trial has this one with values of the space."""
     prepared: PreparedDataset
     runs_dir: Path
     preset: str
@@ -58,11 +58,11 @@ class Tuning:
     name: str
     """Its runs are `tune-<name>-<number>`."""
     seed: int
-    """Of the proposals: each depends on it, its number and the trials before, whatever was interrupted in between."""
+    """Of the proposals. A proposal depends on the seed, its number and the trials before; interruptions do not matter."""
     startup_trials: int = STARTUP_TRIALS
-    """Complete trials before one is pruned for being below the median of an epoch."""
+    """Complete trials before one may be pruned for being below the median of its epoch."""
     warmup_epochs: int = WARMUP_EPOCHS
-    """Epochs before a trial is pruned."""
+    """Epochs before a trial may be pruned."""
 
     def __post_init__(self) -> None:
         is_plain = self.name == Path(self.name).name and self.name not in ("", ".", "..")
@@ -73,25 +73,25 @@ class Tuning:
     def folder(self) -> Path:
         return Path(self.runs_dir) / self.prepared.name / EXPERIMENTS / f"tune-{self.name}"
 
-    def settings(self) -> dict[str, Any]:
-        """What a study that goes on must share with its beginning."""
+    def settings(self) -> Settings:
+        """All that must be the same when the study is continued."""
         leaves = _leaves(config_tree(self.base))
         del leaves["training.device"]
-        space = {f"search space of {key}": str(part) for key, part in self.space.items()}
+        space = {f"{SPACE_OF}{key}": str(part) for key, part in self.space.items()}
         pruning = {"startup trials": self.startup_trials, "warm-up epochs": self.warmup_epochs}
         data = self.prepared.manifest["content_hash"][:12]
         return {"preset": self.preset, "content of the data": data, "--seed": self.seed, **pruning, **space, **leaves}
 
-    def config(self, values: dict[str, Any]) -> Config:
-        """Of a trial, without what the data lacks."""
+    def config(self, values: Values) -> Config:
+        """The configuration of a trial, adapted to the data."""
         return adapt_to_data(with_values(self.base, values), self.prepared)[0]
 
-    def decode(self, params: dict[str, Any]) -> dict[str, Any]:
-        """Values of the keys from what optuna stores."""
+    def decode(self, params: Mapping[str, Any]) -> Values:
+        """Values of the keys, from what optuna stores."""
         return {key: part.decode(params[key]) for key, part in self.space.items()}
 
     def identity(self, config: Config) -> str:
-        """Equal for trials that would come to the same."""
+        """Equal for trials that would give the same result."""
         return run_identity(config, self.prepared.manifest["content_hash"])
 
     def run(self, number: int) -> RunFolder:
@@ -100,8 +100,8 @@ class Tuning:
 
 
 def next_trial(study: optuna.Study, tuning: Tuning) -> optuna.trial.Trial | None:
-    """The trial that was broken off, else a new one; None when no untried combination is found."""
-    if not revive(study):
+    """The trial that was interrupted, else a new one; None when no untried combination is found."""
+    if not requeue_interrupted(study):
         number = len(settled(study))
         values = _propose(study, tuning, number)
         if values is None:
@@ -122,7 +122,7 @@ def finish_trial(
     listener: TuningListener,
     should_stop: Callable[[], bool],
 ) -> bool:
-    """Train the trial's run to its end, or until it is pruned or fails; False when asked to stop."""
+    """Train the trial's run to its end, or until it is pruned or fails; False when it was stopped."""
     states = load_optuna().trial.TrialState
     number, values = trial.user_attrs["number"], tuning.decode(trial.params)
     config = tuning.config(values)
@@ -151,7 +151,7 @@ def finish_trial(
 
 
 class _EndedEarlyError(Exception):
-    """Ends the training of a trial; its state is saved."""
+    """Ends the training of a trial that is pruned; its state is saved."""
 
 
 @dataclass
@@ -174,7 +174,7 @@ class _Reports:
         self.report(record)
 
     def report(self, record: dict[str, Any]) -> None:
-        """Tell optuna of an epoch, once; raises _EndedEarlyError where the epochs to come are not worth it."""
+        """Report an epoch to optuna, once; raises _EndedEarlyError when the trial is to be pruned."""
         epoch = record["epoch"]
         if epoch not in self.reported:
             self.reported.add(epoch)
@@ -183,45 +183,45 @@ class _Reports:
             raise _EndedEarlyError
 
 
-def _leaves(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Key with dots to value."""
-    found: dict[str, Any] = {}
+def _leaves(tree: Mapping[str, object], prefix: str = "") -> Settings:
+    """The values of a configuration tree by their keys with dots."""
+    found: Settings = {}
     for name, value in tree.items():
         found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return found
 
 
-def _propose(study: optuna.Study, tuning: Tuning, number: int) -> dict[str, Any] | None:
-    """Values no settled trial has: of the tree-structured Parzen estimator, drawn at random where it repeats itself."""
+def _propose(study: optuna.Study, tuning: Tuning, number: int) -> Values | None:
+    """Values that no settled trial has: from the tree-structured Parzen estimator, at random where it repeats itself."""
     optuna = load_optuna()
     tried = {trial.user_attrs["identity"] for trial in settled(study)}
     seed = keyed_seed(tuning.seed, "sampler", number) % 2**32
     scratch = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     scratch.add_trials(settled(study))
-    asked = scratch.ask({key: part.distribution() for key, part in tuning.space.items()})
-    values, rng = tuning.decode(asked.params), keyed_rng(tuning.seed, "draw", number)
-    seen: list[dict[str, Any]] = []
+    proposed = scratch.ask({key: part.distribution() for key, part in tuning.space.items()})
+    values, rng = tuning.decode(proposed.params), keyed_rng(tuning.seed, "draw", number)
+    seen: list[Values] = []
     for _ in range(DRAWS):
         if values not in seen:
             seen.append(values)
             try:
                 if tuning.identity(tuning.config(values)) not in tried:
                     return values
-            except ConfigError:  # values that do not go together
+            except ConfigError:  # values that do not fit together
                 pass
         values = draw(tuning.space, rng)
     return None
 
 
 def _run(tuning: Tuning, number: int, config: Config, command: str) -> RunFolder:
-    """The trial's run, which is there already when it was broken off."""
+    """The trial's run, which exists when the trial was interrupted."""
     run = tuning.run(number)
     if not (run.path / MANIFEST).exists():
-        shutil.rmtree(run.path, ignore_errors=True)  # of a process killed before anything was in it
+        shutil.rmtree(run.path, ignore_errors=True)  # a process was killed before it had written anything
         return create_run(
             tuning.runs_dir, config, tuning.prepared, preset=tuning.preset, name=run.path.name, command=command
         )
     if run_identity(run.config(), run.manifest()["data"]["content_hash"]) != tuning.identity(config):
-        rule = f"must be of a new study, and run {run.name} has another configuration"
+        rule = f"must be of a new study: run {run.name} exists with another configuration"
         raise ConfigError("--name", rule, tuning.name, "Choose another, or delete that run")
     return run

@@ -6,10 +6,11 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal, TypedDict
 
+from athwe_core.analysis.experiments.result import Software
 from athwe_core.analysis.tuning.optuna_study import importances, load_optuna, open_study, settled
-from athwe_core.analysis.tuning.search_space import combinations
+from athwe_core.analysis.tuning.search_space import Values, combinations
 from athwe_core.analysis.tuning.trials import Tuning, TuningListener, finish_trial, next_trial
 from athwe_core.errors import CheckpointError, NonFiniteLossError, require
 from athwe_core.locks import HeldError, held
@@ -26,6 +27,60 @@ LOCK = ".lock"
 """Exists while a process works on the study."""
 
 
+class TrialResult(TypedDict):
+    """A trial that counts."""
+
+    number: int
+    state: Literal["complete", "pruned", "failed"]
+    value: float | None
+    """Best validation value of its epochs; None where it has none."""
+    values: Values
+    epochs: int
+    best_epoch: int | None
+    run: str
+    reason: str | None
+    """Why it failed."""
+
+
+class BestTrial(TypedDict):
+    """The trial that was chosen on validation."""
+
+    number: int
+    run: str
+    values: Values
+    validation: dict[str, float]
+    test: dict[str, float]
+    config: str
+    """Path of the complete configuration."""
+
+
+class TuningResult(TypedDict):
+    """The content of a study's `result.json`."""
+
+    kind: Literal["tune"]
+    study: str
+    dataset: str
+    preset: str
+    data_version: str
+    tie_order: str
+    split_rule: str
+    exclude_seen: bool
+    seed: int
+    metric: str
+    split: str
+    space: dict[str, str]
+    combinations: int | None
+    """None with a continuous range."""
+    trials: list[TrialResult]
+    best: BestTrial
+    importance: dict[str, float] | None
+    """Share of each key; None for too few complete trials."""
+    notes: list[str]
+    command: str
+    athwe: Software
+    folder: str
+
+
 def tune(
     tuning: Tuning,
     *,
@@ -33,22 +88,23 @@ def tune(
     command: str,
     listener: TuningListener,
     should_stop: Callable[[], bool] = lambda: False,
-) -> dict[str, Any] | None:
-    """Go on with the study until it has `trials` trials; one that was broken off is gone on with first.
+) -> TuningResult | None:
+    """Continue the study until it has `trials` trials; an interrupted trial is continued first.
 
-    A trial counts when it is complete, pruned, or failed by a loss that is not finite. It is complete at the end of its
-    training; its value is the best validation NDCG@20 of its epochs. The study is in `tuning.folder`.
+    A trial counts when it is complete, pruned, or failed because of a loss that is not finite. It is complete when its
+    training has ended; its value is the best validation value of its epochs. The study is in `tuning.folder`, which also
+    receives the result as `result.json` and the chosen configuration as `best.yaml`. Test scores are read of the chosen
+    trial only.
 
     Args:
-        command: what to type to do it again, for the manifests of the runs and the result.
-        should_stop: asked after every step; True saves the state and ends.
-    Returns: kind, study, dataset, preset, data_version, tie_order, split_rule, exclude_seen, seed, metric, split, space,
-        combinations, trials (number, state, value, values, epochs, best_epoch, run, reason), best (number, run, values,
-        validation, test, config), importance, notes, command, athwe, folder; None when it was asked to stop.
-        Also in `result.json` of the folder, beside `best.yaml`, the chosen configuration. Of no other trial than the chosen
-        one test scores are read.
+        tuning: the study.
+        trials: number of trials in the end, >= 1, those of earlier calls included.
+        command: the command that does this again, for the manifests of the runs and the result.
+        listener: called about trials and their training.
+        should_stop: called after every step; True saves the state and ends.
+    Returns: the result; None when stopped.
     Raises: ConfigError without optuna, or for a study begun with other settings; CheckpointError when another process works
-        on it or its journal is unreadable; NonFiniteLossError when no trial is complete.
+        on the study or its journal is unreadable; NonFiniteLossError when no trial is complete.
     """
     require(trials >= 1, "--trials", "must be at least 1", trials)
     load_optuna()
@@ -67,7 +123,7 @@ def tune(
                 return None
             trial = next_trial(study, tuning)
             if trial is None:
-                notes.append(f"no combination is left to try after {done} trials")
+                notes.append(f"the study ends after {done} trials: no untried combination is left")
             elif not finish_trial(
                 study, trial, tuning, trials=trials, command=command, listener=listener, should_stop=should_stop
             ):
@@ -87,7 +143,8 @@ def _only_here(folder: Path) -> Iterator[None]:
         yield
 
 
-def _write_result(study: optuna.Study, tuning: Tuning, *, notes: list[str], command: str) -> dict[str, Any]:
+def _write_result(study: optuna.Study, tuning: Tuning, *, notes: list[str], command: str) -> TuningResult:
+    """Choose the best trial, and write and return the result."""
     trials = [_described(trial, tuning) for trial in sorted(settled(study), key=lambda t: t.user_attrs["number"])]
     complete = [trial for trial in trials if trial["state"] == "complete"]
     if not complete:
@@ -98,7 +155,7 @@ def _write_result(study: optuna.Study, tuning: Tuning, *, notes: list[str], comm
             reasons,
             "Narrow the search space, e.g. of training.lr",
         )
-    best = max(complete, key=lambda trial: trial["value"])
+    best = max(complete, key=lambda trial: trial["value"] or 0.0)
     run = tuning.run(best["number"])
     manifest, path = run.manifest(), tuning.folder / BEST
     metric = tuning.base.training.selection_metric
@@ -108,7 +165,7 @@ def _write_result(study: optuna.Study, tuning: Tuning, *, notes: list[str], comm
     )
     replace_text(path, header + (run.path / CONFIG).read_text(encoding="utf-8"))
     results = manifest["results"]
-    result = {
+    result: TuningResult = {
         "kind": "tune",
         "study": tuning.name,
         "dataset": tuning.prepared.name,
@@ -141,13 +198,19 @@ def _write_result(study: optuna.Study, tuning: Tuning, *, notes: list[str], comm
     return result
 
 
-def _described(trial: optuna.trial.FrozenTrial, tuning: Tuning) -> dict[str, Any]:
-    """What validation says of a settled trial."""
+def _described(trial: optuna.trial.FrozenTrial, tuning: Tuning) -> TrialResult:
+    """A settled trial, from validation alone."""
+    states = load_optuna().trial.TrialState
+    ended: dict[object, Literal["complete", "pruned", "failed"]] = {
+        states.COMPLETE: "complete",
+        states.PRUNED: "pruned",
+        states.FAIL: "failed",
+    }
     by_epoch = trial.intermediate_values
     number = trial.user_attrs["number"]
     return {
         "number": number,
-        "state": "failed" if trial.state.name == "FAIL" else trial.state.name.lower(),
+        "state": ended[trial.state],
         "value": max(by_epoch.values(), default=None),
         "values": tuning.decode(trial.params),
         "epochs": len(by_epoch),

@@ -106,7 +106,7 @@ def test_what_the_data_lacks_cannot_be_varied(vary: Callable[..., Experiment], s
         ((), r"--vary must be given at least once"),
         (("losses.pcl.wight=1,2",), r"losses\.pcl\.wight is no configuration key\. Did you mean losses\.pcl\.weight\?"),
         (("losses.pcl.weight=1,x",), r"losses\.pcl\.weight must be a number, got 'x'"),
-        (("losses.pcl.weight=1,1.0",), r"--vary must give each value once: 1 means the same, got '1\.0'"),
+        (("losses.pcl.weight=1,1.0",), r"--vary must give each value once: 1 is the same, got '1\.0'"),
         (("losses.pcl.weight=1,2", "losses.pcl.weight=3"), r"--vary must name each key once"),
         (("losses.pcl={weight: 1},{weight: 2}",), r"--vary losses\.pcl must be a single key, not a section"),
         (("training.seed=1,2",), r"--vary training\.seed cannot be varied: use --seeds"),

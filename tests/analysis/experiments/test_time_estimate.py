@@ -44,7 +44,7 @@ def test_from_finished_runs_of_the_same_preset_and_batching(
     assert found.basis == "from finished runs of athwe on demo: 4.0 s an epoch with its validation, 10 epochs"
     assert estimate(plan(), jobs=2).seconds == pytest.approx(2 * 10 * 4.0)
     assert estimate(plan(), jobs=3).seconds == pytest.approx(2 * 10 * 4.0), "four runs on three need two turns"
-    assert "3 runs at once, as if they did not slow each other" in estimate(plan(), jobs=3).basis
+    assert "3 runs at once, assumed not to slow each other down" in estimate(plan(), jobs=3).basis
 
 
 def test_a_quick_look_tells_the_pace_but_not_the_epochs(
@@ -77,7 +77,7 @@ def test_finished_runs_and_epochs_are_not_counted_again(
 def test_nothing_to_train_takes_no_time(plan: Callable[..., Plan], tiny_config: MakeConfig, finished: Finished) -> None:
     for weight in (1, 0):
         finished(tiny_config("training.epochs=50", f"losses.pcl.weight={weight}"), name=f"w{weight}")
-    assert estimate(plan(seeds=(0,)), jobs=4) == time_estimate.Estimate(0.0, "every run is there")
+    assert estimate(plan(seeds=(0,)), jobs=4) == time_estimate.Estimate(0.0, "every run is finished")
 
 
 @pytest.mark.parametrize(("epochs", "counted", "said"), [(50, 20, "20 epochs assumed"), (5, 5, "at most 5 epochs")])

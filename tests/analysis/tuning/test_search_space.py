@@ -94,7 +94,7 @@ def test_descriptions() -> None:
     }
     assert [str(part) for part in parse_space(tree, BASE).values()] == [
         "0.1 to 0.5 in steps of 0.1",
-        "0.001 to 0.1, even in the logarithm",
+        "0.001 to 0.1, log-uniform",
         "1 to 3",
         "interval, day",
     ]
@@ -127,8 +127,14 @@ def test_descriptions() -> None:
         ({"model.dropout": {"low": 0.1, "high": 0.5, "step": 0.15}}, "must be reached.*got 0.5. Try 0.4"),
         ({"model.num_layers": {"low": 1, "high": 2.5}}, "model.num_layers.high must be a whole number, got 2.5"),
         ({"model.num_layers": {"low": 1, "high": 3, "step": 0.5}}, "step must be a whole number, got 0.5"),
-        ({"model.wavelet.enabled": {"low": 0, "high": 1}}, "must have choices, as its present value False is no"),
-        ({"training.seed": {"low": 0, "high": 9}}, "training.seed cannot be searched.*Use --set"),
+        (
+            {"model.wavelet.enabled": {"low": 0, "high": 1}},
+            "must have choices: its value in the configuration, False, is no",
+        ),
+        (
+            {"training.seed": {"low": 0, "high": 9}},
+            "training.seed cannot be searched.*set it with --set training.seed=VALUE",
+        ),
         ({"evaluation.exclude_seen": {"choices": [True]}}, "evaluation.exclude_seen cannot be searched"),
     ],
 )

@@ -336,7 +336,7 @@ def test_no_combination_is_tried_twice_and_the_study_ends_when_none_is_left(make
     result = finished(make_tuning(space=space), 9)
     tried = [tuple(trial["values"].values()) for trial in result["trials"]]
     assert sorted(tried) == [(0.0, 2), (0.0, 8), (0.1, 2), (0.1, 8)]
-    assert result["notes"] == ["no combination is left to try after 4 trials"]
+    assert result["notes"] == ["the study ends after 4 trials: no untried combination is left"]
 
 
 def test_values_that_do_not_go_together_are_not_tried(make_tuning: MakeTuning) -> None:
@@ -360,12 +360,12 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("overrides", "settings", "text"),
         [
-            (("training.epochs=2",), {}, r"training\.epochs was 1 when study 's' began, and must stay so, got 2"),
-            ((), {"seed": 5}, "--seed was 0 when study 's' began, and must stay so, got 5"),
+            (("training.epochs=2",), {}, r"training\.epochs must be 1 as when study 's' began, got 2"),
+            ((), {"seed": 5}, "--seed must be 0 as when study 's' began, got 5"),
             (
                 (),
                 {"space": SPACE | {"model.dropout": {"choices": [0.5]}}},
-                r"search space of model.dropout was '0.0, 0.1' .*, got '0.5'",
+                r"search space of model.dropout must be '0.0, 0.1' as .*, got '0.5'",
             ),
         ],
     )
