@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,3 +181,34 @@ def test_a_diverging_variant_is_one_line_too(ablate: Ablate) -> None:
     assert refused.exit_code == 1
     assert "must be finite" in one_error_line(refused)
     assert "[full, seed 0] failed" in refused.stderr
+
+
+def test_ctrl_c_in_a_terminal_saves_every_process_and_the_same_command_continues(world: Path) -> None:
+    """A terminal sends the signal to all processes of the command; only the first acts on it, and the others save."""
+    places = {f"ATHWE_{name}": str(world / name.lower()) for name in ("DATA", "PREPARED", "RUNS")}
+    arguments = ["ablate", "--dataset", "demo", *TINY, "--remove", "CP", "--seeds", "1", "--jobs", "2"]
+    arguments += ["--set", "training.epochs=100000", "--set", "training.patience=100000"]
+    command = [sys.executable, "-m", "athwe_cli", *arguments]
+    environment = os.environ | places | {"PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        command, stderr=subprocess.PIPE, text=True, env=environment, cwd=world, start_new_session=True
+    ) as process:
+        assert process.stderr is not None
+        begun: set[str] = set()
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if " epoch " in line:
+                begun.add(line.split("]")[0])
+            if len(begun) == 2:
+                os.killpg(process.pid, signal.SIGINT)
+                break
+        lines += process.stderr.readlines()
+        assert process.wait(60) == 130, "".join(lines)
+    text = "".join(lines)
+    assert "[full, seed 0] stopped" in text
+    assert "[-CP, seed 0] stopped" in text
+    assert "Continue with the same command: athwe ablate" in text
+    assert "Traceback" not in text
+    plan = call(world, *arguments, "--dry-run")
+    assert "2 runs: 2 resumed" in plan.stdout
