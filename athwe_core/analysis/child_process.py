@@ -27,10 +27,10 @@ from typing import Any
 import athwe_core
 from athwe_core.errors import AthweError
 
-Document = Mapping[str, Any]
-"""What JSON can hold."""
+Document = dict[str, Any]
+"""An object of JSON."""
 SECONDS_TO_SAVE = 300.0
-"""How long a child that was told to stop may take for its step and for saving before it is killed."""
+"""How long a child that is to stop may take for its step and for saving before it is killed."""
 
 _RESULT, _ERROR = "result", "error"
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -41,7 +41,7 @@ class Message:
     """Something that a child reports."""
 
     event: str
-    fields: dict[str, Any]
+    fields: Document
 
 
 class ChildError(AthweError):
@@ -108,7 +108,7 @@ class ChildProcess:
         self.stop()
         return self._process.returncode
 
-    def result(self, subject: str, *, remedy: str) -> dict[str, Any]:
+    def result(self, subject: str, *, remedy: str) -> Document:
         """What its work returned; to be called when it has ended.
 
         Args:
@@ -119,7 +119,7 @@ class ChildProcess:
         """
         code = self.join()
         if self._last is None:
-            raise AthweError(subject, f"must come to its end: its process ended with exit code {code}", remedy=remedy)
+            raise AthweError(subject, f"must finish: its process ended with exit code {code}", remedy=remedy)
         if self._last.event == _ERROR:
             raise rebuild_exception(self._last.fields, subject)
         return self._last.fields
@@ -153,7 +153,7 @@ def run_together(
     threads: int,
     subject: str,
     remedy: str,
-) -> list[dict[str, Any]]:
+) -> list[Document]:
     """One child for each environment, all at once; their results in the same order.
 
     When one fails, the others are killed.
@@ -163,7 +163,7 @@ def run_together(
     """
     messages: SimpleQueue[tuple[ChildProcess, Message | None]] = SimpleQueue()
     children: list[ChildProcess] = []
-    results: dict[ChildProcess, dict[str, Any]] = {}
+    results: dict[ChildProcess, Document] = {}
     try:
         for environment in environments:
             children.append(ChildProcess(module, document, threads=threads, messages=messages, environment=environment))
@@ -209,7 +209,7 @@ class Parent:
         threading.Thread(target=self._wait_for_end, daemon=True).start()
 
     def wants_stop(self) -> bool:
-        """Whether the parent asked to stop or is gone."""
+        """Whether the parent called `stop` or is gone."""
         return self._stopped.is_set()
 
     def send(self, event: str, **fields: Any) -> None:
@@ -223,7 +223,7 @@ class Parent:
         self._stopped.set()
 
 
-def serve(work: Callable[[dict[str, Any], Parent], Document]) -> None:
+def serve(work: Callable[[Document, Parent], Mapping[str, Any]]) -> None:
     """Do the work that standard input names: the whole of a child.
 
     Args:
@@ -244,7 +244,7 @@ def serve(work: Callable[[dict[str, Any], Parent], Document]) -> None:
         parent.send(_RESULT, **result)
 
 
-def describe_exception(error: Exception) -> dict[str, Any]:
+def describe_exception(error: Exception) -> Document:
     """An exception as JSON: an AthweError with its parts, any other as type, first line and traceback."""
     kind = type(error)
     if isinstance(error, AthweError):
@@ -255,7 +255,7 @@ def describe_exception(error: Exception) -> dict[str, Any]:
     return {"cause": f"{name}: {line}" if line else name, "traceback": "".join(traceback.format_exception(error))}
 
 
-def rebuild_exception(fields: Mapping[str, Any], subject: str) -> AthweError:
+def rebuild_exception(fields: Document, subject: str) -> AthweError:
     """The exception of `describe_exception`.
 
     Args:

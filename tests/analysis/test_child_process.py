@@ -111,7 +111,7 @@ def test_any_other_error_is_one_line_and_has_its_traceback_as_a_note(start: Star
 def test_a_child_that_is_killed_says_so(start: Start, messages: Messages) -> None:
     child = start("die")
     assert received(messages) == []
-    with pytest.raises(AthweError, match=r"^it must come to its end: its process ended with exit code -9. Try again$"):
+    with pytest.raises(AthweError, match=r"^it must finish: its process ended with exit code -9. Try again$"):
         child.result("it", remedy="Try again")
 
 

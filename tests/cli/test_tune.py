@@ -110,7 +110,7 @@ def test_without_optuna_one_line_says_how_to_get_it(tune: Any, monkeypatch: pyte
     monkeypatch.setitem(sys.modules, "optuna", None)
     result = tune("--trials", "1", *SMALL)
     assert result.exit_code == 2
-    assert one_error_line(result).endswith('athwe tune needs optuna. Type: pip install "athwe[tune]"')
+    assert one_error_line(result).endswith("athwe tune needs optuna. Run: pip install 'athwe[tune]'")
 
 
 @pytest.mark.parametrize(

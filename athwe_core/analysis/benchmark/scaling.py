@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from athwe_core.analysis.benchmark.step_time import (
     peak_memory_bytes,
     time_steps,
 )
-from athwe_core.analysis.child_process import Parent, run_together, serve
+from athwe_core.analysis.child_process import Document, Parent, run_together, serve
 from athwe_core.config import Config, config_tree
 from athwe_core.distributed import ALONE, ProcessGroup, init_distributed
 from athwe_core.evaluation.evaluate import rank_users
@@ -122,7 +122,7 @@ def measure(config: Config, point: Point, *, feature_width: int, steps: int) -> 
     return cast(PointResult, found[0] | {"peak_memory_bytes": largest})
 
 
-def _measure_here(document: dict[str, Any], _: Parent) -> PointResult:
+def _measure_here(document: Document, _: Parent) -> PointResult:
     """The work of one process."""
     config, point = config_from_tree(document["config"]), Point(**document["point"])
     width, steps = document["feature_width"], document["steps"]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
-from typing import Any, cast
+from typing import cast
 
 import torch
 
@@ -30,7 +30,7 @@ from athwe_core.analysis.benchmark.step_time import (
     peak_memory_bytes,
     time_steps,
 )
-from athwe_core.analysis.child_process import Parent, run_together, serve
+from athwe_core.analysis.child_process import Document, Parent, run_together, serve
 from athwe_core.config import Config
 from athwe_core.data.packing import epoch_batches, training_rows
 from athwe_core.device import has_fast_bf16, resolve_device
@@ -161,7 +161,7 @@ def _in_its_own_process(case: Case, device: str, steps: int, size: Size) -> Case
     return cast(CaseRound, found)
 
 
-def _measure_here(document: dict[str, Any], _: Parent) -> CaseRound:
+def _measure_here(document: Document, _: Parent) -> CaseRound:
     """The work of one process."""
     case, size = Case(**document["case"]), Size(**document["size"])
     return _measured(case, document["device"], document["steps"], size)

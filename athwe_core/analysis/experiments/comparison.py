@@ -71,7 +71,7 @@ class ComparisonRow(TypedDict):
     p_over: TestedOver | None
 
 
-GroupEntry = dict[str, Any]
+GroupEntry = dict[str, float]
 """`users`, the number of users in the group, and under the label of each row its metric."""
 
 

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from athwe_core.analysis.child_process import Parent, serve
+from athwe_core.analysis.child_process import Document, Parent, serve
 from athwe_core.runs.find import RunFolder
 from athwe_core.training.loop import train
 
@@ -37,10 +37,10 @@ class _Reporter:
         self.parent.send("note", text=text)
 
 
-def train_run(document: dict[str, Any], parent: Parent) -> dict[str, bool]:
+def train_run(document: Document, parent: Parent) -> dict[str, bool]:
     """Train the run in the folder `run` on the data under `prepared_dir`.
 
-    Returns: `finished`; False when the parent asked to stop.
+    Returns: `finished`; False when the parent stopped it.
     """
     run, reporter = RunFolder(Path(document["run"])), _Reporter(parent)
     prepared = run.open_data(Path(document["prepared_dir"]))

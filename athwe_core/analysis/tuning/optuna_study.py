@@ -30,7 +30,7 @@ def load_optuna() -> ModuleType:
     try:
         import optuna  # noqa: PLC0415 - an extra
     except ImportError:
-        raise ConfigError("athwe tune", "needs optuna", remedy='Install it with: pip install "athwe[tune]"') from None
+        raise ConfigError("athwe tune", "needs optuna", remedy="Run: pip install 'athwe[tune]'") from None
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna
 

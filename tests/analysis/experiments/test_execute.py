@@ -155,7 +155,7 @@ class ScriptedChild:
 
     def result(self, subject: str, *, remedy: str) -> dict[str, bool]:
         if self.dies:
-            raise AthweError(subject, "must come to its end", remedy=remedy)
+            raise AthweError(subject, "must finish", remedy=remedy)
         return {"finished": False}
 
     def join(self) -> None:
@@ -190,7 +190,7 @@ def test_a_child_that_dies_is_an_error_and_the_others_are_stopped(
 ) -> None:
     monkeypatch.setattr(scripted, "dies", True)
     here = world()
-    with pytest.raises(AthweError, match=r"run demo/athwe/variant-0-s0-\w+ must come to its end. .*fewer --jobs"):
+    with pytest.raises(AthweError, match=r"run demo/athwe/variant-0-s0-\w+ must finish. .*fewer --jobs"):
         here.run(jobs=2)
     assert here.memory.on_progress == [("begins", "v0 s0"), ("begins", "v1 s0"), ("failed", "v0 s0")]
     assert [child.is_joined for child in scripted.children] == [False, True]
@@ -205,9 +205,7 @@ def test_a_child_that_is_killed_is_reported_and_the_same_call_continues(
         os.kill(int(here.folder_of(planned).manifest()["process"]), signal.SIGKILL)
 
     monkeypatch.setattr(here.memory, "epoch_ends", kill_once)
-    with pytest.raises(
-        AthweError, match=r"run demo/athwe/\S+ must come to its end: its process ended with exit code -9"
-    ):
+    with pytest.raises(AthweError, match=r"run demo/athwe/\S+ must finish: its process ended with exit code -9"):
         here.run(jobs=2)
     assert here.memory.on_progress[-1][0] == "failed"
     assert [run.action for run in here.plan().runs] == ["resumed", "resumed"]

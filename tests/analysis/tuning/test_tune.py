@@ -399,7 +399,7 @@ class TestRefusals:
         create_run(
             tuning.runs_dir, tuning.base, tuning.prepared, preset="hm4sr", name="tune-s-0", command="athwe train"
         )
-        with pytest.raises(ConfigError, match="run demo/hm4sr/tune-s-0 has another configuration, got 's'"):
+        with pytest.raises(ConfigError, match="run demo/hm4sr/tune-s-0 exists with another configuration, got 's'"):
             run(tuning, 1)
 
     def test_names_seeds_and_trials(self, make_tuning: MakeTuning) -> None:
@@ -413,7 +413,7 @@ class TestRefusals:
 
     def test_without_optuna(self, make_tuning: MakeTuning, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(__import__("sys").modules, "optuna", None)
-        with pytest.raises(ConfigError, match=r'athwe tune needs optuna. Type: pip install "athwe\[tune\]"'):
+        with pytest.raises(ConfigError, match=r"athwe tune needs optuna. Run: pip install 'athwe\[tune\]'"):
             run(make_tuning(), 1)
 
 
