@@ -191,21 +191,19 @@ def _signals_blocked() -> Iterator[None]:
 
 
 def _search_path() -> str:
-    """Where this process finds its modules, athwe and models of other packages among them."""
+    """Where this process finds its modules, in the same order: athwe, and models of other packages."""
     own = str(Path(athwe_core.__file__).resolve().parents[1])
-    return os.pathsep.join(dict.fromkeys([own, *(os.path.abspath(path) for path in sys.path)]))
+    return os.pathsep.join(dict.fromkeys([*(os.path.abspath(path) for path in sys.path), own]))
 
 
 class Parent:
-    """The child's end. The parent may be gone: then the work is stopped, not broken off."""
+    """The child's end. When the parent is gone, the work is stopped as by `ChildProcess.stop`."""
 
     def __init__(self) -> None:
         self._output = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
         os.dup2(2, 1)  # what libraries print is no message
+        self.document: Document = json.loads(sys.stdin.buffer.readline())
         self._stopped = threading.Event()
-
-    def listen(self) -> None:
-        """Notice from now on when the input ends."""
         threading.Thread(target=self._wait_for_end, daemon=True).start()
 
     def wants_stop(self) -> bool:
@@ -224,20 +222,18 @@ class Parent:
 
 
 def serve(work: Callable[[Document, Parent], Mapping[str, Any]]) -> None:
-    """Do the work that standard input names: the whole of a child.
+    """Be a child process: do the work for the document on standard input, and send its result or its error.
 
     Args:
-        work: gets the document and the parent's end; what it returns is the result.
+        work: is given the document and the parent's end; returns the result.
     """
     for number in _STOP_SIGNALS:  # a terminal and a scheduler send them to all; the parent decides
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOP_SIGNALS)
     parent = Parent()
-    document = json.loads(sys.stdin.buffer.readline())
-    parent.listen()
     try:
-        result = work(document, parent)
+        result = work(parent.document, parent)
     except Exception as error:
         parent.send(_ERROR, **describe_exception(error))
     else:
