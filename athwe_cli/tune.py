@@ -32,7 +32,7 @@ def tune(
         Path | None,
         typer.Option(
             help="YAML file with configuration keys, each with {choices: [...]} or {low, high, step, log}. Default: the "
-            "search space of the HM4SR paper.",
+            "search space of the model; for HM4SR and ATHWE that of the HM4SR paper.",
             show_default=False,
         ),
     ] = None,
@@ -64,12 +64,11 @@ def tune(
     from athwe_core.analysis.tuning.search_space import combinations, parse_space, read_space
 
     output = Output(as_json=as_json)
-    tree = read_space(space)
     chosen, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {chosen} ({why})")
     found = open_or_prepare(chosen, None, data, prepared, output)
     base = configure(preset, chosen, config, {"training.epochs": epochs}, overrides or [], found, output)
-    parsed = parse_space(tree, base)
+    parsed = parse_space(read_space(space, model=base.model.name), base)
     if dry_run:
         output.table(_space_table(parsed, combinations(parsed)))
         output.json({"space": {key: str(part) for key, part in parsed.items()}, "combinations": combinations(parsed)})

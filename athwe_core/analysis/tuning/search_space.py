@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ import yaml
 
 from athwe_core.config import Config, config_tree, read_yaml
 from athwe_core.errors import ConfigError, require
-from athwe_core.models.registry import replace_in
+from athwe_core.models.registry import find_model, replace_in
 from athwe_core.training.randomness import keyed_rng
 
 if TYPE_CHECKING:
@@ -114,19 +113,23 @@ SearchSpace = dict[str, Choices | Range]
 """Configuration keys with what each may be."""
 
 
-def read_space(path: Path | None) -> Mapping[str, Any]:
-    """The mapping in a YAML file, for `parse_space`.
+def read_space(path: Path | None, *, model: str) -> Mapping[str, Any]:
+    """Read a search space, for `parse_space`.
 
     Args:
-        path: None = the search space of the HM4SR paper, which comes with athwe.
-    Raises: ConfigError where it is no file, no YAML or no mapping.
+        path: a YAML file; None = the search space that comes with the model.
+        model: value of `model.name`.
+    Raises: ConfigError where the file does not exist or holds no YAML mapping, or where the model comes without a space.
     """
-    if path is None:
-        shipped = resources.files("athwe_core").joinpath("presets", "search", "paper.yaml")
-        tree: Mapping[str, Any] = yaml.safe_load(shipped.read_text(encoding="utf-8"))
-        return tree
-    require(path.is_file(), "--space", "must be a file", str(path))
-    return read_yaml(path)
+    if path is not None:
+        require(path.is_file(), "--space", "must be a file", str(path))
+        return read_yaml(path)
+    own = find_model(model).presets / "search" / f"{model}.yaml"
+    if not own.is_file():
+        remedy = "Write a YAML file with lines such as: training.lr: {low: 0.0003, high: 0.01, log: true}"
+        raise ConfigError("--space", f"must be given: model {model} comes without a search space", remedy=remedy)
+    tree: Mapping[str, Any] = yaml.safe_load(own.read_text(encoding="utf-8"))
+    return tree
 
 
 def parse_space(tree: Mapping[str, Any], base: Config) -> SearchSpace:

@@ -6,14 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from athwe_core.analysis.experiments.ablation import REMOVALS, ablation, removable
+from athwe_core.analysis.experiments.ablation import ablation, removable
 from athwe_core.analysis.experiments.plan import Experiment
 from athwe_core.config import Config
 from athwe_core.data.packing import epoch_batches, pack, training_rows
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import ConfigError
 from athwe_core.models.inputs import adapt_to_data
-from athwe_core.models.registry import replace_in
+from athwe_core.models.registry import find_model, replace_in
 from athwe_core.training.build import build_setup
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.step import train_step
@@ -159,4 +159,4 @@ def test_a_limit_of_no_epochs_is_refused(ablate: Callable[..., Experiment]) -> N
 
 
 def test_every_removal_is_in_some_preset() -> None:
-    assert set(REMOVALS) == set().union(*PARTS.values())
+    assert {removal.name for removal in find_model("athwe").removals} == set().union(*PARTS.values())

@@ -1,10 +1,12 @@
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from athwe_core.analysis.tuning import search_space
 from athwe_core.analysis.tuning.search_space import (
     Choices,
     Range,
@@ -15,20 +17,38 @@ from athwe_core.analysis.tuning.search_space import (
     with_values,
 )
 from athwe_core.errors import ConfigError
-from athwe_core.models.registry import build_config, preset_names
+from athwe_core.models.registry import build_config
 
 BASE = build_config("hm4sr")
 
 
 def test_the_shipped_space_is_the_papers() -> None:
-    tree = read_space(None)
+    tree = read_space(None, model="athwe")
     for preset in ("athwe", "hm4sr"):
         space = parse_space(tree, build_config(preset))
         assert combinations(space) == 5 * 5 * 6 * 6 * 6 * 5
     assert space["losses.pcl.mask_share"] == Range(0.1, 0.5, 0.1, log=False, whole=False)
     assert space["losses.pcl.weight"] == Choices((0.1, 0.3, 0.5, 0.7, 1.0, 1.5))
-    assert set(preset_names()) == {"athwe", "athwe-published", "hm4sr"}
-    assert resources.files("athwe_core").joinpath("presets", "search", "paper.yaml").is_file()
+
+
+def test_every_shipped_space_fits_its_model() -> None:
+    """No space is a preset, and each has only keys and values that the model's configuration allows."""
+    spaces = [
+        file.name.removesuffix(".yaml") for file in (resources.files("athwe_core") / "presets" / "search").iterdir()
+    ]
+    assert "athwe" in spaces
+    for model in spaces:
+        base = build_config(model)
+        assert base.model.name == model
+        parse_space(read_space(None, model=model), base)
+
+
+def test_a_model_without_a_space_needs_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(search_space, "find_model", lambda _: SimpleNamespace(presets=tmp_path))
+    with pytest.raises(ConfigError, match="--space must be given: model mine comes without a search space") as caught:
+        read_space(None, model="mine")
+    (tmp_path / "mine.yaml").write_text(caught.value.remedy.split(" such as: ")[1])
+    assert parse_space(read_space(tmp_path / "mine.yaml", model="mine"), BASE)["training.lr"].count() is None
 
 
 def test_numbers_are_of_the_type_of_the_present_value() -> None:
@@ -145,10 +165,10 @@ def test_mistakes_are_named(tree: dict[str, Any], text: str) -> None:
 
 def test_files_that_are_none(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"--space must be a file, got '.*absent\.yaml'"):
-        read_space(tmp_path / "absent.yaml")
+        read_space(tmp_path / "absent.yaml", model="athwe")
     (tmp_path / "broken.yaml").write_text("a: [")
     with pytest.raises(ConfigError, match=r"broken\.yaml line 1 must be readable YAML"):
-        read_space(tmp_path / "broken.yaml")
+        read_space(tmp_path / "broken.yaml", model="athwe")
     (tmp_path / "list.yaml").write_text("- a")
     with pytest.raises(ConfigError, match="must be a mapping"):
-        read_space(tmp_path / "list.yaml")
+        read_space(tmp_path / "list.yaml", model="athwe")
