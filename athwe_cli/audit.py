@@ -48,4 +48,4 @@ def audit(
     output.table(metrics_table(facts["baselines"], title=f"Baselines, test, {data.rules}"))
     output.table(findings_table(facts["findings"]))
     output.note(f"page {page}")
-    output.json(facts | {"page": str(page)})
+    output.json({**facts, "page": str(page)})

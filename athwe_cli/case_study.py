@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from athwe_cli.errors import one_line_errors
 from athwe_cli.render import Output
 
 if TYPE_CHECKING:
+    from athwe_core.analysis.case_study.result import CaseStudy
     from athwe_core.analysis.case_study.select_user import Case
     from athwe_core.data.features.image_files import ImageSource
     from athwe_core.data.prepare import PreparedDataset
@@ -117,7 +118,7 @@ def _find(run: str, against: list[str], dataset: str | None, runs: Path, output:
     return [find_run(runs, text, dataset=name) for text in (run, *against)]
 
 
-def page_name(stem: str | None, case: dict[str, Any]) -> str:
+def page_name(stem: str | None, case: CaseStudy) -> str:
     """File name of a case's page: of the user's id what is safe in a name; where that is not all of it, with a hash."""
     raw = stem if stem is not None else str(case["user"])
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", raw)[:100].lstrip(".")
@@ -134,7 +135,7 @@ def _pictures(given: Path | None, data: Path, known: PreparedDataset) -> ImageSo
     return ImageSource.open(given) if given is not None else find_images(data, known.name)
 
 
-def _write_pages(pages: dict[Path, list[dict[str, Any]]], pictures: ImageSource | None, output: Output) -> None:
+def _write_pages(pages: dict[Path, list[CaseStudy]], pictures: ImageSource | None, output: Output) -> None:
     from athwe_core.analysis.pages.html import case_study_page
     from athwe_core.safe_write import replace_text
 

@@ -1,22 +1,22 @@
-"""A case study in a terminal of 80 columns. Titles are foreign text: nothing but their printable characters is shown."""
+"""A case study in a terminal. Titles come from the data, so only their printable characters are shown."""
 
 from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from athwe_cli.render import printable
+from athwe_cli.render import fitting_parts, printable
 from athwe_core.analysis.case_study import sentences
+from athwe_core.analysis.case_study.result import CaseStudy, HistoryItem, Named, Target, WaveletEnergy, Why
 from athwe_core.evaluation.metrics import metric_name
 
 MOST_ITEMS, MOST_INFLUENCES = 20, 6
-EXPERTS_A_TABLE, GATE_WIDTH, ATTENTION_WIDTH, PART_WIDTH = 4, 9, 32, 6
+GATE_WIDTH, ATTENTION_WIDTH, PART_WIDTH = 9, 32, 6
 STYLES = {"id": "cyan", "text": "magenta", "image": "yellow"}
 _UP, _ALONG = "▁▂▃▄▅▆▇█", " ▏▎▍▌▋▊▉█"
 _UP_ASCII, _ALONG_ASCII = "_.:-=+*#", " .......#"
@@ -32,7 +32,7 @@ class CaseText:
             console.file.reconfigure(errors="replace")  # a title may hold any character
         self.up, self.along = (_UP_ASCII, _ALONG_ASCII) if is_ascii else (_UP, _ALONG)
 
-    def show(self, case: Mapping[str, Any]) -> None:
+    def show(self, case: CaseStudy) -> None:
         """Print history, recommendations of each run, the why of the first and the findings of the others."""
         self._head(case)
         self._history(case)
@@ -50,7 +50,7 @@ class CaseText:
         self.console.print()
         self._line(text, "bold")
 
-    def _head(self, case: Mapping[str, Any]) -> None:
+    def _head(self, case: CaseStudy) -> None:
         who = f"A new user of {case['dataset']}"
         if case["user"] is not None:
             rules = f"{case['split_rule']} split, ties in {case['tie_order']} order"
@@ -59,7 +59,7 @@ class CaseText:
         if case["picked"]:
             self._line(f"picked as {case['picked']}")
 
-    def _history(self, case: Mapping[str, Any]) -> None:
+    def _history(self, case: CaseStudy) -> None:
         items, target = case["history"], case["target"]
         earlier = f", after {case['earlier_items']:,} that the network does not read" if case["earlier_items"] else ""
         self._title(f"History: {sentences.counted(len(items), 'item')}{earlier}")
@@ -76,32 +76,30 @@ class CaseText:
         if target is not None:
             self._line(f"The true next item has {sentences.ranks_by_run(target['ranks'])}.")
 
-    def _recommendations(self, case: Mapping[str, Any], run: str) -> None:
+    def _recommendations(self, case: CaseStudy, run: str) -> None:
         rows, why = case["recommendations"][run], case["why"][run]
-        modalities = list(why["by_modality"])
+        names = list(why["by_modality"])
         facts = case["runs"][run]
-        best = facts[f"validation_{facts['metric']}"]
-        reached = f"validation {metric_name(facts['metric'])} {best:.4f}, epoch {facts['best_epoch']}"
+        reached = f"validation {metric_name(facts['metric'])} {facts['best_value']:.4f}, epoch {facts['best_epoch']}"
         self._title(f"Top {len(rows)} of {sentences.run_label(run)} ({reached})")
         table = _plain(("", "right"), ("", "left"), fills=True)
         table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
         table.add_column("score", justify="right", no_wrap=True)
-        for name in modalities:
-            table.add_column(Text(name, STYLES[name]), min_width=PART_WIDTH + 1, no_wrap=True)
+        for name in names:
+            table.add_column(Text(name, _style(name)), min_width=PART_WIDTH + 1, no_wrap=True)
         parts = [row["by_modality"] for row in rows] + [why["by_modality"]]
-        largest = max(abs(value) for part in parts for value in part.values())
+        largest = max((abs(value) for part in parts for value in part.values()), default=0.0)
 
-        def add(row: Mapping[str, Any], mark: str) -> None:
-            bars = [Text(self._bar(row["by_modality"][name], largest), STYLES[name]) for name in modalities]
-            style = "bold" if "*" in mark else ""
-            table.add_row(
-                sentences.rank_words(row["rank"]), mark, _name(row), f"{row['score']:.2f}", *bars, style=style
-            )
+        def add(item: Named, rank: float, score: float, part: Mapping[str, float], mark: str) -> None:
+            bars = [Text(self._bar(part[name], largest), _style(name)) for name in names]
+            style = "bold" if mark == "*" else ""
+            table.add_row(sentences.rank_words(rank), mark, _name(item), f"{score:.2f}", *bars, style=style)
 
         for row in rows:
-            add(row, "*" if row["is_target"] else "o" if row["in_history"] else "")
+            mark = "*" if row["is_target"] else "o" if row["in_history"] else ""
+            add(row, row["rank"], row["score"], row["by_modality"], mark)
         if why["subject"]["is_target"] and not any(row["is_target"] for row in rows):
-            add({**why["subject"], "rank": why["rank"], "score": why["score"], "by_modality": why["by_modality"]}, "*")
+            add(why["subject"], why["rank"], why["score"], why["by_modality"], "*")
         self.console.print(table)
         marks = {"*": case["target"] is not None, "o": any(row["in_history"] for row in rows)}
         words = {"*": "* the true next item", "o": "o already in the history"}
@@ -109,7 +107,7 @@ class CaseText:
         if legend:
             self._line(", ".join(legend), "dim")
 
-    def _why(self, case: Mapping[str, Any], run: str) -> None:
+    def _why(self, case: CaseStudy, run: str) -> None:
         why, history = case["why"][run], case["history"]
         window = history[why["first_position"] :]
         subject = "The true next item" if why["subject"]["is_target"] else "The first recommendation"
@@ -126,11 +124,12 @@ class CaseText:
             self._gates(gates)
         if why["temporal_gates"]:
             self._line(sentences.temporal_gates(why["temporal_gates"], window))
-        self._attention(why["attention"], window)
+        if why["attention"]:
+            self._attention(why["attention"], window)
         if why["wavelet_energy"]:
             self._energy(why["wavelet_energy"])
 
-    def _influence(self, why: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
+    def _influence(self, why: Why, history: Sequence[HistoryItem]) -> None:
         self._title("What mattered most: one item left out")
         table = _plain(("", "right"), fills=True)
         table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
@@ -150,7 +149,7 @@ class CaseText:
             )
         self.console.print(table)
 
-    def _gaps(self, why: Mapping[str, Any], k: int) -> None:
+    def _gaps(self, why: Why, k: int) -> None:
         self._title("If the last item had come at another time after the one before")
         table = _plain(
             ("", "left"), ("after", "right"), ("rank", "right"), ("score", "right"), (f"top {k} kept", "right")
@@ -158,49 +157,53 @@ class CaseText:
         for gap in why["gaps"]:
             after, rank = sentences.gap_words(gap["gap_seconds"]), sentences.rank_words(gap["rank"])
             table.add_row(gap["label"], after, rank, f"{gap['score']:.2f}", f"{gap['kept']} of {len(gap['top'])}")
-        self.console.print(table)
+        self._numbers(table)
 
     def _gates(self, gates: Mapping[str, Sequence[Sequence[float]]]) -> None:
         self._title("Gates of the experts: oldest to latest item, and at the latest")
         most = max(len(steps[-1]) for steps in gates.values())
-        for first in range(0, most, EXPERTS_A_TABLE):
-            numbers = range(first, min(first + EXPERTS_A_TABLE, most))
-            table = _plain(("", "left"), *((f"expert {number + 1}", "left") for number in numbers))
-            for name, steps in gates.items():
-                top = max(max(step) for step in steps)
-                curves = [[step[number] for step in steps] for number in numbers if number < len(steps[-1])]
-                cells = [f"{self._curve(curve, top, GATE_WIDTH)} {curve[-1]:.2f}" for curve in curves]
-                table.add_row(Text(name, STYLES.get(name, "green")), *cells)
-            self.console.print(table)
+        table = _plain(("", "left"), *((f"expert {number}", "left") for number in range(1, most + 1)))
+        for name, steps in gates.items():
+            top = max(max(step) for step in steps)
+            curves = [[step[number] for step in steps] for number in range(len(steps[-1]))]
+            cells = [f"{self._curve(curve, top, GATE_WIDTH)} {curve[-1]:.2f}" for curve in curves]
+            table.add_row(Text(name, _style(name)), *cells)
+        self._numbers(table)
 
-    def _attention(self, weights: Mapping[str, Sequence[Sequence[float]]], window: Sequence[Mapping[str, Any]]) -> None:
+    def _attention(self, weights: Mapping[str, list[list[float]]], window: Sequence[HistoryItem]) -> None:
         self._title("Attention of the last position: oldest to latest item, and the most")
         table = _plain(("", "left"), ("", "left"), ("", "left"))
+        table.columns[-1].no_wrap = False
+        width = min(ATTENTION_WIDTH, max(8, self.console.width // 3))
         for name, layers in weights.items():
             mean = [sum(column) / len(layers) for column in zip(*layers, strict=True)]
             best = sorted(range(len(mean)), key=lambda at: -mean[at])[:3]
-            top = ", ".join(f"item {window[at]['position'] + 1} {mean[at]:.0%}" for at in best)
-            curve = Text(self._curve(mean, max(mean), ATTENTION_WIDTH), STYLES[name])
-            table.add_row(Text(name, STYLES[name]), curve, top)
+            top = ", ".join(f"item {sentences.item_number(window[at])} {mean[at]:.0%}" for at in best)
+            table.add_row(Text(name, _style(name)), Text(self._curve(mean, max(mean), width), _style(name)), top)
         self.console.print(table)
         self._line(sentences.attention(weights, window))
 
-    def _energy(self, energy: Mapping[str, Any]) -> None:
-        self._title("Wavelet energy, from slow to quick change")
+    def _energy(self, energy: WaveletEnergy) -> None:
+        self._title("Wavelet energy, from slow to fast change")
         table = _plain(("", "left"), *((band, "left") for band in energy["bands"]))
         for name, shares in energy["share"].items():
             bars = [f"{share:4.0%} {self._bar(share, 1.0, signed=False)}" for share in shares]
-            table.add_row(Text(name, STYLES[name]), *bars)
-        self.console.print(table)
+            table.add_row(Text(name, _style(name)), *bars)
+        self._numbers(table)
 
-    def _findings(self, case: Mapping[str, Any], run: str) -> None:
+    def _findings(self, case: CaseStudy, run: str) -> None:
         why, history = case["why"][run], case["history"]
-        self._title(f"{sentences.run_label(run)} in short; more on the page and in --json")
+        self._title(f"{sentences.run_label(run)} in short; the page and --json have the rest")
         self._line(sentences.score(why))
         self._line(sentences.influence(why, history))
         self._line(sentences.gaps(why, k=case["k"]))
         if why["temporal_gates"]:
             self._line(sentences.temporal_gates(why["temporal_gates"], history[why["first_position"] :]))
+
+    def _numbers(self, table: Table) -> None:
+        """Print a table whose first column is a label, in parts where the terminal is narrow."""
+        for part in fitting_parts(table, self.console, num_labels=1):
+            self.console.print(part)
 
     def _bar(self, value: float, largest: float, *, signed: bool = True) -> str:
         """A bar in eighths of a column, after a minus where the value has one."""
@@ -226,14 +229,19 @@ def _plain(*columns: tuple[str, str], fills: bool = False) -> Table:
     return table
 
 
+def _style(name: str) -> str:
+    """The colour of a modality or another part."""
+    return STYLES.get(name, "green")
+
+
 def _cell(text: object) -> Text:
     return Text(printable(text))
 
 
-def _name(item: Mapping[str, Any]) -> Text:
+def _name(item: Named) -> Text:
     return _cell(printable(item["title"]) or item["item_id"])
 
 
-def _entry(item: Mapping[str, Any]) -> tuple[str, str, Text, Text]:
+def _entry(item: HistoryItem | Target) -> tuple[str, str, Text, Text]:
     gap = "" if item["gap_seconds"] is None else sentences.gap_words(item["gap_seconds"])
     return item["date"], gap, _name(item), _cell(item["category"])

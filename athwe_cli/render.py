@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import time
 import unicodedata
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
@@ -18,6 +18,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
+
+if TYPE_CHECKING:
+    from athwe_core.analysis.audit.result import Finding
 
 LABEL_WIDTH = 10
 """Characters that a label column keeps when numbers need the room."""
@@ -76,14 +79,20 @@ class Output:
             print(json.dumps(value))  # noqa: T201 - stdout is the interface
 
 
-def fitting_parts(table: Table, console: Console) -> list[Table]:
+def fitting_parts(table: Table, console: Console, *, num_labels: int | None = None) -> list[Table]:
     """A table cut between its columns so that every number fits into the terminal.
 
-    Label columns (the first and the left-aligned ones that follow it) are in every part, and fold where they are too long.
-    The first part has the title, the last one the caption.
+    Label columns are in every part, and fold where they are too long. The first part has the title, the last one the
+    caption.
+
+    Args:
+        table: its columns may have header, alignment and cells of their own; their other settings are replaced.
+        console: the terminal.
+        num_labels: how many columns at the beginning are labels; None = the first and the left-aligned ones that follow it.
     """
-    after_first = (at for at, column in enumerate(table.columns) if at > 0 and column.justify != "left")
-    num_labels = next(after_first, len(table.columns))
+    if num_labels is None:
+        after_first = (at for at, column in enumerate(table.columns) if at > 0 and column.justify != "left")
+        num_labels = next(after_first, len(table.columns))
     labels, numbers = table.columns[:num_labels], table.columns[num_labels:]
     groups: list[list[Column]] = [[]]
     for column in numbers:
@@ -102,6 +111,7 @@ def _part(table: Table, columns: list[Column], num_labels: int) -> Table:
     part = Table(
         box=table.box,
         pad_edge=table.pad_edge,
+        padding=table.padding,
         show_header=table.show_header,
         show_lines=table.show_lines,
         title_justify=table.title_justify,
@@ -116,9 +126,12 @@ def _part(table: Table, columns: list[Column], num_labels: int) -> Table:
 
 def _least_width(part: Table, num_labels: int) -> int:
     """Characters that a part needs for whole numbers, with its labels folded to `LABEL_WIDTH`."""
-    for column in part.columns[:num_labels]:
-        column.max_width = LABEL_WIDTH
     unlimited = Console(width=10_000)
+    for at, column in enumerate(part.columns):
+        if at < num_labels:
+            column.max_width = LABEL_WIDTH
+        else:
+            column.min_width = max(unlimited.measure(cell).maximum for cell in (column.header, *column.cells))
     return Measurement.get(unlimited, unlimited.options, part).minimum
 
 
@@ -153,7 +166,7 @@ def groups_table(groups: dict[str, dict[str, dict[str, float]]], *, metric: str)
     return table
 
 
-def statistics_table(statistics: dict[str, Any], *, title: str) -> Table:
+def statistics_table(statistics: Mapping[str, Any], *, title: str) -> Table:
     """Table 2 of the paper for one data set, and what else a user should know of it."""
     table = Table(title=Text(title, style="table.title"), title_justify="left", show_header=False)
     table.add_column()
@@ -184,7 +197,7 @@ def statistics_table(statistics: dict[str, Any], *, title: str) -> Table:
     return table
 
 
-def findings_table(findings: list[dict[str, str]]) -> Table:
+def findings_table(findings: Sequence[Finding]) -> Table:
     """One row per finding of an audit: grade, what was found, what to do."""
     colours = {"ok": "green", "look": "yellow", "problem": "red"}
     table = Table(title="Findings", title_justify="left", show_lines=True)

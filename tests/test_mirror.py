@@ -9,8 +9,6 @@ TESTED_IN = {
     # one behaviour of two modules
     "athwe_core/__main__.py": "tests/test_documents.py",
     "athwe_cli/__main__.py": "tests/test_documents.py",
-    "athwe_core/analysis/audit/grade.py": "tests/analysis/audit/test_measure.py",
-    "athwe_core/analysis/audit/page.py": "tests/analysis/pages/test_pages_in_browser.py",
     "athwe_core/analysis/benchmark/records.py": "tests/analysis/benchmark/test_scaling.py",
     "athwe_core/analysis/benchmark/scaling_figure.py": "tests/analysis/benchmark/test_scaling.py",
     "athwe_core/analysis/benchmark/step_time.py": "tests/analysis/benchmark/test_suite.py",
@@ -39,6 +37,9 @@ TESTED_IN = {
     "athwe_core/training/build.py": "tests/training/test_loop.py",
     "athwe_core/training/state.py": "tests/training/test_loop.py",
     "athwe_core/training/step.py": "tests/training/test_loop.py",
+    # shapes of results without behaviour
+    "athwe_core/analysis/audit/result.py": "tests/analysis/audit/test_measure.py",
+    "athwe_core/analysis/case_study/result.py": "tests/analysis/case_study/test_study.py",
     # needs several processes, a GPU or a network of its own
     "athwe_core/data/features/public_hosts.py": "tests/trust/test_private_hosts.py",
     "athwe_core/losses/residual_triton.py": "tests/losses/test_residual_kernel.py",
@@ -49,7 +50,6 @@ TESTED_IN = {
     "athwe_core/runs/schema.py": "tests/robustness/test_fuzz_checkpoint.py",
     # tested through the commands
     "athwe_core/analysis/evaluate_run.py": "tests/cli/test_evaluate.py",
-    "athwe_cli/case_study_text.py": "tests/cli/test_case_study.py",
     "athwe_cli/progress.py": "tests/cli/test_prepare_features.py",
 }
 """Modules without a mirrored test, by reason, and the file that tests them."""

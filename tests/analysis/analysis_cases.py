@@ -284,7 +284,7 @@ def case(
             run: {
                 "preset": run.split("/")[1],
                 "metric": "ndcg@20",
-                "validation_ndcg@20": 0.0787 - 0.004 * at,
+                "best_value": 0.0787 - 0.004 * at,
                 "best_epoch": 14 + at,
             }
             for at, run in enumerate(runs)

@@ -30,6 +30,7 @@ CASE_RUNS = {
         "hm4sr",
         ("model.interactive_moe.enabled=false", "model.temporal_moe.enabled=false", "losses.pcl.weight=0"),
     ),
+    "sasrec": ("sasrec", ("training.seed=3", "model.max_length=6")),
 }
 """Name of a run to preset and overrides."""
 

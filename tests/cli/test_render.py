@@ -56,6 +56,19 @@ def test_a_table_that_fits_stays_one() -> None:
     assert (part.title, part.row_count, len(part.columns)) == (table.title, 3, 7)
 
 
+def test_cells_of_several_words_stay_whole() -> None:
+    table = Table(box=None)
+    for name in ("", "first", "second"):
+        table.add_column(name)
+    table.add_row("label", "#### 0.26", "#### 0.31")
+    console = SafeConsole(file=io.StringIO(), width=24)
+    parts = fitting_parts(table, console, num_labels=1)
+    for part in parts:
+        console.print(part)
+    assert len(parts) == 2
+    assert all(cell in console.file.getvalue() for cell in ("#### 0.26", "#### 0.31"))
+
+
 def test_the_parts_share_the_labels_and_the_styles_of_rows() -> None:
     table = Table(title="t", caption="c")
     for name in ("run", *"abc"):

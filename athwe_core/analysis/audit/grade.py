@@ -1,16 +1,18 @@
-"""What the facts of an audit mean for someone about to train: graded, with one line of advice each."""
+"""Grades of an audit's measures, with one line of advice each for somebody who is about to train."""
 
 from __future__ import annotations
 
-from typing import Any
+from athwe_core.analysis.audit.result import FeatureFacts, Finding, Grade, Measures
 
-OK, LOOK, PROBLEM = "ok", "look", "problem"
+GRADES: tuple[Grade, ...] = ("problem", "look", "ok")
+"""Worst first."""
 
 
-def findings(facts: dict[str, Any]) -> list[dict[str, str]]:
-    """Grade the facts of `audit`.
+def findings(facts: Measures) -> list[Finding]:
+    """The findings of an audit, in the order of its measures.
 
-    Returns: grade (`ok`, `look` or `problem`), title, fact, advice (empty where ok), in the order of the audit.
+    Args:
+        facts: the measures.
     """
     found = [
         _ties(facts),
@@ -27,124 +29,124 @@ def findings(facts: dict[str, Any]) -> list[dict[str, str]]:
     return found
 
 
-def _graded(value: float, *, look: float, problem: float) -> str:
+def _graded(value: float, *, look: float, problem: float) -> Grade:
     """The grade of a value of which less is better."""
-    return PROBLEM if value >= problem else LOOK if value >= look else OK
+    return "problem" if value >= problem else "look" if value >= look else "ok"
 
 
-def _finding(grade: str, title: str, fact: str, advice: str) -> dict[str, str]:
-    return {"grade": grade, "title": title, "fact": fact, "advice": "" if grade == OK else advice}
+def _finding(grade: Grade, title: str, fact: str, advice: str) -> Finding:
+    return {"grade": grade, "title": title, "fact": fact, "advice": "" if grade == "ok" else advice}
 
 
-def _ties(facts: dict[str, Any]) -> dict[str, str]:
+def _ties(facts: Measures) -> Finding:
     share = facts["statistics"]["tied_test_share"]
     days = " (times are whole days)" if facts["time"]["whole_days_share"] == 1 else ""
     return _finding(
         _graded(share, look=0.05, problem=0.6),
         "Equal times",
-        f"{share:.1%} of the test items have the time of the item before{days}; ties are in {facts['tie_order']} order",
-        "The order of ties decides these: name it with every result, and compare runs of one order only",
+        f"{share:.1%} of the test items have the same time as the item before{days}; the tie order is {facts['tie_order']}",
+        "The tie order decides these targets: report it with every result, and compare runs of one order only",
     )
 
 
-def _tie_effect(facts: dict[str, Any]) -> dict[str, str]:
+def _tie_effect(facts: Measures) -> Finding:
     known = {order: value for order, value in facts["tie_orders"].items() if value is not None}
     low, high = min(known.values()), max(known.values())
     spread = (high - low) / high if high else 0.0
     listed = ", ".join(f"{order} {value:.4f}" for order, value in known.items())
     return _finding(
         _graded(spread, look=0.05, problem=0.25),
-        "What the tie order does",
-        f"NDCG@10 of the last-item-transition baseline by order of ties: {listed}",
-        "An order that scores far above random carries information that a user's next action does not have",
+        "Effect of the tie order",
+        f"NDCG@10 of the last-item-transition baseline by tie order: {listed}",
+        "A tie order that scores far above random carries information that a model would not have in use",
     )
 
 
-def _repeats(facts: dict[str, Any]) -> dict[str, str]:
+def _repeats(facts: Measures) -> Finding:
     share = facts["pairs"]["repeated"]
     return _finding(
         _graded(share, look=0.02, problem=0.3),
         "Repeated items",
         f"{share:.1%} of the interactions repeat an item of the same user",
-        "Seen items stay in the ranking by default: decide on --exclude-seen, and say so",
+        "Seen items stay in the ranking by default: decide on --exclude-seen, and report it",
     )
 
 
-def _leakage(facts: dict[str, Any]) -> dict[str, str]:
+def _leakage(facts: Measures) -> Finding:
     leakage = facts["leakage"]
     return _finding(
         _graded(leakage["training_later"], look=0.05, problem=0.5),
         "Time leakage",
         f"{leakage['training_later']:.1%} of the training interactions are later than the median test interaction, "
         f"{leakage['items_first_seen_later']:.1%} of the items first appear after it",
-        "Leave-one-out lets training see the future of other users: check the finding with --split global-time",
+        "Leave-one-out lets training see the future of other users: repeat the experiment with --split global-time",
     )
 
 
-def _cold(facts: dict[str, Any]) -> dict[str, str]:
+def _cold(facts: Measures) -> Finding:
     cold = facts["cold"]
     return _finding(
         _graded(cold["test_targets"], look=0.01, problem=0.2),
         "Cold items",
         f"{cold['test_targets']:.1%} of the test targets never occur in training, "
         f"{cold['test_targets_below_5']:.1%} fewer than 5 times",
-        "Their id was never learnt: only text and image can find them; read the group 0 (cold) of athwe evaluate",
+        "A cold item has no trained embedding, so only text and image can rank it: see the group 0 (cold) of athwe evaluate",
     )
 
 
-def _concentration(facts: dict[str, Any]) -> dict[str, str]:
+def _concentration(facts: Measures) -> Finding:
     popularity = facts["popularity"]
     return _finding(
         _graded(popularity["gini"], look=0.7, problem=0.9),
         "Popularity",
         f"The top 1 % of the items have {popularity['top_1_percent']:.1%} of the training interactions "
         f"(Gini {popularity['gini']:.2f})",
-        "A few items decide the averages: read the groups by popularity",
+        "A few items decide the averages: see the groups by popularity of athwe evaluate",
     )
 
 
-def _order(facts: dict[str, Any]) -> dict[str, str]:
+def _order(facts: Measures) -> Finding:
     ordered, shuffled = facts["shuffle"]["ordered"], facts["shuffle"]["shuffled"]
     kept = shuffled / ordered if ordered else 1.0
     return _finding(
         _graded(kept, look=0.7, problem=0.95),
-        "Does order carry anything",
+        "Value of the order",
         f"NDCG@10 of the transition baseline: {ordered:.4f}, with shuffled histories {shuffled:.4f} ({kept:.0%} of it)",
-        "Sequence order adds little here: a model without order is a baseline to beat",
+        "The order of the history adds little here: compare with a model that ignores it",
     )
 
 
-def _size(facts: dict[str, Any]) -> dict[str, str]:
+def _size(facts: Measures) -> Finding:
     users = facts["statistics"]["asked"]["test"] if "asked" in facts["statistics"] else facts["statistics"]["users"]
     return _finding(
-        PROBLEM if users < 200 else LOOK if users < 2000 else OK,
+        "problem" if users < 200 else "look" if users < 2000 else "ok",
         "Size",
-        f"{users:,} users are asked in test",
-        "Differences between models are mostly noise at this size: use several seeds and paired tests",
+        f"{users:,} users have a test target",
+        "Small differences between models are noise at this size: use several seeds and paired tests",
     )
 
 
-def _features(kind: str, facts: dict[str, Any] | None) -> list[dict[str, str]]:
+def _features(kind: str, facts: FeatureFacts | None) -> list[Finding]:
     if facts is None:
-        advice = f"The {kind} modality is off: see athwe prepare --help for {kind} encoders"
-        return [_finding(LOOK, f"{kind.capitalize()} features", "there are none", advice)]
+        advice = f"Models without {kind} vectors leave the {kind} modality out: see athwe prepare --help for encoders"
+        return [_finding("look", f"{kind.capitalize()} features", "none", advice)]
     return [
         _finding(
             _graded(1 - facts["coverage"], look=0.01, problem=0.3),
             f"{kind.capitalize()} coverage",
             f"{facts['coverage']:.1%} of the items have {kind} vectors, of width {facts['width']}",
-            "Items without one get a zero row: complete the source where you can",
+            "An item without a vector gets a row of zeros: complete the source if you can",
         ),
         _finding(
             _graded(facts["duplicates"], look=0.02, problem=0.3),
             f"{kind.capitalize()} duplicates",
             f"{facts['duplicates']:.1%} of the {kind} vectors equal another item's",
-            "Items that cannot be told apart: look for placeholder texts or pictures",
+            "The model cannot tell these items apart: look for placeholder texts or images",
         ),
         _finding(
             _graded(facts["mean_cosine"], look=0.5, problem=0.9),
             f"{kind.capitalize()} scale and spread",
             f"norm {facts['norm_mean']:.2f} ± {facts['norm_sd']:.2f}, mean cosine of two items {facts['mean_cosine']:.2f}",
-            "Vectors share one direction: the network has to learn that away; a whitening may help, measure it",
+            "The vectors share one direction, which hides their differences: whitening may help, so measure it",
         ),
     ]

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
 from markupsafe import Markup
 
-from athwe_core.analysis.audit.grade import LOOK, OK, PROBLEM
+from athwe_core.analysis.audit.grade import GRADES
+from athwe_core.analysis.audit.result import Audit
 from athwe_core.analysis.case_study.study import utc_date
 from athwe_core.analysis.figures.plots import inline_svg, time_distribution
 from athwe_core.analysis.pages.html import render
 
 
-def audit_page(facts: Mapping[str, Any], timestamps: Int64[np.ndarray, "I"]) -> str:
-    """Self-contained HTML of what `audit` found.
+def audit_page(facts: Audit, timestamps: Int64[np.ndarray, "I"]) -> str:
+    """Self-contained HTML of an audit.
 
     Args:
         facts: the result of `audit`.
-        timestamps: of the interactions, for figure 7.
+        timestamps: unix seconds of the interactions.
     """
     name = facts["dataset"]
-    first, last = (utc_date(facts["time"][end]) for end in ("first", "last"))
+    first, last = utc_date(facts["time"]["first"]), utc_date(facts["time"]["last"])
     figure = inline_svg(
         time_distribution(timestamps, dataset=name),
         title=f"Interactions of {name} over time",
@@ -37,7 +38,7 @@ def audit_page(facts: Mapping[str, Any], timestamps: Int64[np.ndarray, "I"]) -> 
         title=f"Audit: {name}",
         facts=facts,
         statistics=facts["statistics"],
-        grades={grade: grades.count(grade) for grade in (PROBLEM, LOOK, OK)},
+        grades={grade: grades.count(grade) for grade in GRADES},
         time_figure=Markup(figure),
         counts={kind: _bars(found["bins"], "{:,}") for kind, found in facts["counts"].items()},
         tie_orders=_bars(orders, "{:.4f}"),
@@ -45,10 +46,16 @@ def audit_page(facts: Mapping[str, Any], timestamps: Int64[np.ndarray, "I"]) -> 
     )
 
 
-def _bars(values: Mapping[str, float], form: str) -> list[dict[str, Any]]:
-    """Rows of a bar table: label, text, and width in percent of the largest."""
+@dataclass(frozen=True)
+class Bar:
+    """A row of a bar table."""
+
+    label: str
+    text: str
+    width: float
+    """Percent of the largest."""
+
+
+def _bars(values: Mapping[str, float], form: str) -> list[Bar]:
     most = max(values.values()) or 1
-    return [
-        {"label": label, "text": form.format(value), "width": round(100 * value / most, 2)}
-        for label, value in values.items()
-    ]
+    return [Bar(label, form.format(value), round(100 * value / most, 2)) for label, value in values.items()]

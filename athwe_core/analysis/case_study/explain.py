@@ -1,16 +1,15 @@
-"""Why a network ranks an item where it does: gates, bands, attention, and what would change if the history did."""
+"""Why a model ranks an item where it does: its own account, and what would change with another history."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from athwe_core.analysis.case_study.loaded_run import CaseRun, ForwardPass, History, ranks, top_items
-from athwe_core.models.protocol import Explanation
+from athwe_core.analysis.case_study.result import Influence, OtherGap, Subject, Why
 
 SECONDS_PER_DAY = 86_400
 OTHER_GAPS = {"one day": SECONDS_PER_DAY, "one week": 7 * SECONDS_PER_DAY, "one year": 365 * SECONDS_PER_DAY}
@@ -21,56 +20,51 @@ AS_IT_WAS = "as it was"
 def explain(
     run: CaseRun,
     history: History,
-    look: ForwardPass,
+    found: ForwardPass,
     subject: int,
     *,
+    named: Subject,
     top: list[int],
     excluded: Int64[Tensor, " E"],
     item_ids: Sequence[str],
     first_position: int,
-) -> dict[str, Any]:
-    """Everything about the place of one item.
+) -> Why:
+    """Why a run ranks an item where it does.
+
+    Influence and other gaps come from scores alone. Everything else is the model's own account of itself, which it may
+    leave out.
 
     Args:
-        history: the run's window, n items; `look` is what the run makes of it.
-        subject: internal id of the item explained.
+        run: the run.
+        history: its window, n items.
+        found: the run's forward pass of `history`.
+        subject: internal id of the explained item.
+        named: the same item as readers see it.
         top: internal ids of the k best items for this history.
-        excluded: items that are out of the ranking.
+        excluded: internal ids that are left out of the ranking.
         item_ids: raw ids by internal id.
-        first_position: added to the positions in `influence`: where the window begins in what the reader sees.
-    Returns:
-        by_modality, score, rank: of the subject; by_modality is empty for a model without such parts.
-        temporal_gates: n lists of E; None without temporal experts.    interactive_gates: the same by modality.
-        wavelet_energy: bands from slow to fast, and by modality the share of each in the sum of their squares; None without.
-        attention: by modality (empty without attention), for each layer n weights of the last position, mean over heads.
-        influence: for each position, what leaving it out changes: rank and score without it, less those with it.
-        gaps: rank, score and top items with the last item moved to another time after the one before.
-        The last two are empty for a history of one item.
+        first_position: position in the shown history where the window begins; added to the positions in `influence`.
     """
-    rank, *_ = ranks(look.scores[None], subject, excluded=excluded)
-    score = float(look.scores[subject])
-    return {
-        "first_position": first_position,
-        "by_modality": run.by_modality(look, [subject])[0],
-        "score": score,
-        "rank": rank,
-        **_inside(look.explanation),
-        "influence": _influence(
+    rank, *_ = ranks(found.scores[None], subject, excluded=excluded)
+    score = float(found.scores[subject])
+    view = found.explanation
+    return Why(
+        subject=named,
+        first_position=first_position,
+        by_modality=run.by_modality(found, [subject])[0],
+        score=score,
+        rank=rank,
+        temporal_gates=view.temporal_gates,
+        interactive_gates=None if view.interactive_gates is None else dict(view.interactive_gates),
+        wavelet_energy={"bands": list(view.wavelet_bands), "share": dict(view.wavelet_energy)}
+        if view.wavelet_bands
+        else None,
+        attention=dict(view.attention),
+        influence=_influence(
             run, history, subject, rank, score, excluded=excluded, item_ids=item_ids, first_position=first_position
         ),
-        "gaps": _gaps(run, history, subject, rank, score, top=top, excluded=excluded, item_ids=item_ids),
-    }
-
-
-def _inside(view: Explanation) -> dict[str, Any]:
-    """What the model tells of itself; None or empty where it has no such part."""
-    bands = {"bands": list(view.wavelet_bands), "share": dict(view.wavelet_energy)}
-    return {
-        "temporal_gates": view.temporal_gates,
-        "interactive_gates": None if view.interactive_gates is None else dict(view.interactive_gates),
-        "wavelet_energy": bands if view.wavelet_bands else None,
-        "attention": dict(view.attention),
-    }
+        gaps=_gaps(run, history, subject, rank, score, top=top, excluded=excluded, item_ids=item_ids),
+    )
 
 
 def _influence(
@@ -83,8 +77,8 @@ def _influence(
     excluded: Int64[Tensor, " E"],
     item_ids: Sequence[str],
     first_position: int,
-) -> list[dict[str, Any]]:
-    """Leave each item out once; the intervals are those of the times that remain, and no earlier item moves in."""
+) -> list[Influence]:
+    """Leave each item out once. The gap around it closes by the times that remain; no earlier item takes its place."""
     items, times = history
     if len(items) == 1:
         return []
@@ -112,7 +106,7 @@ def _gaps(
     top: list[int],
     excluded: Int64[Tensor, " E"],
     item_ids: Sequence[str],
-) -> list[dict[str, Any]]:
+) -> list[OtherGap]:
     items, times = history
     if len(items) == 1:
         return []

@@ -1,10 +1,11 @@
-"""What people read of an item: its id, title and category, from whichever columns a data set has."""
+"""Title and category of items, from whichever columns a data set has."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
 
+from athwe_core.analysis.case_study.result import ItemText
 from athwe_core.data.features.categories import DEFAULT_COLUMNS
 from athwe_core.data.store.dataset import PreparedDataset
 
@@ -15,19 +16,19 @@ _LIST = re.compile(rf"\[*({_QUOTED}(?:[,\s]+{_QUOTED})*)(?:\].*)?", re.DOTALL)
 
 @dataclass(frozen=True)
 class ItemFacts:
-    """Texts by internal item id, row 0 the padding; as the source has them, so not safe to show without escaping."""
+    """Texts by internal item id, row 0 the padding. They are as the source has them, so escape them where they are shown."""
 
     item_ids: list[str]
     titles: list[str]
     categories: list[str]
 
-    def of(self, item: int) -> dict[str, str]:
-        """item_id, title and category of an item; empty strings where the source has none."""
+    def of(self, item: int) -> ItemText:
+        """An item by its internal id."""
         return {"item_id": self.item_ids[item], "title": self.titles[item], "category": self.categories[item]}
 
 
 def item_facts(prepared: PreparedDataset) -> ItemFacts:
-    """The facts of all items: title from `title` or `name`, category from the column the data set was prepared with."""
+    """Texts of all items: titles from the column `title` or `name`, categories from the column chosen in `prepare`."""
     table = prepared.item_table()
     chosen = prepared.manifest["options"].get("category_column")
 

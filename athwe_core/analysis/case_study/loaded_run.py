@@ -1,4 +1,4 @@
-"""Finished runs opened side by side, to score histories one at a time and look inside."""
+"""Finished runs on the same data, opened to score and explain single histories."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
 from athwe_core.analysis.case_study.item_metadata import ItemFacts, item_facts
+from athwe_core.analysis.case_study.result import RunFacts
 from athwe_core.analysis.case_study.select_user import Case
 from athwe_core.config import Config
 from athwe_core.data.packing import pack_histories
@@ -30,10 +30,10 @@ History = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class ForwardPass:
-    """What a network makes of one history."""
+    """What a model computes from one history."""
 
     explanation: Explanation
-    """The model's inside view."""
+    """The model's inside view; empty where it gives none."""
     vector: Float[Tensor, " K"]
     """The user vector."""
     scores: Float[Tensor, " V"]
@@ -53,21 +53,27 @@ class CaseRun:
     def name(self) -> str:
         return self.folder.name
 
-    def facts(self) -> dict[str, Any]:
-        """preset, metric that chose the best epoch, its value under `validation_METRIC`, and best_epoch."""
+    def facts(self) -> RunFacts:
+        """The run's preset and its best epoch."""
         progress, metric = load_state(self.folder.best)["progress"], self.config.training.selection_metric
-        preset = self.folder.manifest()["preset"]
-        reached = {"metric": metric, f"validation_{metric}": progress["best_value"]}
-        return {"preset": preset, **reached, "best_epoch": progress["best_epoch"]}
+        found = RunFacts(
+            preset=self.folder.manifest()["preset"],
+            metric=metric,
+            best_value=progress["best_value"],
+            best_epoch=progress["best_epoch"],
+        )
+        if metric == "ndcg@20":
+            found["validation_ndcg@20"] = found["best_value"]
+        return found
 
     def window(self, case: Case) -> History:
-        """The latest items of a case, as many as the network reads."""
+        """The latest items of a case, as many as the model reads."""
         length = self.config.model.max_length
         return case.item_ids[-length:], case.timestamps[-length:]
 
     @torch.inference_mode()
-    def look(self, history: History) -> ForwardPass:
-        """Score one history and keep everything on the way."""
+    def forward(self, history: History) -> ForwardPass:
+        """Score one history and explain it."""
         batch = pack_histories([history]).to(self.table.device)
         vector = self.model.user_vectors(batch, self.table)
         scores = scores_of(vector, self.table, self.bias)
@@ -80,16 +86,25 @@ class CaseRun:
         vectors = self.model.user_vectors(batch, self.table)
         return scores_of(vectors, self.table, self.bias)[batch.user_index.argsort()]
 
-    def by_modality(self, look: ForwardPass, items: Sequence[int]) -> list[dict[str, float]]:
-        """The parts of the score of each item, such as modalities, which sum to it; empty where the model has none."""
-        products = self.table[list(items)] * look.vector
-        parts = {name: products[:, columns].sum(-1).tolist() for name, columns in look.explanation.score_parts.items()}
+    def by_modality(self, found: ForwardPass, items: Sequence[int]) -> list[dict[str, float]]:
+        """The parts of each item's score, which sum to it: modalities, and the bias where the model has one.
+
+        Args:
+            found: the forward pass of the history.
+            items: internal ids.
+        Returns: by name of the part, for each item; empty for a model without parts.
+        """
+        columns_of = found.explanation.score_parts
+        products = self.table[list(items)] * found.vector
+        parts = {name: products[:, columns].sum(-1).tolist() for name, columns in columns_of.items()}
+        if columns_of and self.bias is not None:
+            parts["bias"] = self.bias[list(items)].tolist()
         return [{name: values[row] for name, values in parts.items()} for row in range(len(items))]
 
 
 @dataclass(frozen=True)
 class CaseRuns:
-    """Runs on the same data; the first is the one whose ranks are asked."""
+    """Runs on the same data; the first one gives the rank of the target."""
 
     runs: list[CaseRun]
     prepared: PreparedDataset
@@ -128,7 +143,7 @@ def _open(folder: RunFolder, prepared: PreparedDataset) -> CaseRun:
 
 
 def ranks(scores: Float[Tensor, "n V"], item: int, *, excluded: Int64[Tensor, " E"]) -> list[int | float]:
-    """Expected rank of an item under each row of scores, without the excluded items; whole where it is not shared."""
+    """Expected rank of an item under each row of scores, without the excluded items; an int unless items tie."""
     n = len(scores)
     rows = torch.arange(n, device=scores.device).repeat_interleave(len(excluded))
     targets = torch.full((n,), item, device=scores.device)
@@ -137,7 +152,7 @@ def ranks(scores: Float[Tensor, "n V"], item: int, *, excluded: Int64[Tensor, " 
 
 
 def top_items(scores: Float[Tensor, " V"], *, k: int, excluded: Int64[Tensor, " E"]) -> list[int]:
-    """The k best items (fewer where there are no more), best first, equal ones by number."""
+    """The k best items, best first, ties in the order of their ids; fewer where not k are left."""
     allowed = torch.ones_like(scores, dtype=torch.bool)
     allowed[0] = False
     allowed[excluded] = False

@@ -1,12 +1,13 @@
-"""What a case study found, in sentences: each takes the numbers of `why` for one run and says the main thing they show."""
+"""The findings of a case study as sentences: each takes numbers of one run's `why` and gives the main thing they show."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
+
+from athwe_core.analysis.case_study.result import HistoryItem, Named, WaveletEnergy, Why
 
 LONGEST_TITLE = 70
 _ISOLATES = dict.fromkeys(range(0x2066, 0x206A))
@@ -15,25 +16,25 @@ _MONTH = 30.4375 * _DAY
 
 
 def quoted(title: str) -> str:
-    """A title within a sentence: shortened, in quotation marks, its direction of writing kept to itself."""
+    """A title within a sentence: shortened, in quotation marks, its writing direction isolated from the rest."""
     text = " ".join(title.translate(_ISOLATES).split())
     if len(text) > LONGEST_TITLE:
         text = text[: LONGEST_TITLE - 1].rstrip() + "…"
     return f"“\u2068{text}\u2069”"
 
 
-def name_of(item: Mapping[str, Any]) -> str:
+def name_of(item: Named) -> str:
     """The title of an item, its id where it has none, within a sentence."""
-    return quoted(str(item["title"]).strip() or str(item["item_id"]))
+    return quoted(item["title"].strip() or item["item_id"])
 
 
-def item_number(item: Mapping[str, Any]) -> int:
+def item_number(item: HistoryItem) -> int:
     """The number that readers know an item of the history by, from 1."""
-    return int(item["position"]) + 1
+    return item["position"] + 1
 
 
 def gap_words(seconds: int | float) -> str:
-    """A time between two items as people say it: `3 days`, `1 year 2 months`, `same time`."""
+    """A time between two items in words: `3 days`, `1 year 2 months`, `same time`."""
     if seconds < _MINUTE:
         return "same time" if seconds == 0 else counted(max(1, int(seconds)), "second")
     if seconds < _HOUR:
@@ -49,7 +50,7 @@ def gap_words(seconds: int | float) -> str:
 
 
 def rank_words(rank: float) -> str:
-    """A rank with separated thousands, halves kept."""
+    """A rank with a comma between thousands; half ranks keep their half."""
     return f"{rank:,.10g}"
 
 
@@ -73,19 +74,21 @@ def ranks_by_run(ranks: Mapping[str, float]) -> str:
     return ", ".join(f"rank {rank_words(rank)} by {run_label(run)}" for run, rank in ranks.items())
 
 
-def score(why: Mapping[str, Any]) -> str:
-    """Which modality gives most of the subject's score."""
-    parts: dict[str, float] = why["by_modality"]
+def score(why: Why) -> str:
+    """The subject's score, and its largest part where the model gives parts."""
+    parts = why["by_modality"]
+    total = f"{why['score']:.2f}".replace("-", "−")
+    if not parts:
+        return f"Its score is {total}."
     most = max(parts, key=lambda name: parts[name])
     listed = ", ".join(f"{name} {value:+.2f}".replace("-", "−") for name, value in parts.items())
-    total = f"{why['score']:.2f}".replace("-", "−")
     if len(parts) == 1:
         return f"Its score of {total} comes from {most} alone."
-    return f"Its score of {total} is {listed}: {most} gives most."
+    return f"Its score of {total} is {listed}; {most} contributes most."
 
 
-def temporal_gates(gates: Sequence[Sequence[float]], window: Sequence[Mapping[str, Any]]) -> str:
-    """Where the gates moved most, and after which time; `window` has the items of the history that the gates are for."""
+def temporal_gates(gates: Sequence[Sequence[float]], window: Sequence[HistoryItem]) -> str:
+    """The largest change of the gates from one item to the next, and the time between; `window` has their items."""
     values = np.asarray(gates, float)
     leader = int(values[-1].argmax())
     now = f"At the last item expert {leader + 1} leads with {values[-1, leader]:.2f}."
@@ -94,7 +97,7 @@ def temporal_gates(gates: Sequence[Sequence[float]], window: Sequence[Mapping[st
     moved = np.abs(np.diff(values, axis=0)).sum(1) / 2
     at = int(moved.argmax())
     if moved[at] < 0.01:
-        return f"The gates stay as they are over this history. {now}"
+        return f"The gates hardly change over this history. {now}"
     change = values[at + 1] - values[at]
     expert = int(np.abs(change).argmax())
     earlier, later = window[at : at + 2]
@@ -102,7 +105,7 @@ def temporal_gates(gates: Sequence[Sequence[float]], window: Sequence[Mapping[st
     after = f", {gap_words(gap)} later" if gap else ""
     before, then = values[at, expert], values[at + 1, expert]
     return (
-        f"The largest step is from item {item_number(earlier)} to item {item_number(later)}{after}: "
+        f"The largest change is from item {item_number(earlier)} to item {item_number(later)}{after}: "
         f"expert {expert + 1} goes from {before:.2f} to {then:.2f}. {now}"
     )
 
@@ -113,24 +116,24 @@ def interactive_gates(gates: Mapping[str, Sequence[Sequence[float]]]) -> str:
     leaders = {name: int(mean.argmax()) for name, mean in means.items()}
     listed = ", ".join(f"expert {leaders[name] + 1} in {name} ({means[name][leaders[name]]:.2f})" for name in means)
     same = len(means) > 1 and len(set(leaders.values())) == 1
-    return f"On average most weight has {listed}." + (" All modalities turn to the same one." if same else "")
+    return f"The largest mean weights: {listed}." + (" All modalities favour the same expert." if same else "")
 
 
-def attention(weights: Mapping[str, Sequence[Sequence[float]]], window: Sequence[Mapping[str, Any]]) -> str:
-    """The item that is looked at most, mean over modalities and layers."""
+def attention(weights: Mapping[str, Sequence[Sequence[float]]], window: Sequence[HistoryItem]) -> str:
+    """The item with most attention, mean over encoders and layers."""
     mean = np.mean([np.asarray(layers, float).mean(0) for layers in weights.values()], axis=0)
     at = int(mean.argmax())
     if len(mean) == 1:
-        return "With one item there is nothing to choose from."
-    last = "" if at == len(mean) - 1 else f" The last item itself gets {mean[-1]:.0%}."
+        return "The history has one item, which gets all attention."
+    last = "" if at == len(mean) - 1 else f" The last item gets {mean[-1]:.0%}."
     return f"Most attention, {mean[at]:.0%}, goes to item {item_number(window[at])}, {name_of(window[at])}.{last}"
 
 
-def influence(why: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
+def influence(why: Why, history: Sequence[HistoryItem]) -> str:
     """The item whose absence changes the rank most."""
     rank, changes = why["rank"], why["influence"]
     if not changes:
-        return "With one item there is nothing to leave out."
+        return "The history has one item, so none can be left out."
     most = max(changes, key=lambda entry: rank_distance(entry["rank_without"], rank))
     if most["rank_without"] == rank:
         return f"Leaving out any one item keeps {_subject(why)} at rank {rank_words(rank)}."
@@ -140,28 +143,28 @@ def influence(why: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> s
     )
 
 
-def wavelet_energy(energy: Mapping[str, Any]) -> str:
-    """Which modality is the steadiest and which changes quickest."""
+def wavelet_energy(energy: WaveletEnergy) -> str:
+    """The modalities with the largest and the smallest share of energy in the low band."""
     low = {name: float(np.nan_to_num(shares[0])) for name, shares in energy["share"].items()}
     steady, quick = max(low, key=lambda name: low[name]), min(low, key=lambda name: low[name])
     band = energy["bands"][0]
     if steady == quick:
         return f"{low[steady]:.0%} of the energy of {steady} is in the {band} band."
-    return f"The {band} band has {low[steady]:.0%} of the energy of {steady}, but {low[quick]:.0%} of that of {quick}."
+    return f"The {band} band holds {low[steady]:.0%} of the energy of {steady} and {low[quick]:.0%} of the energy of {quick}."
 
 
-def gaps(why: Mapping[str, Any], *, k: int) -> str:
+def gaps(why: Why, *, k: int) -> str:
     """The other gap that changes the rank most."""
     if len(why["gaps"]) < 2:
-        return "With one item there is no gap to change."
+        return "The history has one item, so there is no gap to change."
     was, *others = why["gaps"]
     most = max(others, key=lambda gap: (rank_distance(gap["rank"], was["rank"]), -gap["kept"]))
     kept = f"{most['kept']} of the top {k} would stay"
     if most["rank"] == was["rank"]:
-        return f"Another gap leaves {_subject(why)} at rank {rank_words(was['rank'])}; after {most['label']} {kept}."
+        return f"No other gap changes rank {rank_words(was['rank'])} of {_subject(why)}. After {most['label']} {kept}."
     moved = f"rank {rank_words(most['rank'])} instead of {rank_words(was['rank'])}"
     return f"After {most['label']} {_subject(why)} would have {moved}, and {kept}."
 
 
-def _subject(why: Mapping[str, Any]) -> str:
+def _subject(why: Why) -> str:
     return "the true next item" if why["subject"]["is_target"] else "the first recommendation"

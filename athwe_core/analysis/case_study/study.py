@@ -1,8 +1,6 @@
-"""One user looked at closely: the history, what each run recommends, and why (figure 6 of the paper and what is behind)."""
+"""One user looked at closely: the history, what each run recommends, and why (figure 6 of the HM4SR paper and more)."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,30 +10,25 @@ from torch import Tensor
 from athwe_core.analysis.case_study.explain import explain
 from athwe_core.analysis.case_study.item_metadata import ItemFacts
 from athwe_core.analysis.case_study.loaded_run import CaseRun, CaseRuns, ranks, top_items
+from athwe_core.analysis.case_study.result import CaseStudy, HistoryItem, Recommendation, Subject, Target, Why
 from athwe_core.analysis.case_study.select_user import Case
 from athwe_core.errors import ConfigError, DataError
 
 
 @torch.inference_mode()
-def case_study(opened: CaseRuns, case: Case, *, k: int = 10, exclude_seen: bool | None = None) -> dict[str, Any]:
-    """The case as plain values that JSON can hold.
+def case_study(opened: CaseRuns, case: Case, *, k: int = 10, exclude_seen: bool | None = None) -> CaseStudy:
+    """What each run recommends after a history, and why, as plain values that JSON can hold.
 
     Args:
-        opened: from `open_runs`; every run explains itself, the first gives the target's `rank`.
-        case: whose next item is asked.
-        k: how many recommendations of each run, >= 1.
-        exclude_seen: take the items of the whole history out of the ranking, never the target; None: as the first run was
-            trained. One rule for all runs, so that their ranks can be set side by side.
-    Returns:
-        dataset, data_version, tie_order, split_rule, split, user, picked, k, exclude_seen.
-        history: the longest window of the runs, oldest first; earlier_items: how many came before it.
-        target: None where it is not known.
-        recommendations, why, runs: by run. `why` explains the target, or the first recommendation where there is none, see
-            `explain`; lists by position begin at history position `first_position`.
-        Titles and categories are as the source has them: escape them where they are shown.
+        opened: from `open_runs`. Each run is explained; the first gives the target's `rank`.
+        case: the history and its target.
+        k: recommendations of each run, >= 1.
+        exclude_seen: leave the items of the whole history out of the ranking, but never the target. None = as the first run
+            was trained. All runs follow one rule, so their ranks can be compared.
+    Returns: the case study. `why` explains the target, or the first recommendation where there is no target.
     Raises:
-        ConfigError: k is below 1.
-        DataError: Every item is seen and therefore out.
+        ConfigError: `k` is below 1.
+        DataError: The history holds every item, so there is none to recommend.
     """
     if k < 1:
         raise ConfigError("--k", "must be positive", k)
@@ -64,22 +57,19 @@ def case_study(opened: CaseRuns, case: Case, *, k: int = 10, exclude_seen: bool 
     }
 
 
-def _history(case: Case, items: ItemFacts, length: int) -> list[dict[str, Any]]:
+def _history(case: Case, items: ItemFacts, length: int) -> list[HistoryItem]:
     gaps = [None, *np.diff(case.timestamps).tolist()]
     first = len(case.item_ids) - length
-    entries = []
-    for position in range(length):
-        seconds = case.timestamps[first + position]
-        entries.append(
-            {
-                "position": position,
-                **items.of(case.item_ids[first + position]),
-                "date": utc_date(seconds),
-                "timestamp": seconds,
-                "gap_seconds": gaps[first + position],
-            }
-        )
-    return entries
+    return [
+        {
+            "position": at - first,
+            **items.of(case.item_ids[at]),
+            "date": utc_date(case.timestamps[at]),
+            "timestamp": case.timestamps[at],
+            "gap_seconds": gaps[at],
+        }
+        for at in range(first, len(case.item_ids))
+    ]
 
 
 def utc_date(seconds: int) -> str:
@@ -87,7 +77,7 @@ def utc_date(seconds: int) -> str:
     return str(np.datetime64(seconds, "s").astype("datetime64[D]"))
 
 
-def _target(case: Case, items: ItemFacts, rank_by_run: dict[str, float]) -> dict[str, Any] | None:
+def _target(case: Case, items: ItemFacts, rank_by_run: dict[str, float]) -> Target | None:
     if case.target is None:
         return None
     item, seconds = case.target
@@ -103,40 +93,38 @@ def _target(case: Case, items: ItemFacts, rank_by_run: dict[str, float]) -> dict
 
 def _view(
     run: CaseRun, case: Case, items: ItemFacts, *, k: int, seen: list[int], shown: int
-) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+) -> tuple[list[Recommendation], Why]:
     """What one run recommends, and why."""
     history = run.window(case)
-    look = run.look(history)
-    excluded: Int64[Tensor, " E"] = torch.tensor(seen, dtype=torch.int64, device=look.scores.device)
-    top = top_items(look.scores, k=k, excluded=excluded)
+    found = run.forward(history)
+    excluded: Int64[Tensor, " E"] = torch.tensor(seen, dtype=torch.int64, device=found.scores.device)
+    top = top_items(found.scores, k=k, excluded=excluded)
     if not top:
         raise DataError("history", f"holds every item of the catalogue: run {run.name} has none to recommend")
     target = None if case.target is None else case.target[0]
     past = set(case.item_ids)
-    recommended = [
+    recommended: list[Recommendation] = [
         {
-            "rank": ranks(look.scores[None], item, excluded=excluded)[0],
+            "rank": ranks(found.scores[None], item, excluded=excluded)[0],
             **items.of(item),
-            "score": float(look.scores[item]),
+            "score": float(found.scores[item]),
             "by_modality": parts,
             "in_history": item in past,
             "is_target": item == target,
         }
-        for item, parts in zip(top, run.by_modality(look, top), strict=True)
+        for item, parts in zip(top, run.by_modality(found, top), strict=True)
     ]
     subject = top[0] if target is None else target
+    named = Subject(item_id=items.item_ids[subject], title=items.titles[subject], is_target=target is not None)
     why = explain(
         run,
         history,
-        look,
+        found,
         subject,
+        named=named,
         top=top,
         excluded=excluded,
         item_ids=items.item_ids,
         first_position=shown - len(history[0]),
     )
-    facts = items.of(subject)
-    return recommended, {
-        "subject": {"item_id": facts["item_id"], "title": facts["title"], "is_target": target is not None},
-        **why,
-    }
+    return recommended, why

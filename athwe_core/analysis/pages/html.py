@@ -18,9 +18,11 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from athwe_core.analysis.case_study.item_view import Thumbnails
+from athwe_core.analysis.case_study.result import CaseStudy
 from athwe_core.analysis.case_study.sentences import rank_words
 from athwe_core.analysis.case_study.study import utc_date
-from athwe_core.analysis.case_study.view_model import Thumbnails, case_view, short_names
+from athwe_core.analysis.case_study.view_model import case_view, page_colours, short_names
 from athwe_core.evaluation.metrics import metric_name
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -30,14 +32,14 @@ _SIGNIFICANT_DIGITS = 5
 _HIDDEN_IN_JSON = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
-def case_study_page(cases: Sequence[Mapping[str, Any]], images: Thumbnails | None) -> str:
+def case_study_page(cases: Sequence[CaseStudy], images: Thumbnails | None) -> str:
     """HTML of one or more case studies of a data set.
 
     Args:
-        cases: what `case-study --json` prints, at least one.
-        images: where pictures of items come from; None, or None for an item: its initials stand in.
+        cases: results of `case_study`, at least one.
+        images: pictures of items; the initials of an item stand in where there is none.
     """
-    first = cases[0]
+    first, colours = cases[0], page_colours(cases)
     runs = {run: facts for case in cases for run, facts in case["runs"].items()}
     return render(
         "case_study.html.j2",
@@ -47,11 +49,11 @@ def case_study_page(cases: Sequence[Mapping[str, Any]], images: Thumbnails | Non
             "prepared version": first["data_version"],
             "split": f"{first['split']}, {first['split_rule']}",
             "order of ties": first["tie_order"],
-            "seen items": "out of the ranking" if first["exclude_seen"] else "in the ranking",
+            "seen items": "left out of the ranking" if first["exclude_seen"] else "in the ranking",
         },
         runs=[(short, runs[run]) for run, short in short_names(runs).items()],
-        cases=[case_view(case, images, number=number) for number, case in enumerate(cases)],
-        data=script_json({"cases": cases, "short": short_names(runs)}),
+        cases=[case_view(case, images, number=number, colours=colours) for number, case in enumerate(cases)],
+        data=script_json({"cases": cases, "short": short_names(runs), "colours": colours}),
     )
 
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,8 +55,42 @@ def test_scores_come_in_the_order_of_the_histories(opened: CaseRuns) -> None:
     histories = [([3, 8, 2], [10, 20, 30]), ([7], [5]), ([9, 9], [1, 90_000])]
     together = run.scores(histories)
     for history, scores in zip(histories, together, strict=True):
-        torch.testing.assert_close(run.look(history).scores, scores, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(run.forward(history).scores, scores, atol=1e-4, rtol=1e-4)
     assert not torch.allclose(together[0], together[2])
+
+
+@pytest.mark.parametrize("name", ["athwe", "two", "sasrec"])
+def test_parts_sum_to_the_score(opened: CaseRuns, name: str) -> None:
+    run = next(run for run in opened.runs if run.name.endswith(f"/{name}"))
+    found = run.forward(([3, 8, 2], [10, 20, 30]))
+    parts = run.by_modality(found, [5, 9])
+    if name == "sasrec":
+        assert parts == [{}, {}]
+    else:
+        assert [list(part) for part in parts] == [list(run.config.model.modalities)] * 2
+        assert [sum(part.values()) for part in parts] == pytest.approx(found.scores[[5, 9]].tolist(), abs=1e-3)
+
+
+def test_a_bias_is_a_part_of_its_own(opened: CaseRuns) -> None:
+    bias = torch.linspace(-1, 1, len(opened.runs[0].table))
+    run = replace(opened.runs[0], bias=bias)
+    found = run.forward(([3, 8, 2], [10, 20, 30]))
+    torch.testing.assert_close(found.scores - opened.runs[0].forward(([3, 8, 2], [10, 20, 30])).scores, bias)
+    (part,) = run.by_modality(found, [9])
+    assert part["bias"] == pytest.approx(float(bias[9]))
+    assert sum(part.values()) == pytest.approx(float(found.scores[9]), abs=1e-3)
+
+
+def test_facts_name_the_metric_that_chose_the_best_epoch(opened: CaseRuns) -> None:
+    assert opened.runs[0].facts() == {
+        **{"preset": "athwe", "metric": "ndcg@20", "best_value": 0.25, "best_epoch": 3},
+        "validation_ndcg@20": 0.25,
+    }
+    training = opened.runs[0].config.training.model_copy(update={"selection_metric": "hit@10"})
+    config = opened.runs[0].config.model_copy(update={"training": training})
+    facts = replace(opened.runs[0], config=config).facts()
+    assert facts["metric"] == "hit@10"
+    assert "validation_ndcg@20" not in facts
 
 
 def test_ranks_share_ties_and_leave_out_what_is_excluded() -> None:

@@ -1,135 +1,82 @@
-import base64
-import io
+"""A case as its page shows it."""
+
 from typing import Any
 
 import analysis_cases as made
-import pytest
-from PIL import Image
 
-from athwe_core.analysis.case_study.view_model import MOST_INFLUENCES, case_view, score_bars, short_names
+from athwe_core.analysis.case_study.view_model import CaseView, case_view, page_colours, short_names
 
 
-def panels(view: dict[str, Any], run: int = 0) -> dict[str, dict[str, Any]]:
-    """Panels of a run by title."""
-    return {panel["title"]: panel for column in view["why"][run]["columns"] for panel in column}
+def view(case: dict[str, Any]) -> CaseView:
+    return case_view(case, None, number=0, colours=page_colours([case]))
 
 
-def test_pictures_are_data_urls_and_initials_stand_in() -> None:
-    missing = made.item(2)["item_id"]
-    view = case_view(made.case(), made.Pictures(missing=(missing,)), number=0)
-    first, third = view["history"][0], view["history"][2]
-    prefix, encoded = first["picture"].split(",")
-    assert prefix == "data:image/jpeg;base64"
-    with Image.open(io.BytesIO(base64.b64decode(encoded))) as image:
-        assert image.size == (112, 112)
-    assert third["picture"] is None
-    assert third["initials"] == "FP"
+def without_inside_view(why: dict[str, Any]) -> dict[str, Any]:
+    """What a model gives that tells nothing of its inside."""
+    return why | {
+        **{"by_modality": {}, "attention": {}},
+        **{"temporal_gates": None, "interactive_gates": None, "wavelet_energy": None},
+    }
 
 
-def test_each_picture_is_read_once() -> None:
-    asked: list[str] = []
-
-    class Counting(made.Pictures):
-        def thumbnail(self, item_id: str, size: int = 112) -> bytes | None:
-            asked.append(item_id)
-            return super().thumbnail(item_id, size)
-
-    case_view(made.case(), Counting(), number=0)
-    assert len(asked) == len(set(asked))
+def test_history_target_and_headline() -> None:
+    found = view(made.case())
+    assert [item.number for item in found.history] == list(range(1, 8))
+    assert found.target is not None
+    assert found.target.ranks == [("athwe/first", "3"), ("hm4sr/second", "312")]
+    assert found.headline.startswith("The next item was “")
+    assert found.headline.endswith(": rank 3 by athwe/first, rank 312 by hm4sr/second.")
+    assert found.picked == "improved: rank 312 → 3 against Toys_and_Games/hm4sr/second"
 
 
-@pytest.mark.parametrize(
-    ("title", "initials"), [("wooden blocks", "WB"), ("(3) a", "A"), ("…", "?"), ("שלום עולם", "שע"), ("", "B")]
-)
-def test_initials(title: str, initials: str) -> None:
+def test_without_a_target_the_headline_counts_the_history() -> None:
+    found = view(made.case() | {"target": None})
+    assert found.target is None
+    assert found.headline == "A history of 7 items, and what each run recommends next."
+
+
+def test_recommendations_keep_their_order_with_a_bar_each() -> None:
     case = made.case()
-    case["history"][0]["title"] = title
-    assert case_view(case, None, number=0)["history"][0]["initials"] == initials
+    found = view(case)
+    assert [run.label for run in found.recommendations] == ["athwe/first", "hm4sr/second"]
+    for run, rows in zip(found.recommendations, case["recommendations"].values(), strict=True):
+        assert [row.item.item_id for row in run.rows] == [row["item_id"] for row in rows]
+        for shown, row in zip(run.rows, rows, strict=True):
+            assert {part.name: part.value for part in shown.bar.parts} == row["by_modality"]
 
 
-def test_an_item_without_title_goes_by_its_id() -> None:
+def test_the_why_has_a_subject_a_sentence_and_panels_for_each_run() -> None:
+    first, second = view(made.case()).why
+    assert (first.run, first.label, first.rank, first.is_target) == (made.RUNS[0], "athwe/first", "3", True)
+    assert first.subject.item_id == made.item(7)["item_id"]
+    assert first.score_sentence.endswith("; id contributes most.")
+    titles = [[panel.title for column in why.columns for panel in column] for why in (first, second)]
+    assert set(titles[0]) - set(titles[1]) == {"Wavelet energy"}
+
+
+def test_the_legend_has_the_parts_of_every_run() -> None:
     case = made.case()
-    case["target"]["title"] = "  "
-    view = case_view(case, None, number=0)
-    assert view["target"]["title"] == case["target"]["item_id"]
-    assert case["target"]["item_id"] in view["headline"]
+    case["why"][made.RUNS[0]] = without_inside_view(case["why"][made.RUNS[0]])
+    case["why"][made.RUNS[1]]["by_modality"] = {"id": 2.0, "brand": 1.0}
+    assert view(case).legend == [("id", "m-id"), ("brand", "m-other-1")]
 
 
-def test_bars_share_a_scale_and_negative_parts_stand_left_of_zero() -> None:
-    rows = [{"by_modality": {"id": 6.0, "text": 2.0}}, {"by_modality": {"id": 4.0, "text": -2.0}}]
-    first, second = score_bars(rows)
-    assert first["zero"] == second["zero"] == 20.0
-    assert [(part["x"], part["width"]) for part in first["parts"]] == [(20.0, 60.0), (80.0, 20.0)]
-    assert [(part["x"], part["width"]) for part in second["parts"]] == [(20.0, 40.0), (0.0, 20.0)]
-
-
-def test_bars_of_nothing() -> None:
-    assert score_bars([{"by_modality": {"id": 0.0}}])[0]["parts"][0]["width"] == 0
-
-
-def test_shades_are_relative_to_the_largest_of_the_panel_and_values_as_they_are() -> None:
+def test_models_without_an_inside_view_have_no_legend_and_no_bars() -> None:
     case = made.case()
-    why = case["why"][made.RUNS[0]]
-    panel = panels(case_view(case, None, number=0))["Temporal gates"]
-    rows = panel["groups"][0]["rows"]
-    assert [[cell["value"] for cell in row["cells"]] for row in rows] == [
-        list(row) for row in zip(*why["temporal_gates"], strict=True)
-    ]
-    assert max(cell["shade"] for row in rows for cell in row["cells"]) == 1
-    assert panel["largest"] == max(map(max, why["temporal_gates"]))
+    case["why"] = {run: without_inside_view(why) for run, why in case["why"].items()}
+    case["recommendations"] = {
+        run: [row | {"by_modality": {}} for row in rows] for run, rows in case["recommendations"].items()
+    }
+    found = view(case)
+    assert found.legend == []
+    assert all(row.bar.parts == [] for run in found.recommendations for row in run.rows)
+    assert found.why[0].score_sentence == "Its score is 8.40."
 
 
-def test_influence_grows_with_the_factor_and_keeps_the_side() -> None:
-    case = made.case(3)
-    why = case["why"][made.RUNS[0]] | {"rank": 8.0}
-    for entry, rank in zip(why["influence"], (16.0, 2.0, 8.0), strict=True):
-        entry["rank_without"] = rank
-    case["why"] = {made.RUNS[0]: why}
-    rows = panels(case_view(case, None, number=0))["Influence of each item"]["rows"]
-    assert [(row["x"], row["width"]) for row in rows] == [(50.0, 25.0), (0.0, 50.0), (50.0, 0.0)]
-
-
-def test_a_long_history_shows_the_strongest_influences_in_order_and_all_in_the_table() -> None:
-    panel = panels(case_view(made.case(50), None, number=0))["Influence of each item"]
-    shown = [row["at"] for row in panel["rows"]]
-    assert len(shown) == MOST_INFLUENCES
-    assert shown == sorted(shown)
-    weakest = min(abs(row["weight"]) for row in panel["rows"])
-    rest = [abs(row["weight"]) for row in panel["all_rows"] if row["at"] not in shown]
-    assert max(rest) <= weakest
-    assert len(panel["all_rows"]) == 50
-
-
-def test_a_strip_of_fifty_has_at_most_ten_numbers_the_last_among_them() -> None:
-    axis = panels(case_view(made.case(50), None, number=0))["Temporal gates"]["axis"]
-    assert [label for label in axis if label] == list(range(5, 51, 5))
-
-
-def test_only_the_panels_that_a_run_has() -> None:
-    case = made.case(1, runs=made.RUNS[:1])
-    why = case["why"][made.RUNS[0]]
-    why |= {"temporal_gates": None, "interactive_gates": None, "wavelet_energy": None}
-    assert panels(case_view(case, None, number=0)).keys() == {"Attention of the last position"}
-
-
-def test_a_window_shorter_than_the_history_keeps_its_numbers() -> None:
-    case = made.case()
-    why = case["why"][made.RUNS[0]]
-    why["first_position"] = 3
-    why["temporal_gates"] = why["temporal_gates"][3:]
-    for name in ("interactive_gates", "attention"):
-        cut = (lambda rows: rows[3:]) if name == "interactive_gates" else (lambda rows: [row[3:] for row in rows])
-        why[name] = {modality: cut(rows) for modality, rows in why[name].items()}
-    found = panels(case_view(case, None, number=0))
-    assert found["Temporal gates"]["axis"] == [4, 5, 6, 7]
-    assert found["Attention of the last position"]["items"][0] == (4, case["history"][3]["date"])
-
-
-def test_a_modality_without_energy_has_no_bar() -> None:
-    case = made.case()
-    case["why"][made.RUNS[0]]["wavelet_energy"]["share"]["image"] = [float("nan")] * 4
-    rows = panels(case_view(case, None, number=0))["Wavelet energy"]["rows"]
-    assert [part["width"] for part in rows[2]["parts"]] == [0] * 4
+def test_colours_are_those_of_all_cases_of_a_page() -> None:
+    cases = [made.case(), made.case(3, runs=made.RUNS[:1])]
+    cases[1]["why"][made.RUNS[0]]["attention"] = {"sequence": [[0.2, 0.3, 0.5]]}
+    assert page_colours(cases) == {"id": "m-id", "text": "m-text", "image": "m-image", "sequence": "m-other-1"}
 
 
 def test_short_names_leave_the_data_set_out() -> None:

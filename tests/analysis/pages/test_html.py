@@ -99,6 +99,7 @@ class TestBoth:
                 ["m-id"],
                 ["m-text"],
                 ["m-image"],
+                ["m-other-1"],
                 ["bar"],
             )
             assert hidden_or_named or within_named, svg
@@ -175,6 +176,21 @@ class TestCaseStudy:
         data = json.loads(Parsed(pages["case"]).raw["script"][0])
         assert data["cases"][0]["history"] == made.case()["history"]
         assert data["short"] == {run: run.split("/", 1)[1] for run in made.RUNS}
+
+    def test_a_model_without_an_inside_view_has_a_page_without_its_parts(self) -> None:
+        case = made.case(runs=made.RUNS[:1])
+        case["why"][made.RUNS[0]] |= {
+            **{"by_modality": {}, "attention": {}},
+            **{"temporal_gates": None, "interactive_gates": None, "wavelet_energy": None},
+        }
+        for row in case["recommendations"][made.RUNS[0]]:
+            row["by_modality"] = {}
+        found = Parsed(case_study_page([case], None))
+        for title in ("Influence of each item", "What another gap would change", "Its score is 8.40."):
+            assert title in found.text
+        for title in ("gates", "Attention", "Wavelet", "Colours", "parts"):
+            assert title not in found.text
+        assert found.of("ul", **{"class": "legend"}) == []
 
     def test_without_a_target_the_first_recommendation_is_explained(self) -> None:
         case = made.case() | {"target": None, "user": None, "picked": None}

@@ -92,9 +92,9 @@
     if (found.list.childElementCount) body.append(element("h4", heading), found.list);
   }
 
-  function scoreParts(found, parts) {
+  function scoreParts(found, parts, colours) {
     const largest = Math.max(...Object.values(parts).map(Math.abs));
-    for (const [modality, value] of Object.entries(parts)) found.show(modality, value, largest, 2, `m-${modality}`);
+    for (const [modality, value] of Object.entries(parts)) found.show(modality, value, largest, 2, colours[modality]);
   }
 
   function gatesTable(gates, at) {
@@ -112,16 +112,16 @@
     return table;
   }
 
-  function atPosition(body, why, label, position) {
+  function atPosition(body, why, label, position, colours) {
     const at = position - why.first_position;
     if (at < 0) return;
-    section(body, `${label}: influence and attention`, (found) => {
+    section(body, `${label}: influence${Object.keys(why.attention).length ? " and attention" : ""}`, (found) => {
       const entry = why.influence.find((each) => each.position === position);
       const subject = why.subject.is_target ? "the true next item" : "the first recommendation";
       if (entry) found.say("without it", `${subject} has rank ${ranked(entry.rank_without)} instead of ${ranked(why.rank)}`);
       for (const [modality, layers] of Object.entries(why.attention)) {
         const mean = layers.reduce((sum, layer) => sum + layer[at], 0) / layers.length;
-        found.show(`attention, ${modality}`, mean, 1, 3, `m-${modality}`);
+        found.show(`attention, ${modality}`, mean, 1, 3, colours[modality]);
       }
     });
     if (why.temporal_gates) {
@@ -134,19 +134,19 @@
     }
   }
 
-  function recommended(body, study, short, itemId) {
+  function recommended(body, study, short, colours, itemId) {
     for (const [run, rows] of Object.entries(study.recommendations)) {
       const row = rows.find((each) => each.item_id === itemId);
       if (!row) continue;
       section(body, `${short[run]}: recommended`, (found) => {
         found.say("rank", ranked(row.rank));
         found.say("score", number(row.score, 2));
-        scoreParts(found, row.by_modality);
+        scoreParts(found, row.by_modality, colours);
       });
     }
   }
 
-  function asTarget(body, study, short, itemId) {
+  function asTarget(body, study, short, colours, itemId) {
     if (!study.target || study.target.item_id !== itemId) return;
     section(body, "The true next item", (found) => {
       for (const [run, rank] of Object.entries(study.target.ranks)) found.say(short[run], `rank ${ranked(rank)}`);
@@ -154,7 +154,10 @@
     for (const [run, why] of Object.entries(study.why)) {
       const listed = (study.recommendations[run] || []).some((row) => row.item_id === itemId);
       if (why.subject.item_id !== itemId || listed) continue;
-      section(body, `${short[run]}: its score`, (found) => scoreParts(found, why.by_modality));
+      section(body, `${short[run]}: its score`, (found) => {
+        found.say("score", number(why.score, 2));
+        scoreParts(found, why.by_modality, colours);
+      });
     }
   }
 
@@ -163,7 +166,7 @@
     return places.find((item) => item && item.item_id === itemId);
   }
 
-  function startDetail({ cases, short }) {
+  function startDetail({ cases, short, colours }) {
     const dialog = document.getElementById("detail");
     const body = document.getElementById("detail-body");
 
@@ -181,11 +184,11 @@
       const picture = document.querySelector(`.item[data-item="${CSS.escape(itemId)}"] .thumb`);
       document.getElementById("detail-picture").replaceChildren(...(picture ? [picture.cloneNode(true)] : []));
       body.replaceChildren();
-      asTarget(body, study, short, itemId);
-      recommended(body, study, short, itemId);
+      asTarget(body, study, short, colours, itemId);
+      recommended(body, study, short, colours, itemId);
       for (const position of positions) {
         body.append(element("h3", `Item ${position + 1} of the history`));
-        for (const [run, why] of Object.entries(study.why)) atPosition(body, why, short[run], position);
+        for (const [run, why] of Object.entries(study.why)) atPosition(body, why, short[run], position, colours);
       }
       dialog.showModal();
       body.scrollTop = 0;

@@ -1,0 +1,96 @@
+"""The panels of the why: their numbers, and which are there."""
+
+from typing import Any
+
+import analysis_cases as made
+
+from athwe_core.analysis.case_study.item_view import ItemView
+from athwe_core.analysis.case_study.panels import MOST_INFLUENCES, Panel, panel_columns
+from athwe_core.analysis.case_study.view_model import page_colours
+
+
+def panels(case: dict[str, Any], run: str = made.RUNS[0]) -> dict[str, Panel]:
+    """Panels of a run by title."""
+    items = ItemView(None)
+    shown = [items.dated(item, position=item["position"]) for item in case["history"]]
+    columns = panel_columns(case["why"][run], case["history"], shown, k=case["k"], colours=page_colours([case]))
+    return {panel.title: panel for column in columns for panel in column}
+
+
+def test_temporal_gates_are_a_strip_for_each_expert() -> None:
+    case = made.case()
+    gates = case["why"][made.RUNS[0]]["temporal_gates"]
+    content: Any = panels(case)["Temporal gates"].content
+    (group,) = content.groups
+    assert (group.name, group.colour) == ("", "m-time")
+    assert [[cell.value for cell in strip.cells] for strip in group.strips] == [
+        list(row) for row in zip(*gates, strict=True)
+    ]
+
+
+def test_attention_is_a_strip_for_each_layer_of_each_encoder() -> None:
+    case = made.case()
+    weights = case["why"][made.RUNS[0]]["attention"] = {"sequence": [[0.1] * 7, [0.2] * 7]}
+    content: Any = panels(case)["Attention of the last position"].content
+    (group,) = content.groups
+    assert (group.name, group.colour) == ("sequence", "m-other-1")
+    assert [strip.label for strip in group.strips] == ["layer 1", "layer 2"]
+    assert [[cell.value for cell in strip.cells] for strip in group.strips] == weights["sequence"]
+
+
+def test_influence_grows_with_the_factor_and_keeps_the_side() -> None:
+    case = made.case(3)
+    why = case["why"][made.RUNS[0]]
+    why["rank"] = 8.0
+    for entry, rank in zip(why["influence"], (16.0, 2.0, 8.0), strict=True):
+        entry["rank_without"] = rank
+    content: Any = panels(case)["Influence of each item"].content
+    assert [(row.x, row.width) for row in content.rows] == [(50.0, 25.0), (0.0, 50.0), (50.0, 0.0)]
+    assert [row.weight for row in content.rows] == [1.0, -2.0, 0.0]
+    assert (content.rank, content.rows[0].rank_without) == ("8", "16")
+
+
+def test_a_long_history_shows_the_strongest_influences_in_order_and_all_in_the_table() -> None:
+    content: Any = panels(made.case(50))["Influence of each item"].content
+    shown = [row.item.number for row in content.rows]
+    assert len(shown) == MOST_INFLUENCES
+    assert shown == sorted(shown)
+    weakest = min(abs(row.weight) for row in content.rows)
+    rest = [abs(row.weight) for row in content.all_rows if row.item.number not in shown]
+    assert max(rest) <= weakest
+    assert len(content.all_rows) == 50
+
+
+def test_gaps_are_in_words() -> None:
+    content: Any = panels(made.case())["What another gap would change"].content
+    assert [(row.label, row.words, row.kept) for row in content.rows[1:]] == [
+        ("one day", "1 day", 9),
+        ("one week", "7 days", 8),
+        ("one year", "1 year", 4),
+    ]
+
+
+def test_bands_lie_end_to_end_and_a_modality_without_energy_has_no_bar() -> None:
+    case = made.case()
+    share = case["why"][made.RUNS[0]]["wavelet_energy"]["share"]
+    share |= {"id": [0.5, 0.25, 0.25, 0.0], "image": [float("nan")] * 4}
+    content: Any = panels(case)["Wavelet energy"].content
+    rows = {row.name: row for row in content.rows}
+    assert [(band.x, band.width) for band in rows["id"].bands] == [(0, 50), (50, 25), (75, 25), (100, 0)]
+    assert [band.width for band in rows["image"].bands] == [0] * 4
+    assert [name for name, _ in content.legend] == ["low", "high 3", "high 2", "high 1"]
+
+
+def test_a_model_without_an_inside_view_has_influence_and_gaps_only() -> None:
+    case = made.case()
+    case["why"][made.RUNS[0]] |= {
+        **{"temporal_gates": None, "interactive_gates": None, "wavelet_energy": None},
+        "attention": {},
+    }
+    assert list(panels(case)) == ["Influence of each item", "What another gap would change"]
+
+
+def test_one_item_and_no_gates_leave_the_attention() -> None:
+    case = made.case(1, runs=made.RUNS[:1])
+    case["why"][made.RUNS[0]] |= {"temporal_gates": None, "interactive_gates": None, "wavelet_energy": None}
+    assert list(panels(case)) == ["Attention of the last position"]
