@@ -25,9 +25,10 @@ def prepare(
     split: Annotated[
         str,
         typer.Option(
-            help="leave-one-out: each user's last item is test; global-time: all items before one moment are training."
+            help="leave-one-out: each user's last item is test; global-time: all items before one moment are training; "
+            "given: by the files NAME.{train,valid,test}.inter; auto: given where there are such files, else leave-one-out."
         ),
-    ] = "leave-one-out",
+    ] = "auto",
     held_out_share: Annotated[
         float, typer.Option(help="Of global-time: share of interactions in the validation and in the test period.")
     ] = 0.1,
@@ -42,7 +43,9 @@ def prepare(
     ] = None,
     max_categories: Annotated[int, typer.Option(help="Most frequent categories kept.")] = 300,
     text_width: Annotated[int, typer.Option(help="Width of the built-in text features.")] = 256,
-    seed: Annotated[int, typer.Option(help="Of random tie order, built-in text features and demo.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the random tie order, the built-in text features and the demo.")
+    ] = 0,
     users: Annotated[int, typer.Option(help="Users of the demo data set.")] = 2000,
     items: Annotated[int, typer.Option(help="Items of the demo data set.")] = 1000,
     text_encoder: Annotated[
@@ -87,46 +90,82 @@ def prepare(
     source: Annotated[
         str,
         typer.Option(
-            help="auto (looks at the files), atomic, amazon-2014, amazon-2018, amazon-2023, table (csv, tsv, parquet, "
-            "JSON lines) or demo."
+            help="auto (detected by content), atomic, amazon-2014, amazon-2018, amazon-2023, table (csv, tsv, parquet, "
+            "Feather, JSON lines) or demo."
         ),
     ] = "auto",
     raw: Annotated[
         list[Path] | None,
-        typer.Option(help="File or folder to read instead of NAME under --data. Repeatable.", show_default=False),
+        typer.Option(
+            help="File, folder of part files or pattern ('logs/*.csv') to read in place of NAME under --data. Repeatable.",
+            show_default=False,
+        ),
     ] = None,
     item_file: Annotated[
-        Path | None, typer.Option(help="Of a table: table of the items. Default: items.* or NAME.items.* beside it.")
+        Path | None, typer.Option(help="Of a table: table of the items. Default: items.* or NAME.items.* next to it.")
     ] = None,
-    user_column: Annotated[str | None, typer.Option(help="Of a table. Default: guessed, and said.")] = None,
-    item_column: Annotated[str | None, typer.Option(help="Of a table. Default: guessed, and said.")] = None,
-    time_column: Annotated[str | None, typer.Option(help="Of a table. Default: guessed, and said.")] = None,
-    time_unit: Annotated[str, typer.Option(help="Of a table: s, ms, us (since 1970) or iso; auto guesses.")] = "auto",
+    user_column: Annotated[str | None, typer.Option(help="Of a table. Default: detected and reported.")] = None,
+    item_column: Annotated[str | None, typer.Option(help="Of a table. Default: detected and reported.")] = None,
+    time_column: Annotated[str | None, typer.Option(help="Of a table. Default: detected and reported.")] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a table without header line: comma-separated names of all columns: user,item,rating,time."
+        ),
+    ] = None,
+    quotes: Annotated[
+        str,
+        typer.Option(
+            help="Of a delimited table: double (fields may stand in double quotes), none (quotes are ordinary characters) or "
+            "auto (double, but notices quotes that do not pair)."
+        ),
+    ] = "auto",
+    time_unit: Annotated[
+        str,
+        typer.Option(
+            help="Of a table: s, ms, us, ns or days since 1970, excel (days as spreadsheets count), year, yyyymmdd, iso, "
+            "month/day/year, day/month/year; auto detects and reports it."
+        ),
+    ] = "auto",
+    time_format: Annotated[
+        str | None, typer.Option(help="Of a table: format of other dates as in Python's strptime: '%d.%m.%Y %H:%M'.")
+    ] = None,
     max_bad_lines: Annotated[
-        float, typer.Option(help="Share of a file's lines that may be unreadable and are left out; more stops.")
+        float, typer.Option(help="Largest share of a file's lines that may be unreadable and are dropped; more stops.")
     ] = 0.001,
+    max_missing_ids: Annotated[
+        float,
+        typer.Option(
+            help="Largest share of rows whose user or item is a placeholder (nan, null, None, NA, -1, empty) and that are "
+            "dropped; more stops."
+        ),
+    ] = 0.01,
     export: Annotated[
         str | None,
         typer.Option(
-            help="Write the data set for others: recbole (the split as benchmark files) or csv. Needs --to. A data set that "
-            "is prepared already is written as it is, unless options say otherwise."
+            help="Write the data set for other tools: recbole (the split as benchmark files) or csv. Needs --to. A data set "
+            "that is prepared already is written as it is, unless other options are given."
         ),
     ] = None,
     to: Annotated[Path | None, typer.Option(help="Of --export: folder that gets a folder NAME.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Of --export: replace an earlier export.")] = False,
     as_json: opt.Json = False,
 ) -> None:
-    """Turn source files into a prepared data set and say what is in it.
+    """Turn source files into a prepared data set and report what is in it.
 
     Reads RecBole atomic files (NAME/NAME.inter, NAME/NAME.item), raw Amazon reviews and metadata, or a table of your own,
-    plain or compressed, with the feature files beside them. The same files with the same options are the same version:
-    preparing again changes nothing.
+    plain or compressed, in one file or in parts, with the feature files next to them. Every row of the files is accounted
+    for. The same files with the same options are the same version: preparing again changes nothing.
 
     Example: athwe prepare --dataset Toys_and_Games --tie-order item
 
     Example: athwe prepare --dataset Toys --raw ~/reviews_Toys_5.json.gz --raw ~/meta_Toys.json.gz
 
     Example: athwe prepare --dataset clicks --raw clicks.parquet --user-column visitor --time-unit ms --item-file goods.csv
+
+    Example: athwe prepare --dataset ml-100k --raw u.data --columns user,item,rating,time
+
+    Example: athwe prepare --dataset logs --raw 'logs/day=*/*.csv.gz' --time-format '%d.%m.%Y %H:%M'
 
     Example: athwe prepare --dataset Toys_and_Games --export recbole --to recbole_data
 
@@ -176,7 +215,11 @@ def prepare(
         item_column=item_column,
         time_column=time_column,
         time_unit=time_unit,  # type: ignore[arg-type]  # checked there
+        columns=None if columns is None else tuple(part.strip() for part in columns.split(",")),
+        quotes=quotes,  # type: ignore[arg-type]  # checked there
+        time_format=time_format,
         max_bad_lines=max_bad_lines,
+        max_missing_ids=max_missing_ids,
     )
     display, reading = WorkDisplay(output), ReadingDisplay(output)
     encoding = EncodingSettings(

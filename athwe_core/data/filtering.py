@@ -53,5 +53,5 @@ def refuse_too_few(num_users: int, num_items: int, *, name: str, minimum: int) -
             f"data set {name!r}",
             f"must keep at least 2 users and 2 items with {minimum} interactions each",
             f"{num_users} users and {num_items} items",
-            "Lower min_interactions or bring more data",
+            "Lower --min-interactions or bring more data",
         )

@@ -1,16 +1,20 @@
-"""What `prepare` can be told; every value is part of the version of a prepared data set."""
+"""The options of `prepare`; every value is part of the version of a prepared data set."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from athwe_core.errors import ConfigError
+from athwe_core.data.readers.dates import is_format
+from athwe_core.errors import require
 
 TieOrder = Literal["file", "item", "random"]
 SourceKind = Literal["auto", "atomic", "amazon-2014", "amazon-2018", "amazon-2023", "table", "demo"]
-TimeUnit = Literal["auto", "s", "ms", "us", "iso"]
-SplitRule = Literal["leave-one-out", "global-time"]
+TimeUnit = Literal[
+    "auto", "s", "ms", "us", "ns", "days", "excel", "year", "yyyymmdd", "iso", "month/day/year", "day/month/year"
+]
+Quotes = Literal["auto", "double", "none"]
+SplitRule = Literal["auto", "leave-one-out", "global-time", "given"]
 Pooling = Literal["cls", "mean"]
 RefreshKind = Literal["text", "image", "clusters"]
 BUILTIN = "builtin"
@@ -20,7 +24,7 @@ ALWAYS_IN_VERSION = (
     *("seed", "demo_users", "demo_items"),
 )
 NEVER_IN_VERSION = ("source", "text_encoder", "image_encoder")
-"""The kind of source that was found counts instead, and the revision of the model."""
+"""The version has the kind of source that was found in their place, and the revision of the model."""
 
 
 @dataclass(frozen=True)
@@ -29,36 +33,46 @@ class PrepareOptions:
 
     Attributes:
         tie_order: Order of one user's interactions with equal times: as in the `file`, by raw `item` id, or `random`.
-        split: `leave-one-out` (each user's last item is test, the one before validation) or `global-time` (everybody's items
-            before one moment are training; the first one after it is asked).
+        split: `leave-one-out` (each user's last item is test, the one before validation), `global-time` (all items before
+            one moment are training; the first one after it is the target), `given` (by the files NAME.train.inter,
+            NAME.valid.inter and NAME.test.inter), or `auto`: `given` where there are such files, else `leave-one-out`.
         held_out_share: Of global-time: share of all interactions in the validation and again in the test period, in (0, 0.5).
-        min_interactions: Fewest interactions a user and an item keep, >= 3.
+        min_interactions: Fewest interactions a user and an item keep, >= 3. A given split is not filtered.
         category_column: Column of the item table with the categories; None takes `cat.pt`, else `categories`,
             else `category`.
-        text_columns: Columns to make text features from; None takes the vectors found beside the interactions,
+        text_columns: Columns to make text features from; None takes vectors next to the interactions,
             else features made from title, brand and categories.
         max_categories: Most frequent categories kept, >= 1.
         text_width: Width of the built-in text features, >= 1.
         seed: Of the random tie order, the text features and the demo data, >= 0.
         demo_users, demo_items: Size of the `demo` data set; no meaning for others.
-        source: Kind of the source files; `auto` looks at them.
-        user_column, item_column, time_column: Columns of a `table`; None guesses by common names.
-        time_unit: Unit of a table's times, numbers since 1970 (`s`, `ms`, `us`) or ISO dates; `auto` guesses by magnitude.
-        max_bad_lines: Share of a file's lines, in [0, 1], that may be unreadable and are left out; atomic files allow none.
-        text_encoder: `builtin`, or name or folder of a Hugging Face model for the item texts. Given vectors win over it,
-            named `text_columns` win over them.
+        source: Kind of the source files; `auto` detects it from their content.
+        user_column, item_column, time_column: Columns of a `table`; None detects them by common names, and the time by its
+            values.
+        columns: Names of all columns of a `table` without header line, in their order; None reads the header.
+        quotes: Of a delimited `table`: fields may stand in double quotes (`double`), or quotes are ordinary characters
+            (`none`); `auto` is `double`, but notices quotes that do not pair.
+        time_unit: Of a table's times: numbers since 1970 (`s`, `ms`, `us`, `ns`, `days`), days as spreadsheets count
+            (`excel`), or dates; `auto` detects it from the values.
+        time_format: Format of a table's times as Python's `strptime` has it; None detects it.
+        max_bad_lines: Largest share of a file's lines, in [0, 1], that may be unreadable and are dropped; atomic files allow
+            none.
+        max_missing_ids: Largest share of rows, in [0, 1], whose user or item may be a placeholder (nan, null, None, NA, -1,
+            empty) and that are dropped.
+        text_encoder: `builtin`, or name or folder of a Hugging Face model for the item texts. Given vectors take precedence
+            over it, named `text_columns` over them.
         text_pooling: Of such a model: first position (`cls`) or `mean` over the positions.
         text_max_tokens: Of such a model: where longer texts are cut, >= 1.
-        image_encoder: Name or folder of a Hugging Face vision model for the items' pictures; given vectors win over it.
+        image_encoder: Name or folder of a Hugging Face vision model for the items' pictures; given vectors take precedence.
         image_column: Column of the item table with the path or URL of each picture; None finds pictures by item id.
         clusters: k of the cluster labels made from text and image vectors, for the cluster term; 0 makes none. Given
-            labels win.
+            labels take precedence.
         half_features: Keep text and image vectors in float16, rounded to 3 decimal digits: half the disk, and half of what
             is read where a sampled catalogue loss fetches them from it.
     """
 
     tie_order: TieOrder = "file"
-    split: SplitRule = "leave-one-out"
+    split: SplitRule = "auto"
     held_out_share: float = 0.1
     min_interactions: int = 5
     category_column: str | None = None
@@ -81,39 +95,55 @@ class PrepareOptions:
     image_column: str | None = None
     clusters: int = 0
     half_features: bool = False
+    columns: tuple[str, ...] | None = None
+    quotes: Quotes = "auto"
+    time_format: str | None = None
+    max_missing_ids: float = 0.01
 
     def __post_init__(self) -> None:
         choices = {"tie_order": TieOrder, "split": SplitRule, "source": SourceKind, "time_unit": TimeUnit}
-        choices["text_pooling"] = Pooling
+        choices |= {"text_pooling": Pooling, "quotes": Quotes}
         for name, choice in choices.items():
-            if getattr(self, name) not in get_args(choice):
-                raise ConfigError(name, f"must be one of {', '.join(get_args(choice))}", getattr(self, name))
-        if not 0 <= self.max_bad_lines <= 1:
-            raise ConfigError("max_bad_lines", "must be in [0, 1]", self.max_bad_lines)
-        if not 0 < self.held_out_share < 0.5:
-            raise ConfigError("held_out_share", "must be in (0, 0.5)", self.held_out_share)
+            value = getattr(self, name)
+            require(value in get_args(choice), typed(name), f"must be one of {', '.join(get_args(choice))}", value)
+        for name in ("max_bad_lines", "max_missing_ids"):
+            require(0 <= getattr(self, name) <= 1, typed(name), "must be in [0, 1]", getattr(self, name))
+        require(0 < self.held_out_share < 0.5, "--held-out-share", "must be in (0, 0.5)", self.held_out_share)
         least = {"min_interactions": LEAST_INTERACTIONS, "max_categories": 1, "text_width": 1, "seed": 0}
         least |= {"text_max_tokens": 1, "clusters": 0}
         for name, minimum in {**least, "demo_users": 100, "demo_items": 100}.items():
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-                raise ConfigError(name, f"must be a whole number >= {minimum}", value)
+            is_whole = isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+            require(is_whole, typed(name), f"must be a whole number >= {minimum}", value)
         for name in ("text_encoder", "image_encoder"):
-            if getattr(self, name) == "":
-                raise ConfigError(name, "must name a model or a folder", "")
+            require(getattr(self, name) != "", typed(name), "must name a model or a folder", "")
         for name in ("category_column", "user_column", "item_column", "time_column", "image_column"):
-            if getattr(self, name) == "":
-                raise ConfigError(name, "must name a column", "")
-        if self.text_columns is not None:
-            if isinstance(self.text_columns, str) or not all(self.text_columns) or not self.text_columns:
-                raise ConfigError("text_columns", "must name at least one column", self.text_columns)
-            object.__setattr__(self, "text_columns", tuple(self.text_columns))
+            require(getattr(self, name) != "", typed(name), "must name a column", "")
+        for name in ("text_columns", "columns"):
+            names = getattr(self, name)
+            if names is not None:
+                is_good = not isinstance(names, str) and bool(names) and all(names)
+                require(is_good, typed(name), "must name at least one column", names)
+                object.__setattr__(self, name, tuple(names))
+        if self.columns is not None:
+            require(
+                len(set(self.columns)) == len(self.columns), "--columns", "must name each column once", self.columns
+            )
+        if self.time_format is not None:
+            require(self.time_unit == "auto", "--time-format", "replaces --time-unit: name one of them", self.time_unit)
+            rule, remedy = "must be a date format with a year", "E.g. --time-format '%d.%m.%Y %H:%M'"
+            require(is_format(self.time_format), "--time-format", rule, self.time_format, remedy)
 
     def identity(self) -> dict[str, Any]:
-        """What names the version: these options always, later ones where they differ from their default.
-
-        So a new option renames no version that was prepared without it.
+        """The options that are part of the version's name: those of the first version always, later ones where they differ
+        from their default, so that a new option renames no version that was prepared without it.
         """
         defaults = {field.name: field.default for field in fields(self)}
+        defaults["split"] = "leave-one-out" if self.split != "auto" else "auto"  # the default of older versions
         chosen = {k: v for k, v in asdict(self).items() if k in ALWAYS_IN_VERSION or v != defaults[k]}
         return {k: v for k, v in chosen.items() if k not in NEVER_IN_VERSION}
+
+
+def typed(name: str) -> str:
+    """An option as it is typed on the command line: `--time-unit` for `time_unit`."""
+    return {"demo_users": "--users", "demo_items": "--items"}.get(name, f"--{name.replace('_', '-')}")

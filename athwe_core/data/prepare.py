@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,19 +18,11 @@ from athwe_core.data.features.build import EncodingSettings, FeatureWork, plan_w
 from athwe_core.data.features.collect import ItemFeatures, collect_features
 from athwe_core.data.features.from_files import find_feature_files, has_given
 from athwe_core.data.interactions import Interactions, number_and_order
-from athwe_core.data.options import PrepareOptions
-from athwe_core.data.readers.detect import (
-    ATOMIC,
-    DEMO,
-    INTERACTIONS,
-    ITEMS,
-    Source,
-    available_datasets,
-    find_source,
-    read_source,
-)
-from athwe_core.data.readers.lines import ByteProgress, Reading
+from athwe_core.data.options import PrepareOptions, SplitRule
+from athwe_core.data.readers.detect import DEMO, Source, available_datasets, find_source, read_source
+from athwe_core.data.readers.reading import ByteProgress, Reading, ignore
 from athwe_core.data.readers.records import ItemTable
+from athwe_core.data.readers.sniff import ATOMIC, INTERACTIONS, ITEMS
 from athwe_core.data.split import tied_test_share
 from athwe_core.data.store.dataset import (
     PreparedDataset,
@@ -50,11 +42,9 @@ from athwe_core.safe_write import file_hash, reason
 __all__ = ["PrepareOptions", "PreparedDataset", "available_datasets", "list_versions", "open_prepared", "prepare"]
 
 
+READER = 2
+"""Generation of the readers: raise when the same files would be read in another way."""
 _LARGE = 10**9  # bytes that take seconds to hash
-
-
-def _ignore(*_: object) -> None:
-    """Hear nothing."""
 
 
 def prepare(
@@ -66,22 +56,25 @@ def prepare(
     raw: Sequence[Path] = (),
     item_file: Path | None = None,
     encoding: EncodingSettings | None = None,
-    notify: Callable[[str], None] = _ignore,
-    progress: ByteProgress = _ignore,
+    notify: Callable[[str], None] = ignore,
+    progress: ByteProgress = ignore,
 ) -> PreparedDataset:
     """Turn the source of `name` into a prepared version, mark it current and open it.
 
     Args:
-        name: Folder `data_dir/NAME` with files of any source, or `demo`, which is generated, or a name for what is in `raw`.
-        data_dir: Only read.
+        name: Folder `data_dir/NAME` with files of any source, or `demo`, which is generated, or a name for the files in
+            `raw`.
+        data_dir: Folder of data sets; only read.
         prepared_dir: The version goes to `prepared_dir/NAME/<version>/`. The same input with the same options is the
             same version, which is then left as it is.
         options: Defaults where None.
-        raw: Files and folders to read instead of `data_dir/NAME`, see `find_source`; only read.
+        raw: Files, folders and patterns to read in place of `data_dir/NAME`, see `find_source`; only read.
         item_file: Item table of a `table`.
         encoding: Where the pictures are and how encoders work; the defaults where None.
         notify: Called with one sentence for each thing the user should know.
         progress: Called with the bytes read so far and in all.
+    Returns:
+        The version, opened.
     Raises:
         ConfigError: NAME is no plain folder name, options do not fit together, or a library of an encoder is missing.
         DataError: The data set is unknown, malformed, too small after filtering, or its features do not fit.
@@ -90,6 +83,7 @@ def prepare(
     options = options or PrepareOptions()
     folder = prepared_folder(prepared_dir, name)
     source = find_source(name, data_dir=Path(data_dir), raw=raw, item_file=item_file, options=options)
+    options = replace(options, split=_split_rule(source, options))
     if source.why:
         notify(source.why)
     feature_files = [] if source.kind == DEMO else find_feature_files(source.folder)
@@ -106,7 +100,12 @@ def prepare(
         for note in work.notes:
             notify(note)
     version = _version(source, hashes, options, work)
-    if version in list_versions(name, prepared_dir=prepared_dir):
+    versions = list_versions(name, prepared_dir=prepared_dir)
+    if source.kind == ATOMIC and not (version in versions and _counts_rows(name, prepared_dir, version)):
+        loaded = loaded or _load(source, options, reading)
+        if loaded.is_rewritten:
+            version = _version(source, hashes, options, work, reader=READER)
+    if version in versions:
         notify(f"{name} is already prepared with these files and options: version {version}")
     else:
         with new_version(folder, version) as temporary:
@@ -124,11 +123,26 @@ def prepare(
 
 @dataclass(frozen=True)
 class _Loaded:
-    """What was read: the item table, the ordered interactions, and what gives the features of numbered items."""
+    """Item table and ordered interactions of a source, and what gives the features of numbered items.
+
+    `is_rewritten`: version 0.1.0 read some cell of the files in another way.
+    """
 
     items: ItemTable | None
     interactions: Interactions
     features_of: Callable[[list[str], FeatureWork], ItemFeatures]
+    is_rewritten: bool = False
+
+
+def _split_rule(source: Source, options: PrepareOptions) -> SplitRule:
+    if options.split != "auto":
+        return options.split
+    return "given" if source.has_parts else "leave-one-out"
+
+
+def _counts_rows(name: str, prepared_dir: Path, version: str) -> bool:
+    """Whether a version was read by this generation of readers, which count rows."""
+    return "rows" in open_prepared(name, prepared_dir=prepared_dir, version=version).statistics
 
 
 def _plan_work(
@@ -146,24 +160,30 @@ def _plan_work(
     )
 
 
-def _version(source: Source, hashes: dict[Path, str], options: PrepareOptions, work: FeatureWork) -> str:
+def _version(
+    source: Source, hashes: dict[Path, str], options: PrepareOptions, work: FeatureWork, *, reader: int = 0
+) -> str:
     """First 12 hex digits of a hash of format, name, every option and every source file's content.
 
-    Of kinds of source that came later, their kind and which file is what count too, and encoders where there are any: older
-    versions keep their names.
+    Later kinds of source add their kind, the generation of their reader and the role of each file, and encoders where there
+    are any: versions that were prepared before keep their names.
     """
     generator = generate_module.FORMAT if source.kind == DEMO else 0
     inputs: Any = {path.name: digest for path, digest in hashes.items()}
     if source.kind not in (ATOMIC, DEMO):
         files = [[role, path.name, hashes[path]] for role in (INTERACTIONS, ITEMS) for path in getattr(source, role)]
-        inputs = [source.kind, files, inputs]
+        inputs = [source.kind, READER, files, inputs]
+        inputs += [[source.constants.get(path, {}) for path in source.interactions]] if source.constants else []
+    elif len(source.interactions) > 1:
+        inputs = [[path.name, hashes[path]] for path in source.interactions] + [inputs]
     identity = [FORMAT, generator, source.name, options.identity(), inputs]
     identity += [made] if (made := work.identity()) else []
+    identity += [{"reader": reader}] if reader else []
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _write(path: Path, source: Source, hashes: dict[Path, str], work: FeatureWork, loaded: _Loaded) -> dict[str, Any]:
-    """Write arrays and tables to `path` and return what the manifest says about them."""
+    """Write arrays and tables to `path` and return the manifest's facts about them."""
     items, interactions, options = loaded.items, loaded.interactions, work.options
     features = loaded.features_of(interactions.item_tokens, work)
     arrays = {**interactions.arrays(), **features.arrays()}
@@ -177,7 +197,7 @@ def _write(path: Path, source: Source, hashes: dict[Path, str], work: FeatureWor
         "sources": [{"file": file.name, "bytes": file.stat().st_size, "sha256": hashes[file]} for file in hashes],
         "arrays": {stem: list(array.shape) for stem, array in arrays.items()},
         "item_columns": items.types if items else {},
-        "statistics": {**_statistics(interactions, features), "tie_order": options.tie_order, "split": options.split},
+        "statistics": {**_statistics(interactions, features), "tie_order": options.tie_order},
         "category_names": features.categories.names if features.categories else [],
         **features.origins(),
         "item_rows": _three_pairs(interactions.item_tokens, features),
@@ -202,7 +222,7 @@ def _load(source: Source, options: PrepareOptions, reading: Reading) -> _Loaded:
     interactions = number_and_order(records, source.name, options)
     if records.items is not None:
         _refuse_other_items(records.items, interactions.item_tokens)
-    return _Loaded(records.items, interactions, features_of)
+    return _Loaded(records.items, interactions, features_of, records.is_rewritten)
 
 
 def _refuse_other_items(items: ItemTable, item_tokens: list[str]) -> None:
@@ -211,7 +231,7 @@ def _refuse_other_items(items: ItemTable, item_tokens: list[str]) -> None:
     if not wanted.join(there.to_frame(), on="item_id", how="semi").height:
         rule = f"must describe items of the interactions, e.g. {brief(item_tokens[1])}, and describes none of them"
         first = clipped(there[0]) if len(there) else "no item that is known"
-        raise DataError(items.source, rule, first, "Is it of another data set? Leave it out or mend its ids")
+        raise DataError(items.source, rule, first, "Is it of another data set? Leave it out or repair its ids")
 
 
 def _item_frame(items: ItemTable | None, item_tokens: list[str]) -> pl.DataFrame:
@@ -229,13 +249,21 @@ def _statistics(interactions: Interactions, features: ItemFeatures) -> dict[str,
         "users": num_users,
         "items": num_items,
         "interactions": count,
+        "split": interactions.split_rule,
         "asked": {name: len(interactions.split.users(name)) for name in ("validation", "test")},
         "sparsity": 1 - count / (num_users * num_items),
         "actions_per_user": count / num_users,
         "actions_per_item": count / num_items,
+        "rows": _rows(interactions),
         "tied_test_share": tied_test_share(interactions.split, interactions.timestamps),
         **features.statistics(),
     }
+
+
+def _rows(interactions: Interactions) -> dict[str, Any] | None:
+    """Rows in the files and kept, and how many were dropped for which reason; None where there is no file."""
+    counts = interactions.counts
+    return None if counts is None else {"in_files": counts.in_files, "kept": counts.read, "dropped": counts.dropped}
 
 
 def _three_pairs(item_tokens: list[str], features: ItemFeatures) -> list[dict[str, Any]]:

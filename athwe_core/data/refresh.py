@@ -17,7 +17,7 @@ from athwe_core.data.features.build import EncodingSettings, FeatureWork, plan_w
 from athwe_core.data.features.categories import ItemCategories
 from athwe_core.data.features.collect import PROBLEMS, ItemFeatures, with_clusters
 from athwe_core.data.features.from_files import ItemVectors
-from athwe_core.data.options import BUILTIN, PrepareOptions, RefreshKind
+from athwe_core.data.options import BUILTIN, PrepareOptions, RefreshKind, typed
 from athwe_core.data.readers.records import ItemTable
 from athwe_core.data.store.checksums import CHECKED
 from athwe_core.data.store.dataset import (
@@ -55,17 +55,19 @@ def refresh(
     """Make text vectors, image vectors or cluster labels again, from the current version of `name`, and mark the result.
 
     Interactions, split and the other features stay as they are, byte for byte (linked, not copied, where the disk can).
-    What is made wins over what was given. Labels that were made follow new vectors.
+    New features take precedence over given ones. Labels that were made follow new vectors.
 
     Args:
         name: A prepared data set.
-        kind: `text` (built-in or `text_encoder`), `image` (`image_encoder`) or `clusters` (k = 100 where not said).
+        kind: `text` (built-in or `text_encoder`), `image` (`image_encoder`) or `clusters` (k = 100 where not named).
         data_dir: Pictures may lie in `data_dir/NAME`; only read.
         prepared_dir: Where the versions are.
         options: Only those of the kind may differ from their default or from the version's; columns that are not named
             are the version's.
         encoding: See `prepare`.
         notify: Called with one sentence for each thing the user should know.
+    Returns:
+        The new version, or the current one where it has these features already.
     Raises:
         ConfigError: An option that `kind` does not take, or no encoder for images.
         DataError: `name` is not prepared, or has nothing to make the features from.
@@ -110,15 +112,17 @@ def refresh(
 
 def _checked(kind: str, options: PrepareOptions, base: PreparedDataset) -> PrepareOptions:
     if kind not in get_args(RefreshKind):
-        raise ConfigError("refresh", f"must be one of {', '.join(get_args(RefreshKind))}", kind)
+        raise ConfigError("--refresh", f"must be one of {', '.join(get_args(RefreshKind))}", kind)
     before = base.manifest["options"]
     for option in fields(options):
         value = getattr(options, option.name)
         if option.name not in _OPTIONS[kind] and value not in (option.default, before.get(option.name)):
-            remedy = f"It stays as in version {base.version}: leave it out, or prepare without refresh"
-            raise ConfigError(option.name, f"cannot change when only {kind} features are made again", value, remedy)
+            remedy = f"It stays as in version {base.version}: leave it out, or prepare without --refresh"
+            raise ConfigError(
+                typed(option.name), f"cannot change when only {kind} features are made again", value, remedy
+            )
     if kind == "image" and options.image_encoder is None:
-        raise ConfigError("refresh", "image needs an encoder", remedy="Name one with --image-encoder")
+        raise ConfigError("--refresh", "image needs an encoder", remedy="Name one with --image-encoder")
     columns = {name: before.get(name) for name in ("text_columns", "image_column")}
     changes: dict[str, Any] = {name: value for name, value in columns.items() if value and not getattr(options, name)}
     if kind == "clusters" and not options.clusters:

@@ -1,4 +1,4 @@
-"""Order in time, and what is asked: leave-one-out (the last item of each user) or a moment that is the same for all."""
+"""Order in time, and the evaluation targets: each user's last items, those after one moment, or those of a given split."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Int8, Int64
 from numpy.typing import NDArray
 
 from athwe_core.data.options import LEAST_INTERACTIONS, TieOrder
-from athwe_core.errors import ConfigError
+from athwe_core.errors import ConfigError, DataError
 
 
 def order_by_time(
@@ -21,25 +21,33 @@ def order_by_time(
     *,
     tie_order: TieOrder,
     seed: int = 0,
+    parts: Int8[np.ndarray, "I"] | None = None,
 ) -> Int64[np.ndarray, "I"]:
-    """Return the row order: by user, then time, then the tie order.
+    """Return the row order: by user, then part of a given split, then time, then the tie order.
 
     Args:
         users: (I,) user numbers; items: (I,) item numbers, 0-based into `item_tokens`; timestamps: (I,) seconds.
         item_tokens: Raw item ids by number.
         tie_order: Equal times of one user stay in `file` order, go by raw `item` id compared as a string,
             or in a `random` order drawn from `seed`.
+        seed: Of the random order.
+        parts: (I,) part of a given split; None without one.
+    Returns:
+        (I,) int64 rows in their new order.
+    Raises:
+        ConfigError: An unknown tie order.
     """
+    keys = (timestamps, users) if parts is None else (timestamps, parts, users)
     if tie_order == "file":
-        return np.lexsort((timestamps, users))  # stable
+        return np.lexsort(keys)  # stable
     if tie_order == "item":
         rank = np.empty(len(item_tokens), dtype=np.int64)
         rank[sorted(range(len(item_tokens)), key=item_tokens.__getitem__)] = np.arange(len(item_tokens))
-        return np.lexsort((rank[items], timestamps, users))
+        return np.lexsort((rank[items], *keys))
     if tie_order == "random":
         draw = np.random.default_rng(seed).permutation(len(users))
-        return np.lexsort((draw, timestamps, users))
-    raise ConfigError("tie_order", f"must be one of {', '.join(get_args(TieOrder))}", tie_order)
+        return np.lexsort((draw, *keys))
+    raise ConfigError("--tie-order", f"must be one of {', '.join(get_args(TieOrder))}", tie_order)
 
 
 def user_offsets(users: Int64[np.ndarray, "I"], num_users: int) -> Int64[np.ndarray, "U_plus_1"]:
@@ -47,16 +55,17 @@ def user_offsets(users: Int64[np.ndarray, "I"], num_users: int) -> Int64[np.ndar
     return np.concatenate([[0], np.cumsum(np.bincount(users, minlength=num_users))]).astype(np.int64)
 
 
-LEAVE_ONE_OUT, GLOBAL_TIME = "leave-one-out", "global-time"
+_AS_ONE_LOG = "Split the files anew: --split leave-one-out"
+LEAVE_ONE_OUT, GLOBAL_TIME, GIVEN = "leave-one-out", "global-time", "given"
 
 
 @dataclass(frozen=True)
 class Split:
-    """What the rows of each of U users are for; a held-out row is asked for, all of the user's rows before it are input.
+    """What the rows of each of U users are for. A held-out row is a target; all of the user's rows before it are its input.
 
     Attributes:
         start, training_end: Training is `start[u]:training_end[u]`.
-        validation, test: The held-out row, -1 = the user is not asked.
+        validation, test: The held-out row, -1 = the user has none.
     """
 
     start: Int64[np.ndarray, "U"]
@@ -68,11 +77,11 @@ class Split:
         """Rows held out for `validation` or `test`, -1 = none. Raises ConfigError for another name."""
         rows = {"validation": self.validation, "test": self.test}
         if split not in rows:
-            raise ConfigError("split", f"must be one of {', '.join(rows)}", split)
+            raise ConfigError("--split", f"must be one of {', '.join(rows)}", split)
         return rows[split]
 
     def users(self, split: str) -> Int64[np.ndarray, "E"]:
-        """Users who are asked in `split`, increasing: the order of every array of ranks."""
+        """Users with a held-out row in `split`, ascending: the order of every array of ranks."""
         return np.flatnonzero(self.held_out(split) >= 0)
 
     def is_training(self, num_rows: int) -> NDArray[np.bool_]:
@@ -92,7 +101,7 @@ def leave_one_out(offsets: Int64[np.ndarray, "U_plus_1"]) -> Split:
     lengths = np.diff(offsets)
     if len(lengths) and lengths.min() < LEAST_INTERACTIONS:
         rule = f"must be >= {LEAST_INTERACTIONS}, so that each user has a training, a validation and a test item"
-        raise ConfigError("min_interactions", rule, int(lengths.min()), "Prepare the data set again")
+        raise ConfigError("--min-interactions", rule, int(lengths.min()), "Prepare the data set again")
     return Split(start=offsets[:-1], training_end=offsets[1:] - 2, validation=offsets[1:] - 2, test=offsets[1:] - 1)
 
 
@@ -103,19 +112,19 @@ def global_time(
     validation_from: int,
     test_from: int,
 ) -> Split:
-    """Split at two moments, the same for all users: nothing that training saw is later than what is asked.
+    """Split at two moments, the same for all users: no evaluation target precedes the end of training.
 
-    Training is every row before `validation_from`. Where an earlier row of theirs is there as input, users are asked for
-    their first row at or after `validation_from` and before `test_from` (validation), and at or after `test_from` (test).
+    Training is every row before `validation_from`. The target of a user is the first row at or after `validation_from` and
+    before `test_from` (validation), and at or after `test_from` (test), where an earlier row is there as input.
 
     Args:
         timestamps: (I,) seconds, increasing for each user.
         validation_from, test_from: seconds, `validation_from < test_from`.
     Raises:
-        ConfigError: The moments are in the wrong order, or leave nothing to train on or nobody to ask.
+        ConfigError: The moments are in the wrong order, or leave nothing to train on or no target.
     """
     if not validation_from < test_from:
-        rule, remedy = f"must be before test_from={test_from}", "Do all rows have one time? Use split leave-one-out"
+        rule, remedy = f"must be before test_from={test_from}", "Do all rows have one time? Use --split leave-one-out"
         raise ConfigError("validation_from", rule, validation_from, remedy)
 
     def first_row_from(moment: int) -> Int64[np.ndarray, "U"]:
@@ -130,16 +139,47 @@ def global_time(
         validation=np.where((training_end < late) & (training_end > start), training_end, -1),
         test=np.where((late < end) & (late > start), late, -1),
     )
-    remedy = "Choose another held_out_share, or split leave-one-out"
+    remedy = "Choose another --held-out-share, or --split leave-one-out"
     for split in ("validation", "test"):
         if not len(found.users(split)):
-            raise ConfigError("split", f"global-time must leave a user to ask for {split}", "none", remedy)
+            raise ConfigError("--split", f"global-time must leave a user with a target for {split}", "none", remedy)
     if not (training_end - start > 1).any():
-        raise ConfigError("split", "global-time must leave a user with two training interactions", "none", remedy)
+        raise ConfigError("--split", "global-time must leave a user with two training interactions", "none", remedy)
+    return found
+
+
+def given_split(offsets: Int64[np.ndarray, "U_plus_1"], parts: Int8[np.ndarray, "I"]) -> Split:
+    """The split of a benchmark, whose files say which row is for training (0), validation (1) and test (2).
+
+    The target of a user is the first row of the validation and of the test part, where an earlier row is there as input.
+
+    Args:
+        offsets: (U + 1,) CSR offsets over the rows.
+        parts: (I,) part of each row, not decreasing for each user.
+    Returns:
+        The split.
+    Raises:
+        DataError: Nothing to train on, or no target.
+    """
+    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
+    counts = [np.bincount(users[parts == part], minlength=len(offsets) - 1) for part in range(3)]
+    start, training_end = offsets[:-1], offsets[:-1] + counts[0]
+    late = training_end + counts[1]
+    found = Split(
+        start=start,
+        training_end=training_end,
+        validation=np.where((counts[1] > 0) & (training_end > start), training_end, -1),
+        test=np.where((counts[2] > 0) & (late > start), late, -1),
+    )
+    for split in ("validation", "test"):
+        if not len(found.users(split)):
+            raise DataError("given split", f"must leave a user with a target for {split}", remedy=_AS_ONE_LOG)
+    if not (counts[0] > 1).any():
+        raise DataError("given split", "must leave a user with two training interactions", remedy=_AS_ONE_LOG)
     return found
 
 
 def tied_test_share(split: Split, timestamps: Int64[np.ndarray, "I"]) -> float:
-    """Share of asked users, 0..1, whose test item has the time of the item before: there the tie order decides."""
+    """Share of the test users, 0..1, whose test item has the time of the item before: there the tie order decides."""
     test = split.test[split.users("test")]
     return float(np.mean(timestamps[test] == timestamps[test - 1]))

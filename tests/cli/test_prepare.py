@@ -44,7 +44,7 @@ class TestSources:
         assert (found["users"], found["items"], found["interactions"]) == (7, 6, 42)
         assert found["features"]["categories"]["count"] == 2
         assert "source table: clicks.csv, goods.jsonl" in result.stderr
-        assert "times at in ms (guessed where not named)" in result.stderr
+        assert "clicks.csv: users visitor, items sku, times at in ms\n" in result.stderr
         assert call(tmp_path, "prepare", "--dataset", "mine", "--export", "csv", "--to", str(tmp_path)).exit_code == 0
         assert "i0,a & b,Toys & Games | Dolls" in (tmp_path / "mine" / "mine.items.csv").read_text()
 
@@ -61,8 +61,8 @@ class TestSources:
         result = call(tmp_path, "prepare", "--dataset", "Toys", "--max-bad-lines", "0.05")
         assert result.exit_code == 0, result.output
         assert "source amazon-2014: reviews_Toys_5.json, meta_Toys.json" in result.stderr
-        assert "1 rows with a negative time were removed" in result.stderr
-        assert "1 of 44 lines could not be read and were left out: line 44 is no JSON object: {broken" in result.stderr
+        assert "rows: 44 in the files, 42 read, 2 dropped: 1 could not be read, 1 had a negative time" in result.stderr
+        assert "1 of 44 lines could not be read and were dropped: line 44 is neither a JSON object" in result.stderr
         strict = call(tmp_path, "prepare", "--dataset", "Toys")
         assert strict.exit_code == 3
         assert "may have at most 0.1 % lines that cannot be read, got '1 of 44: line 44" in one_error_line(strict)
@@ -81,14 +81,19 @@ class TestSources:
         [
             (["--user-column", "who"], 3, "has no column who; its columns are visitor, sku, at"),
             (
-                [],
+                ["--columns", "who,what,when"],
                 3,
-                "has no column that is surely the user; its columns are visitor, sku, at. Name it with user_column",
+                "has no column that is surely the user; its columns are who, what, when. Name it with --user-column",
             ),
-            (["--time-unit", "days"], 2, "time_unit must be one of auto, s, ms, us, iso, got 'days'"),
-            (["--source", "amazon"], 2, "source must be one of auto, atomic, amazon-2014"),
+            (
+                ["--time-unit", "weeks"],
+                2,
+                "--time-unit must be one of auto, s, ms, us, ns, days, excel, year, yyyymmdd",
+            ),
+            (["--time-unit", "days"], 3, "half of them are after the year 5138 when read in days"),
+            (["--source", "amazon"], 2, "--source must be one of auto, atomic, amazon-2014"),
             (["--source", "amazon-2018"], 3, "has no interactions"),
-            (["--max-bad-lines", "2"], 2, "max_bad_lines must be in [0, 1], got 2.0"),
+            (["--max-bad-lines", "2"], 2, "--max-bad-lines must be in [0, 1], got 2.0"),
             (["--item-file", "absent.csv"], 3, "absent.csv does not exist"),
             (["--raw", "absent.csv"], 3, "absent.csv does not exist"),
             (["--export", "csv"], 2, "--export, --to must be given together"),

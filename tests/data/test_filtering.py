@@ -51,5 +51,7 @@ def test_first_occurrences_are_those_of_a_set(rows: list[tuple[int, int, int]]) 
 
 @pytest.mark.parametrize(("users", "items"), [(0, 0), (1, 9), (9, 1)])
 def test_too_few_left_names_counts_and_minimum(users: int, items: int) -> None:
-    with pytest.raises(DataError, match=rf"with 5 interactions each, got '{users} users and {items} items'. Lower min"):
+    with pytest.raises(
+        DataError, match=rf"with 5 interactions each, got '{users} users and {items} items'. Lower --min"
+    ):
         refuse_too_few(users, items, name="toy", minimum=5)

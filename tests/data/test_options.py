@@ -9,32 +9,35 @@ from athwe_core.errors import ConfigError
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"tie_order": "time"}, "tie_order must be one of file, item, random, got 'time'"),
-        ({"min_interactions": 2}, "min_interactions must be a whole number >= 3, got 2"),
-        ({"min_interactions": 5.0}, "min_interactions must be a whole number >= 3, got 5.0"),
-        ({"max_categories": 0}, "max_categories must be a whole number >= 1, got 0"),
-        ({"text_width": 0}, "text_width must be a whole number >= 1, got 0"),
-        ({"seed": -1}, "seed must be a whole number >= 0, got -1"),
-        ({"seed": True}, "seed must be a whole number >= 0, got True"),
-        ({"demo_users": 99}, "demo_users must be a whole number >= 100, got 99"),
-        ({"demo_items": 99}, "demo_items must be a whole number >= 100, got 99"),
-        ({"category_column": ""}, "category_column must name a column, got ''"),
-        ({"image_column": ""}, "image_column must name a column, got ''"),
-        ({"text_encoder": ""}, "text_encoder must name a model or a folder, got ''"),
-        ({"image_encoder": ""}, "image_encoder must name a model or a folder, got ''"),
-        ({"text_pooling": "max"}, "text_pooling must be one of cls, mean, got 'max'"),
-        ({"text_max_tokens": 0}, "text_max_tokens must be a whole number >= 1, got 0"),
-        ({"clusters": -1}, "clusters must be a whole number >= 0, got -1"),
-        ({"clusters": True}, "clusters must be a whole number >= 0, got True"),
+        ({"tie_order": "time"}, "--tie-order must be one of file, item, random, got 'time'"),
+        ({"min_interactions": 2}, "--min-interactions must be a whole number >= 3, got 2"),
+        ({"min_interactions": 5.0}, "--min-interactions must be a whole number >= 3, got 5.0"),
+        ({"max_categories": 0}, "--max-categories must be a whole number >= 1, got 0"),
+        ({"text_width": 0}, "--text-width must be a whole number >= 1, got 0"),
+        ({"seed": -1}, "--seed must be a whole number >= 0, got -1"),
+        ({"seed": True}, "--seed must be a whole number >= 0, got True"),
+        ({"demo_users": 99}, "--users must be a whole number >= 100, got 99"),
+        ({"demo_items": 99}, "--items must be a whole number >= 100, got 99"),
+        ({"category_column": ""}, "--category-column must name a column, got ''"),
+        ({"image_column": ""}, "--image-column must name a column, got ''"),
+        ({"text_encoder": ""}, "--text-encoder must name a model or a folder, got ''"),
+        ({"image_encoder": ""}, "--image-encoder must name a model or a folder, got ''"),
+        ({"text_pooling": "max"}, "--text-pooling must be one of cls, mean, got 'max'"),
+        ({"text_max_tokens": 0}, "--text-max-tokens must be a whole number >= 1, got 0"),
+        ({"clusters": -1}, "--clusters must be a whole number >= 0, got -1"),
+        ({"clusters": True}, "--clusters must be a whole number >= 0, got True"),
         (
             {"source": "amazon"},
-            "source must be one of auto, atomic, amazon-2014, amazon-2018, amazon-2023, table, demo, got",
+            "--source must be one of auto, atomic, amazon-2014, amazon-2018, amazon-2023, table, demo, got",
         ),
-        ({"time_unit": "h"}, "time_unit must be one of auto, s, ms, us, iso, got 'h'"),
-        ({"max_bad_lines": -0.1}, "max_bad_lines must be in [0, 1], got -0.1"),
-        ({"item_column": ""}, "item_column must name a column, got ''"),
-        ({"text_columns": ()}, "text_columns must name at least one column, got ()"),
-        ({"text_columns": "title"}, "text_columns must name at least one column, got 'title'"),
+        (
+            {"time_unit": "h"},
+            "--time-unit must be one of auto, s, ms, us, ns, days, excel, year, yyyymmdd, iso, month/day/year",
+        ),
+        ({"max_bad_lines": -0.1}, "--max-bad-lines must be in [0, 1], got -0.1"),
+        ({"item_column": ""}, "--item-column must name a column, got ''"),
+        ({"text_columns": ()}, "--text-columns must name at least one column, got ()"),
+        ({"text_columns": "title"}, "--text-columns must name at least one column, got 'title'"),
     ],
 )
 def test_values_out_of_range_are_named(values: dict[str, object], message: str) -> None:
@@ -55,5 +58,5 @@ def test_a_later_option_names_the_version_only_where_it_differs_from_its_default
 
 @pytest.mark.parametrize(("option", "value"), [("split", "random"), ("held_out_share", 0.5), ("held_out_share", 0.0)])
 def test_unfit_splits_are_refused(option: str, value: object) -> None:
-    with pytest.raises(ConfigError, match=f"{option} must be .*{value}"):
+    with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')} must be .*{value}"):
         PrepareOptions(**{option: value})  # type: ignore[arg-type]

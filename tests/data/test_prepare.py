@@ -57,8 +57,9 @@ def test_ids_follow_first_appearance_in_the_filtered_file(write_inter: Write, pr
     assert prepared.item_tokens == ["", "c", "a", "b"]
     assert prepared.user_tokens == ["v", "u", "w"]
     assert history(prepared, 0) == [("a", 1), ("b", 5), ("c", 9)]
-    assert prepared.manifest["notes"][1:3] == [
-        "1 rows of users or items with fewer than 3 interactions were removed",
+    assert prepared.manifest["notes"][0] == "rows: 10 in the files, 10 read"
+    assert prepared.manifest["notes"][2:4] == [
+        "users and items with fewer than 3 interactions were removed: 1 of 4 users, 1 of 4 items, 1 of 10 rows",
         "1 rows came after a later one of the same user in the file: sorted by time",
     ]
 
@@ -78,8 +79,9 @@ def test_statistics_by_hand(write_inter: Write, toy_rows: Rows, prepare_toy: Pre
     statistics = prepare_toy(notify=said.append).statistics
     assert set(statistics) == {
         *("users", "items", "interactions", "sparsity", "tied_test_share", "features", "tie_order", "version"),
-        *("actions_per_user", "actions_per_item", "notes", "clusters", "split", "asked"),
+        *("actions_per_user", "actions_per_item", "notes", "clusters", "split", "asked", "rows"),
     }
+    assert statistics["rows"] == {"in_files": 44, "kept": 43, "dropped": {"were repeated": 1}}
     assert (statistics["users"], statistics["items"], statistics["interactions"]) == (7, 6, 43)
     assert statistics["sparsity"] == 1 - 43 / (7 * 6)
     assert (statistics["actions_per_user"], statistics["actions_per_item"]) == (43 / 7, 43 / 6)
@@ -195,7 +197,7 @@ def test_manifest_says_where_everything_came_from(write_inter: Write, toy_rows: 
     manifest = prepare_toy(seed=3).manifest
     assert [source["file"] for source in manifest["sources"]] == ["toy.inter", "img_emb.npy"]
     assert manifest["sources"][0]["bytes"] == (folder / "toy.inter").stat().st_size
-    assert manifest["options"] == asdict(PrepareOptions(seed=3))
+    assert manifest["options"] == asdict(PrepareOptions(seed=3, split="leave-one-out"))
     assert len(manifest["item_rows"]) == 3
 
 
@@ -212,7 +214,9 @@ def test_a_failed_preparation_leaves_no_version(write_inter: Write, toy_rows: Ro
 
 def test_too_few_users_after_filtering(write_inter: Write, toy_rows: Rows, prepare_toy: Prepare) -> None:
     write_inter(toy_rows)
-    with pytest.raises(DataError, match=r"with 8 interactions each, got '0 users and 0 items'. Lower min_interactions"):
+    with pytest.raises(
+        DataError, match=r"with 8 interactions each, got '0 users and 0 items'. Lower --min-interactions"
+    ):
         prepare_toy(min_interactions=8)
 
 

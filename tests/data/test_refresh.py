@@ -95,7 +95,7 @@ def test_notes_tell_of_the_new_features_only(base: PreparedDataset, again: Prepa
         return note.startswith("the item texts give ")
 
     always = "no categories found: the category loss (cp) is off"
-    assert base.manifest["notes"] == [always]
+    assert base.manifest["notes"] == ["rows: 42 in the files, 42 read", always]
     wide = again("text", text_width=50).manifest["notes"]
     narrow = again("text", text_width=2).manifest["notes"]
     assert any(map(is_about_width, wide))
@@ -178,8 +178,12 @@ def test_versions_from_before_are_refreshed_too(base: PreparedDataset, again: Pr
     [
         ("pictures", {}, r"refresh must be one of text, image, clusters, got 'pictures'"),
         ("image", {}, r"refresh image needs an encoder\. Name one with --image-encoder"),
-        ("text", {"min_interactions": 6}, r"min_interactions cannot change when only text .* got 6\. It stays as in"),
-        ("clusters", {"text_width": 5}, r"text_width cannot change when only clusters features are made again, got 5"),
+        ("text", {"min_interactions": 6}, r"--min-interactions cannot change when only text .* got 6\. It stays as in"),
+        (
+            "clusters",
+            {"text_width": 5},
+            r"--text-width cannot change when only clusters features are made again, got 5",
+        ),
     ],
 )
 def test_what_cannot_be_refreshed(

@@ -30,7 +30,7 @@ def test_random_order_on_ties_is_seeded_and_keeps_time_order() -> None:
 
 
 def test_unknown_tie_order_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"tie_order must be one of file, item, random, got 'time'"):
+    with pytest.raises(ConfigError, match=r"--tie-order must be one of file, item, random, got 'time'"):
         order_by_time(USERS, TOKENS, ITEMS, TIMES, tie_order="time")  # type: ignore[arg-type]
 
 
@@ -44,7 +44,7 @@ def test_split_partitions_each_user(lengths: list[int]) -> None:
 
 
 def test_users_too_short_to_split_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"min_interactions must be >= 3, .*, got 2"):
+    with pytest.raises(ConfigError, match=r"--min-interactions must be >= 3, .*, got 2"):
         leave_one_out(np.array([0, 3, 5]))
 
 
@@ -94,8 +94,8 @@ class TestGlobalTime:
         ("moments", "text"),
         [
             ((8, 8), "must be before test_from=8"),
-            ((5, 90), "must leave a user to ask for test"),
-            ((6, 7), "must leave a user to ask for validation"),
+            ((5, 90), "must leave a user with a target for test"),
+            ((6, 7), "must leave a user with a target for validation"),
         ],
     )
     def test_moments_that_leave_nobody_are_refused(self, moments: tuple[int, int], text: str) -> None:

@@ -37,7 +37,7 @@ from athwe_core.data.interactions import number_and_order
 from athwe_core.data.options import PrepareOptions
 from athwe_core.data.readers import amazon_metadata
 from athwe_core.data.readers.detect import find_source, read_source
-from athwe_core.data.readers.lines import Reading
+from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.records import Records
 
 SHARES = st.sampled_from([0.0, 0.5, 1.0])

@@ -18,7 +18,8 @@ from fuzz_inputs import forget_peak, guarded, peak_kilobytes
 from malformed_cases import csv, inter
 
 from athwe_core.data.prepare import prepare
-from athwe_core.data.readers.lines import MAX_LINE_BYTES, MAX_RATIO, RATIO_FROM, Reading, blocks
+from athwe_core.data.readers.lines import MAX_LINE_BYTES, MAX_RATIO, RATIO_FROM, blocks
+from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.table_file import Table
 from athwe_core.errors import DataError
 

@@ -9,7 +9,7 @@ import polars as pl
 from jaxtyping import Int64
 
 from athwe_core.data.features.from_files import ORDER_FILE
-from athwe_core.data.readers.lines import Reading
+from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.table_file import Table
 from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import DataError

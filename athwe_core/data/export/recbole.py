@@ -21,7 +21,7 @@ import polars as pl
 from jaxtyping import Int64
 
 from athwe_core.data.readers.atomic import read_parts, read_table
-from athwe_core.data.readers.lines import Reading
+from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.records import split_sequence
 from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import DataError

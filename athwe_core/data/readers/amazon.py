@@ -10,9 +10,10 @@ from pathlib import Path
 import polars as pl
 
 from athwe_core.data.readers.amazon_metadata import COLUMNS, BrokenProcessPool, LiteralReader, Row, json_row
-from athwe_core.data.readers.delimited import Rows, is_empty, open_blocks, rows_of, split_header
+from athwe_core.data.readers.delimited import Dialect, RowBlock, is_empty, open_blocks, split_header, split_rows
 from athwe_core.data.readers.json_lines import read_json_lines
-from athwe_core.data.readers.lines import Reading, blocks, first_lines
+from athwe_core.data.readers.lines import blocks, first_lines
+from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.records import ItemTable, Records, RecordsBuilder, are_ids
 from athwe_core.data.readers.times import YEAR_5138, whole_seconds
 from athwe_core.errors import DataError
@@ -44,20 +45,23 @@ _ITEM_ID = re.compile(rb"""["'](?:parent_)?asin["']\s*:\s*["']([^"'\\]*)["']""")
 _ROWS_A_FRAME = 20_000
 
 
-def read_amazon(source: str, paths: Sequence[Path], item_paths: Sequence[Path], reading: Reading) -> Records:
+def read_amazon(
+    source: str, paths: Sequence[Path], item_paths: Sequence[Path], reading: Reading, *, max_missing_ids: float = 1.0
+) -> Records:
     """Read reviews (JSON lines) or ratings (CSV), one file after the other, and the metadata of their items.
 
     Args:
         source: A key of `RELEASES`.
         paths, item_paths: Files of one data set.
-        reading: Told how far it is and of bad lines: unreadable ones, and those without user, item or time.
+        reading: Gets progress, counts and dropped lines: unreadable ones, and those without a time.
+        max_missing_ids: Largest share of rows, in [0, 1], that may have no user or item.
     Returns:
         The records without rows of a negative time; the item table has title, brand, categories, description and
         image_url, cleaned.
     Raises:
-        DataError: A file is unreadable, or has too many bad lines.
+        DataError: A file is unreadable, has too many bad lines, or too many rows without a user or item.
     """
-    release, builder, num_negative, latest = RELEASES[source], RecordsBuilder(), 0, 0
+    release, builder, latest = RELEASES[source], RecordsBuilder(), 0
     for path in paths:
         for rows in _interactions(path, release, reading):
             seconds, is_time = whole_seconds(rows.frame[release.time], release.unit)
@@ -66,28 +70,27 @@ def read_amazon(source: str, paths: Sequence[Path], item_paths: Sequence[Path], 
                 is_whole &= are_ids(rows.frame[key])
             for row in (~is_whole).arg_true().to_list():
                 reason = f"has no {release.user}, {release.item} or {release.time}"
-                reading.bad_line(path, int(rows.lines[row]), reason)
+                reading.bad_row(path, int(rows.lines[row]), reason)
             is_kept = is_whole & pl.Series(seconds >= 0)
-            num_negative += int(is_whole.sum()) - int(is_kept.sum())
+            reading.drop(path, "had a negative time", int(is_whole.sum()) - int(is_kept.sum()))
             kept = rows.keep(is_kept).frame
             seconds = seconds[is_kept.to_numpy()]
             latest = max(latest, int(seconds.max(initial=0)))
             builder.add(kept[release.user], kept[release.item], seconds)
         reading.finish(path)
-    notes = [f"{num_negative} rows with a negative time were removed"] if num_negative else []
-    if latest > YEAR_5138 or latest < _YEAR_1973:
+    counts, notes = reading.counts(paths), []
+    if counts.read and (latest > YEAR_5138 or latest < _YEAR_1973):
         notes.append(f"{paths[0].name}: the latest time is {latest} s: another unit than {release.unit}?")
     items = None
     if item_paths:
-        items, item_notes = _read_items(item_paths, set(builder.item_tokens().names), reading)
+        items, item_notes = _read_items(item_paths, builder.item_names(), reading)
         notes += item_notes
-    records = builder.build(items, [*notes, *reading.notes])
-    if not len(records):
-        raise DataError(str(paths[0]), "has no rows that can be used", remedy="Is the file complete?")
-    return records
+    return builder.build(
+        counts, place=str(paths[0]), items=items, notes=[*notes, *reading.notes], max_missing_ids=max_missing_ids
+    )
 
 
-def _interactions(path: Path, release: Release, reading: Reading) -> Iterator[Rows]:
+def _interactions(path: Path, release: Release, reading: Reading) -> Iterator[RowBlock]:
     start = first_lines(path)
     if not start:
         raise is_empty(path)
@@ -95,14 +98,14 @@ def _interactions(path: Path, release: Release, reading: Reading) -> Iterator[Ro
     if start[0].lstrip().startswith(b"{"):
         return read_json_lines(path, keys, reading)
 
-    def on_bad(line: int, rule: str, value: object) -> None:
-        reading.bad_line(path, line, f"{rule}, got {value!r}")
+    def on_bad(line: int, rule: str, value: object, *, num_lines: int = 1) -> None:
+        reading.bad_line(path, line, f"{rule}, got {value!r}", num_lines=num_lines)
 
     if release.ratings:
         found, names = blocks(path, reading), list(release.ratings)
     else:
         header, found = open_blocks(path, reading)
-        names = split_header(path, header, ",", has_quotes=False)
+        names = split_header(path, header, Dialect(",", has_quotes=False))
         missing = [key for key in keys if key not in names]
         if missing:
             rule = f"has no column {', '.join(missing)}; its columns are {listed(names)}"
@@ -110,11 +113,12 @@ def _interactions(path: Path, release: Release, reading: Reading) -> Iterator[Ro
         if len(set(names)) < len(names):
             rule = f"must name each column once; it names {listed(names)}"
             raise DataError(f"{path} line 1", rule, remedy="Rename or remove the second of each")
-    return rows_of(found, names, path=path, separator=",", has_quotes=True, on_bad=on_bad)
+    dialect = Dialect(",", has_quotes=True, is_sure=False)
+    return split_rows(found, names, dialect, path=path, reading=reading, on_bad=on_bad)
 
 
 def _read_items(paths: Sequence[Path], wanted: set[str], reading: Reading) -> tuple[ItemTable, list[str]]:
-    """Metadata of the wanted items; of several lines of one item the first counts."""
+    """Metadata of the wanted items; of several lines of one item the first counts. Lines of other items are skipped."""
     table = _ItemRows()
     with LiteralReader() as literals:
         for path in paths:
@@ -127,7 +131,7 @@ def _read_items(paths: Sequence[Path], wanted: set[str], reading: Reading) -> tu
             except BrokenProcessPool:
                 remedy = "A script that prepares such files needs: if __name__ == '__main__'"
                 raise DataError(str(path), "broke a process that read it", remedy=remedy) from None
-            reading.finish(path)
+            reading.finish(path, are_rows_counted=False)
     frame = table.frame()
     notes = [f"{table.num_repeated} metadata lines repeat an item; the first one counts"] if table.num_repeated else []
     missing = len(wanted) - len(frame)

@@ -1,20 +1,19 @@
 """Lines of Amazon's item metadata to plain text. No heavy library: worker processes import it.
 
-The 2014 files hold Python literals, not JSON. They are never evaluated: `ast.literal_eval` reads constants and containers
-only, and runs in workers, so that a line which breaks the parser breaks no more than that.
+The 2014 files hold Python literals, not JSON. They are read in worker processes, for speed, and so that a line which breaks
+the parser ends no more than its worker.
 """
 
 from __future__ import annotations
 
-import ast
 import json
-import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import cpu_count, get_context
 from typing import Any
 
+from athwe_core.data.readers.literals import MAX_LITERAL_BYTES, parse_literal
 from athwe_core.data.readers.text_cleaning import clean_text, is_text, join_names
 from athwe_core.host_process import can_have_children
 
@@ -24,7 +23,6 @@ COLUMNS = {
 }
 """Columns of an item row and their types in an item table."""
 Row = tuple[str, ...]
-MAX_LITERAL_BYTES = 2**20
 MAX_DESCRIPTION = 1000  # characters: more than encoders read, and a million items stay within a gigabyte
 MAX_URL = 10_000  # characters
 _LINES_A_TASK = 500
@@ -62,12 +60,7 @@ def json_row(line: bytes) -> tuple[bool, Row | None]:
 
 def literal_row(line: bytes) -> Row | None:
     """The row of a line that holds a Python literal, None where it does not."""
-    try:
-        with warnings.catch_warnings():  # of escapes such as \d in a title
-            warnings.simplefilter("ignore")
-            return item_row(ast.literal_eval(line.decode().strip()))
-    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
-        return None
+    return item_row(parse_literal(line))
 
 
 def _literal_rows(lines: list[tuple[int, bytes]]) -> list[tuple[int, Row | None]]:

@@ -5,24 +5,31 @@ Quotes are ordinary characters. A byte-order mark, CRLF line ends and a missing 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import polars as pl
 
-from athwe_core.data.readers.delimited import Rows, open_blocks, rows_of, split_header
-from athwe_core.data.readers.lines import Reading
+from athwe_core.data.readers.delimited import Dialect, RowBlock, open_blocks, split_header, split_rows
+from athwe_core.data.readers.ids import clean_ids
+from athwe_core.data.readers.lines import first_lines
+from athwe_core.data.readers.lists import find_lists, quoted_names
+from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.records import ItemTable, Records, RecordsBuilder
+from athwe_core.data.readers.text_cleaning import join_names
 from athwe_core.data.readers.times import YEAR_5138, whole_seconds
 from athwe_core.errors import DataError
 from athwe_core.messages import clipped, listed
 
 COLUMN_TYPES = ("token", "token_seq", "float", "float_seq")
 ID_COLUMNS = ("user_id", "item_id")
-_MEND = "Mend or remove that line"
+LIST_COLUMN = "item_id_list"
+DIALECT = Dialect("\t", has_quotes=False)
+_REPAIR = "Repair or remove that line"
 
 
 @dataclass(frozen=True)
@@ -51,43 +58,82 @@ def find_atomic(folder: Path, name: str, kind: str) -> Path | None:
     return found[0] if found else None
 
 
-def read_atomic(inter: Path, item: Path | None, reading: Reading) -> Records:
+def read_atomic(
+    inters: Sequence[Path],
+    item: Path | None,
+    reading: Reading,
+    *,
+    has_parts: bool = False,
+    max_missing_ids: float = 1.0,
+) -> Records:
     """Read interactions and, where there is one, the item table.
 
     Args:
-        inter, item: Atomic files.
-        reading: Told how far it is.
+        inters: Atomic files of interactions, in the order of reading.
+        item: Atomic file of items.
+        reading: Gets progress and counts.
+        has_parts: The files are the training, validation and test part of a given split, in this order.
+        max_missing_ids: Largest share of rows, in [0, 1], whose user or item may be a placeholder (nan, null, -1 ...).
     Returns:
         The interactions in file order. Times are floored to whole seconds, exactly (they never pass through a float).
     Raises:
         DataError: A file is unreadable or empty; a column is missing; a row has another number of fields than the
-            header, an empty id, or a time that is not a number >= 0.
+            header, an empty id, or a time that is not a number >= 0; or see `RecordsBuilder.build`.
     """
-    builder, latest = RecordsBuilder(), -1
-    for rows, _ in read_parts(inter, (*ID_COLUMNS, "timestamp"), reading):
-        _refuse_empty(inter, rows, ID_COLUMNS)
-        seconds = _seconds(inter, rows)
-        builder.add(rows.frame["user_id"], rows.frame["item_id"], seconds)
-        latest = max(latest, int(seconds.max()))
-    if latest < 0:
-        raise _no_rows(inter)
-    notes = []
-    if latest > YEAR_5138:
-        notes.append(f"{inter.name}: times reach {latest}: milliseconds? Seconds are expected")
-    items, item_notes = _read_items(item, inter, reading)
-    return builder.build(items, (*notes, *item_notes))
+    builder, notes = RecordsBuilder(), []
+    for part, inter in enumerate(inters):
+        latest = -1
+        for rows, types in read_parts(inter, (*ID_COLUMNS, "timestamp"), reading):
+            if LIST_COLUMN in types:
+                rule, remedy = (
+                    f"holds sequences ({LIST_COLUMN}), not interactions",
+                    "Prepare the file they were made from",
+                )
+                raise DataError(str(inter), rule, remedy=remedy)
+            _refuse_empty(inter, rows, ID_COLUMNS)
+            seconds = _seconds(inter, rows)
+            builder.add(rows.frame["user_id"], rows.frame["item_id"], seconds, part=part)
+            latest = max(latest, int(seconds.max()))
+        if latest < 0 and len(inters) == 1:
+            raise _no_rows(inter)
+        reading.finish(inter)
+        if latest > YEAR_5138:
+            remedy = f"read it as a table: --raw {inter} --source table"
+            notes.append(f"{inter.name}: times reach {latest}: milliseconds? Seconds are expected; else {remedy}")
+    items, item_notes, is_rewritten = _read_items(item, inters[0], reading)
+    records = builder.build(
+        reading.counts(inters),
+        place=str(inters[0]),
+        items=items,
+        notes=(*notes, *item_notes),
+        max_missing_ids=max_missing_ids,
+        has_parts=has_parts,
+    )
+    return replace(records, is_rewritten=records.is_rewritten or is_rewritten)
 
 
-def _read_items(path: Path | None, inter: Path, reading: Reading) -> tuple[ItemTable | None, list[str]]:
+def _read_items(path: Path | None, inter: Path, reading: Reading) -> tuple[ItemTable | None, list[str], bool]:
+    """The item table, what the user should know, and whether a cell was not read as older versions read it."""
     if path is None:
         name = inter.name.removesuffix(".gz").removesuffix(".inter")
-        return None, [f"no {name}.item or {name}.item.gz: no item text, no categories"]
+        return None, [f"no {name}.item or {name}.item.gz: no item text, no categories"], False
     table = read_table(path, required=("item_id",), reading=reading)
-    frame = table.frame.unique("item_id", keep="first", maintain_order=True)
-    repeated = len(table.frame) - len(frame)
+    clean = clean_ids(table.frame["item_id"], "item")
+    is_kept = ~clean.is_placeholder & clean.texts.is_first_distinct()
+    frame = table.frame.with_columns(clean.texts.alias("item_id")).filter(is_kept)
+    num_missing = int(clean.is_placeholder.sum())
+    repeated = len(table.frame) - num_missing - len(frame)
     notes = [f"{path.name}: {repeated} rows repeat an item; the first row of each item counts"] if repeated else []
+    notes += [f"{path.name}: {num_missing} rows have no item id and were dropped"] if num_missing else []
+    types = dict(table.types)
+    for name, kind in table.types.items():
+        if kind == "token_seq" and (lists := find_lists(frame[name], "")) and lists.split is quoted_names:
+            names = [join_names(quoted_names(text)) for text in frame[name]]  # RecBole's converters write them so
+            frame, types[name] = frame.with_columns(pl.Series(name, names, dtype=pl.String)), "name_seq"
+            notes.append(f"{path.name}: column {name} holds {lists.form}")
     columns = ["item_id", *(column for column in frame.columns if column != "item_id")]
-    return ItemTable(frame.select(columns), table.types, path.name), notes
+    is_rewritten = num_missing > 0 or clean.is_rewritten.any() or types != table.types
+    return ItemTable(frame.select(columns), types, path.name), notes, is_rewritten
 
 
 def read_table(path: Path, *, required: tuple[str, ...], reading: Reading | None = None) -> AtomicTable:
@@ -96,7 +142,7 @@ def read_table(path: Path, *, required: tuple[str, ...], reading: Reading | None
     Args:
         path: The file, plain or compressed by its first bytes, whatever its name.
         required: Columns that must be there; ids among them must not be empty.
-        reading: Told how far it is.
+        reading: Gets progress and counts.
     Raises:
         DataError: See `read_atomic`; messages carry the file and the line, counted from 1 with the header.
     """
@@ -108,21 +154,27 @@ def read_table(path: Path, *, required: tuple[str, ...], reading: Reading | None
     return AtomicTable(path, pl.concat([rows.frame for rows, _ in parts]), parts[0][1])
 
 
-def read_parts(path: Path, required: tuple[str, ...], reading: Reading) -> Iterator[tuple[Rows, dict[str, str]]]:
+def read_parts(path: Path, required: tuple[str, ...], reading: Reading) -> Iterator[tuple[RowBlock, dict[str, str]]]:
     """Yield the rows of an atomic file in blocks, each with the types of the columns. Raises DataError, see `read_table`."""
 
-    def refuse(line: int, rule: str, value: object) -> NoReturn:
-        raise DataError(f"{path} line {line}", rule, value, _MEND)
+    def refuse(line: int, rule: str, value: object, *, num_lines: int = 1) -> NoReturn:
+        raise DataError(f"{path} line {line}", rule, value, _REPAIR)
 
     header, found = open_blocks(path, reading)
     types = _parse_header(path, header, required)
-    for rows in rows_of(found, list(types), path=path, separator="\t", has_quotes=False, on_bad=refuse):
+    for rows in split_rows(found, list(types), DIALECT, path=path, reading=reading, on_bad=refuse):
         yield rows, types
+
+
+def is_typed(path: Path) -> bool:
+    """Whether the first line of a file names a column as `name:type`. Raises DataError, see `first_lines`."""
+    lines = first_lines(path)
+    return bool(lines) and re.search(r":(token|float)(_seq)?(\t|$)", lines[0].decode("utf-8", "replace")) is not None
 
 
 def _parse_header(path: Path, header: str, required: tuple[str, ...]) -> dict[str, str]:
     types: dict[str, str] = {}
-    for column in split_header(path, header, "\t", has_quotes=False):
+    for column in split_header(path, header, DIALECT):
         name, _, kind = column.rpartition(":")
         if not name or kind not in COLUMN_TYPES:
             rule = f"must name each column as name:type with a type of {', '.join(COLUMN_TYPES)}"
@@ -144,18 +196,18 @@ def _no_rows(path: Path) -> DataError:
     return DataError(str(path), "has a header but no rows", remedy="Is the file complete?")
 
 
-def _refuse_empty(path: Path, rows: Rows, columns: tuple[str, ...]) -> None:
+def _refuse_empty(path: Path, rows: RowBlock, columns: tuple[str, ...]) -> None:
     for column in columns:
         empty = (rows.frame[column] == "").arg_true()
         if len(empty):
-            raise DataError(f"{path} line {rows.lines[empty[0]]}: {column}", "must not be empty", "", _MEND)
+            raise DataError(f"{path} line {rows.lines[empty[0]]}: {column}", "must not be empty", "", _REPAIR)
 
 
-def _seconds(path: Path, rows: Rows) -> Any:
+def _seconds(path: Path, rows: RowBlock) -> Any:
     texts = rows.frame["timestamp"]
     seconds, is_time = whole_seconds(texts, "s")
     bad = np.flatnonzero(~is_time | (seconds < 0))
     if len(bad):
         rule = "must be a number of seconds >= 0"
-        raise DataError(f"{path} line {rows.lines[bad[0]]}: timestamp", rule, clipped(texts[int(bad[0])]), _MEND)
+        raise DataError(f"{path} line {rows.lines[bad[0]]}: timestamp", rule, clipped(texts[int(bad[0])]), _REPAIR)
     return seconds

@@ -1,43 +1,74 @@
-"""Delimited text in blocks: rows of strings with the number of the line each begins on."""
+"""Delimited text in blocks: rows of strings with the number of the line each begins on.
+
+polars splits a block of lines at once. Where a block is odd (polars fails, or the counts of its rows, lines and separators do
+not agree), a slow second pass with the csv module reads the same lines, keeps what can be kept and names the line of each
+error.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+import io
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int64
 
-from athwe_core.data.readers.lines import Block, Reading, blocks
+from athwe_core.data.readers.lines import Block, blocks
+from athwe_core.data.readers.quotes import unclosed_quote
+from athwe_core.data.readers.reading import Reading
 from athwe_core.errors import DataError
 from athwe_core.messages import clipped
 
-BadRow = Callable[[int, str, object], None]
-"""Told of a row that does not fit: the line it begins on, the rule, what was found; may raise."""
 MAX_COLUMNS = 10_000
-"""No table of interactions or items has more; each costs memory for every row."""
-_QUOTE, _NUL = b'"', b"\0"
+"""Most columns of a table; each costs memory for every row."""
+ONE_BYTE = "\x1f"
+"""Stands for a separator of two characters while a block is split."""
 _END = "\0end\n"  # a line of its own behind the last row, unless that has a quote that is never closed
-_ROWS_AT_ONCE = 50_000
+_OPEN = "cannot be split into fields (a quote is open to the end of the file)"
 _AS_TEXT = "Save it as UTF-8 text, e.g. with: iconv -f LATIN1 -t UTF-8 FILE"
 _WITHOUT_NUL = "must be text without NUL bytes"
-_NEVER_CLOSED = "Is a quote never closed?"
+_NEVER_CLOSED = "Is a quote never closed? Where quotes are ordinary characters: --quotes none"
 
 
 @dataclass(frozen=True)
-class Rows:
-    """R rows as read: `frame` holds every column as strings, `lines` the line (in parquet: row) each begins on."""
+class RowBlock:
+    """R rows of a file: `frame` holds every column as strings, `lines` the line (in parquet: row) each begins on."""
 
     lines: Int64[np.ndarray, "R"]
     frame: pl.DataFrame
 
-    def keep(self, is_kept: pl.Series) -> Rows:
+    def keep(self, is_kept: pl.Series) -> RowBlock:
         """The rows marked True."""
-        return Rows(self.lines[is_kept.to_numpy()], self.frame.filter(is_kept))
+        return RowBlock(self.lines[is_kept.to_numpy()], self.frame.filter(is_kept))
+
+
+@dataclass
+class Dialect:
+    """How lines are split into fields.
+
+    Attributes:
+        separator: One character, or `::`.
+        has_quotes: A field in double quotes may hold separators and line ends, and blank lines mean nothing; else quotes
+            are ordinary characters and a blank line is a row.
+        is_sure: The user named the quotes. Else a file whose quotes do not pair is noticed.
+    """
+
+    separator: str
+    has_quotes: bool
+    is_sure: bool = True
+
+
+class BadLine(Protocol):
+    """Called for a row that cannot be split; may raise."""
+
+    def __call__(self, line: int, rule: str, value: object, *, num_lines: int = 1) -> None:
+        """Take the line that the row begins on, the rule, what was found, and how many lines the row takes up."""
 
 
 def open_blocks(path: Path, reading: Reading) -> tuple[str, Iterator[Block]]:
@@ -52,6 +83,7 @@ def open_blocks(path: Path, reading: Reading) -> tuple[str, Iterator[Block]]:
         raise is_empty(path)
     end = first.content.index(b"\n") + 1
     header = header_text(path, first.content[:end].rstrip(b"\r\n"))
+    reading.skip_lines(path)
     rest = [Block(2, first.content[end:])] if end < len(first.content) else []
     return header, chain(rest, found)
 
@@ -64,7 +96,7 @@ def is_empty(path: Path) -> DataError:
 def header_text(path: Path, line: bytes) -> str:
     """A header line as text. Raises DataError where it is no UTF-8, has NUL bytes, or ends its lines like an old Mac."""
     where = f"{path} line 1"
-    if _NUL in line:
+    if b"\0" in line:
         raise DataError(where, _WITHOUT_NUL, line[:8], "Is it UTF-16? Convert it: iconv -f UTF-16 -t UTF-8 FILE")
     try:
         header = line.decode()
@@ -76,129 +108,190 @@ def header_text(path: Path, line: bytes) -> str:
     return header
 
 
-def split_header(path: Path, header: str, separator: str, *, has_quotes: bool) -> list[str]:
+def split_header(path: Path, header: str, dialect: Dialect) -> list[str]:
     """Column names in a header line. Raises DataError where there are too many, or a quote is never closed."""
-    count = header.count(separator) + 1
+    count = header.count(dialect.separator) + 1
     if count > MAX_COLUMNS:
         remedy = "Is it a table with one row an interaction or item?"
         raise DataError(f"{path} line 1", f"must name at most {MAX_COLUMNS:,} columns", count, remedy)
-    if not has_quotes:
-        return header.split(separator)
+    if not dialect.has_quotes:
+        return header.split(dialect.separator)
     try:
-        return [name.strip() for name in next(csv.reader([header], delimiter=separator, strict=True), [])]
+        return [name.strip() for name in next(csv.reader([header], delimiter=dialect.separator, strict=True), [])]
     except csv.Error as error:
         raise DataError(f"{path} line 1", f"cannot be split into names ({error})", remedy=_NEVER_CLOSED) from None
 
 
-def rows_of(
-    found: Iterator[Block], names: list[str], *, path: Path, separator: str, has_quotes: bool, on_bad: BadRow
-) -> Iterator[Rows]:
+def split_rows(
+    found: Iterator[Block], names: list[str], dialect: Dialect, *, path: Path, reading: Reading, on_bad: BadLine
+) -> Iterator[RowBlock]:
     """Split lines into the columns `names`.
 
     Args:
         found: The lines below the header.
+        names: Distinct column names.
+        dialect: How the lines are split. Where it is not sure, quotes that do not pair become ordinary characters in a
+            tab-separated file (with a note), and an error in others.
         path: For messages.
-        separator: One character.
-        has_quotes: A field in double quotes may hold separators and line ends, and blank lines mean nothing; else quotes
-            are ordinary characters and a blank line is a row.
-        on_bad: Told of every line of a row with another number of fields, and of lines that are no UTF-8 or have NUL
-            bytes; they are left out.
+        reading: Gets the counts.
+        on_bad: Called for every row with another number of fields, and for lines that are no UTF-8 or have NUL bytes;
+            they are dropped.
     Raises:
         DataError: A field in quotes is longer than 131,072 characters, or a quote is never closed.
     """
-    for block in found:
-        if has_quotes and _QUOTE in block.content:  # a quoted field may go on in the next block, so no way back
-            yield from _quoted_rows(chain([block], found), names, path=path, separator=separator, on_bad=on_bad)
-            return
-        yield _plain_rows(block, names, separator, skip_blank=has_quotes, on_bad=on_bad)
+    has_had_quotes = False
+    for first in found:
+        block, split = first, _split_fast(first, names, dialect)
+        while split is None:
+            split = _split_slowly(block, names, dialect)
+            if not split.is_open or (more := next(found, None)) is None:
+                break
+            block = Block(block.first_line, block.content + more.content)  # a row goes on in the next block
+            split = _split_fast(block, names, dialect)
+        if dialect.has_quotes and b'"' in block.content:
+            line, why = _unclosed(block, split, dialect)
+            if line and (dialect.is_sure or dialect.separator != "\t" or has_had_quotes):
+                raise DataError(f"{path} line {line}", why, remedy=_NEVER_CLOSED)
+            if line:
+                dialect.has_quotes = False
+                reading.notes.append(f"{path.name}: the quotes do not pair (line {line}): read as ordinary characters")
+                split = _split_slowly(block, names, dialect)
+            has_had_quotes = True
+        for bad in split.bad:
+            on_bad(bad.line, bad.rule, bad.value, num_lines=bad.num_lines)
+        reading.skip_lines(path, split.num_blank)
+        reading.add_rows(path, len(split.frame), int((split.ends - split.starts).sum()))
+        yield RowBlock(split.starts, split.frame)
 
 
-def _plain_rows(block: Block, names: list[str], separator: str, *, skip_blank: bool, on_bad: BadRow) -> Rows:
-    texts, lines = _decoded(block, on_bad)
-    if skip_blank and (is_blank := texts.str.strip_chars() == "").any():
-        texts, lines = texts.filter(~is_blank), lines[~is_blank.to_numpy()]
-    fields = texts.str.count_matches(separator, literal=True) + 1
-    fits = fields == len(names)
-    for row in (~fits).arg_true().to_list():
-        on_bad(int(lines[row]), _wrong_count(names, separator), fields[row])
-    if not fits.all():
-        texts, lines = texts.filter(fits), lines[fits.to_numpy()]
-    frame = texts.str.split_exact(separator, len(names) - 1).struct.unnest()
-    frame.columns = names
-    return Rows(lines, frame)
+@dataclass(frozen=True)
+class _Bad:
+    """A row that cannot be split."""
+
+    line: int
+    rule: str
+    value: object
+    num_lines: int = 1
 
 
-def _quoted_rows(
-    found: Iterator[Block], names: list[str], *, path: Path, separator: str, on_bad: BadRow
-) -> Iterator[Rows]:
-    numbers: list[int] = []  # of the lines that the reader has been given, from the row it is in
+@dataclass(frozen=True)
+class _Split:
+    """A block after splitting: rows with the lines `starts` to `ends` (exclusive) of each, bad rows, blank lines."""
+
+    frame: pl.DataFrame
+    starts: Int64[np.ndarray, "R"]
+    ends: Int64[np.ndarray, "R"]
+    bad: Sequence[_Bad] = ()
+    num_blank: int = 0
+    is_open: bool = False
+    """The last row has a quote that is open to the end."""
+    too_long: int = 0
+    """Line on which a field begins that is longer than the csv module reads; 0 = none."""
+
+
+def _split_fast(block: Block, names: list[str], dialect: Dialect) -> _Split | None:
+    """The rows by polars; None where it fails, or where the numbers of rows, lines and separators do not agree."""
+    content, separator = block.content, dialect.separator.encode()
+    if b"\0" in content:
+        return None
+    num_separators = content.count(separator)
+    if len(separator) > 1:
+        if ONE_BYTE.encode() in content:
+            return None
+        content, separator = content.replace(separator, ONE_BYTE.encode()), ONE_BYTE.encode()
+    has_quotes = dialect.has_quotes and b'"' in content
+    try:
+        frame = pl.read_csv(
+            io.BytesIO(content),
+            has_header=False,
+            schema=dict.fromkeys(names, pl.String),
+            separator=separator.decode(),
+            quote_char='"' if has_quotes else None,
+        ).fill_null("")
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
+        return None
+    num_lines = np.ones(len(frame), dtype=np.int64)
+    if has_quotes:
+        inside = [
+            frame[name].str.count_matches(mark, literal=True) for mark in ("\n", dialect.separator) for name in names
+        ]
+        num_lines += sum(counts.to_numpy().astype(np.int64) for counts in inside[: len(names)])
+        num_separators -= sum(int(counts.sum()) for counts in inside[len(names) :])
+        frame = frame.with_columns(pl.all().str.replace_all("\r\n", "\n", literal=True))
+    if num_separators != len(frame) * (len(names) - 1) or num_lines.sum() != block.num_lines:
+        return None
+    if len(names) == 1 and dialect.has_quotes and (frame.to_series() == "").any():  # a blank line, or an empty cell
+        return None
+    ends = block.first_line + np.cumsum(num_lines)
+    return _Split(frame, ends - num_lines, ends)
+
+
+def _split_slowly(block: Block, names: list[str], dialect: Dialect) -> _Split:
+    """The rows one at a time, with a reason for each that cannot be split."""
+    bad: list[_Bad] = []
+    numbers: list[int] = []  # of the lines that make up the row that is being read
+    rows: list[list[str]] = []
+    spans: list[tuple[int, int]] = []
+    num_blank, is_open, too_long = 0, False, 0
 
     def texts() -> Iterator[str]:
-        for block in found:
-            decoded, lines = _decoded(block, on_bad)
-            for line, text in zip(lines.tolist(), decoded.to_list(), strict=True):
-                numbers.append(line)
-                yield text + "\n"
+        for number, text in _decoded(block, bad):
+            numbers.append(number)
+            yield text.replace("\r", "\x1e") + "\n"
         yield _END
 
-    rows: list[list[str]] = []
-    starts: list[int] = []
+    def plain() -> Iterator[list[str]]:
+        for text in texts():
+            yield text[:-1].split(dialect.separator)
+
     try:
-        for row in csv.reader(texts(), delimiter=separator):
+        for row in csv.reader(texts(), delimiter=dialect.separator) if dialect.has_quotes else plain():
             if not numbers:  # nothing but the end is left
                 break
-            if row and row[-1].endswith(_END):
-                raise csv.Error("a quote is open to the end of the file")
-            if len(row) == len(names):
-                rows.append(row)
-                starts.append(numbers[0])
-            elif row:
-                for line in numbers:
-                    on_bad(line, _wrong_count(names, separator), len(row))
-            numbers.clear()
-            if len(rows) == _ROWS_AT_ONCE:
-                yield _as_rows(rows, starts, names)
-                rows, starts = [], []
-    except csv.Error as error:
-        where = f"{path} line {numbers[0] if numbers else 1}"
-        raise DataError(where, f"cannot be split into fields ({error})", remedy=_NEVER_CLOSED) from None
-    yield _as_rows(rows, starts, names)
-
-
-def _as_rows(rows: list[list[str]], starts: list[int], names: list[str]) -> Rows:
-    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
-    return Rows(np.array(starts, dtype=np.int64), frame)
-
-
-def _decoded(block: Block, on_bad: BadRow) -> tuple[pl.Series, Int64[np.ndarray, "n"]]:
-    """The lines as texts without their ends, and their numbers; lines that are no text are left out."""
-    if (texts := _all_text(block)) is not None:
-        lines = np.arange(block.first_line, block.first_line + len(texts), dtype=np.int64)
-    else:
-        texts, numbers = [], []
-        for number, line in block.lines():
-            try:
-                text = line.decode()
-            except UnicodeDecodeError as error:
-                on_bad(number, "must be UTF-8 text", line[error.start : error.end])
-                continue
-            if "\0" in text:
-                on_bad(number, _WITHOUT_NUL, clipped(text))
+            is_open = dialect.has_quotes and bool(row) and row[-1].endswith(_END)
+            if is_open:
+                bad.append(_Bad(numbers[0], _OPEN, len(row), len(numbers)))
+            elif len(row) == len(names) and (row[0].strip() or len(row) > 1 or not dialect.has_quotes):
+                rows.append([cell.replace("\x1e", "\r") for cell in row])
+                spans.append((numbers[0], numbers[-1] + 1))
+            elif dialect.has_quotes and len(row) <= 1 and not "".join(row).strip():
+                num_blank += len(numbers)
             else:
-                texts.append(text)
-                numbers.append(number)
-        lines = np.array(numbers, dtype=np.int64)
-    return pl.Series(texts, dtype=pl.String).str.strip_suffix("\r"), lines
+                bad.append(_Bad(numbers[0], _wrong_count(names, dialect.separator), len(row), len(numbers)))
+            numbers.clear()
+    except csv.Error:  # the only one that is left: a field above the limit of the csv module
+        too_long = numbers[0] if numbers else block.first_line
+    frame = pl.DataFrame(rows, schema=dict.fromkeys(names, pl.String), orient="row")
+    starts, ends = np.array(spans, dtype=np.int64).reshape(-1, 2).T
+    return _Split(frame, starts, ends, bad, num_blank, is_open, too_long)
 
 
-def _all_text(block: Block) -> list[str] | None:
-    """The lines as texts, None where one of them is none."""
-    if _NUL in block.content:
-        return None
-    try:
-        return block.content.decode().split("\n")[:-1]
-    except UnicodeDecodeError:
-        return None
+def _unclosed(block: Block, split: _Split, dialect: Dialect) -> tuple[int, str]:
+    """The line of a quote that is never closed, 0 for none, and why it is thought so."""
+    if split.is_open:
+        return split.bad[-1].line, _OPEN
+    if split.too_long:
+        return split.too_long, "cannot be split into fields (one is longer than 131,072 characters)"
+    if dialect.is_sure:
+        return 0, ""
+    spans = [*zip(split.starts.tolist(), split.ends.tolist(), strict=True)]
+    spans += [(bad.line, bad.line + bad.num_lines) for bad in split.bad]
+    line, count = unclosed_quote(split.frame, spans, block, dialect.separator)
+    return line, f"opens a quote, and {count} lines up to where it closes look like rows of their own"
+
+
+def _decoded(block: Block, bad: list[_Bad]) -> Iterator[tuple[int, str]]:
+    """The lines as texts without their ends; those that are no text are bad."""
+    for number, line in block.lines():
+        try:
+            text = line.decode()
+        except UnicodeDecodeError as error:
+            bad.append(_Bad(number, "must be UTF-8 text", line[error.start : error.end]))
+            continue
+        if "\0" in text:
+            bad.append(_Bad(number, _WITHOUT_NUL, clipped(text)))
+        else:
+            yield number, text
 
 
 def _wrong_count(names: list[str], separator: str) -> str:

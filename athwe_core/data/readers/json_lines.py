@@ -1,9 +1,14 @@
-"""JSON lines in blocks: the wanted keys of each object as strings."""
+"""JSON lines in blocks: the wanted keys of each object as strings.
+
+polars parses a block at once. Where it fails, the halves are tried, down to few lines, which are then read one at a time:
+that finds the bad ones, and the lines that hold a Python literal in place of JSON.
+"""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from decimal import Decimal
@@ -13,23 +18,29 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from athwe_core.data.readers.delimited import Rows
-from athwe_core.data.readers.lines import Block, Reading, blocks
+from athwe_core.data.readers.delimited import MAX_COLUMNS, RowBlock
+from athwe_core.data.readers.lines import Block, blocks
+from athwe_core.data.readers.literals import parse_literal
+from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.text_cleaning import without_halves
 from athwe_core.messages import brief
 
+_KEY = re.compile(rb"""["']([^"'\\]{0,200})["']\s*:""")
 _FEW_LINES = 64  # below, lines are read one at a time to find the bad one
 
 
-def read_json_lines(path: Path, keys: Sequence[str], reading: Reading) -> Iterator[Rows]:
+def read_json_lines(path: Path, keys: Sequence[str], reading: Reading) -> Iterator[RowBlock]:
     """Yield the values of `keys`, null where absent or null; numbers as their decimal text.
 
-    Blank lines mean nothing; lines that are no JSON object, or have one of the keys twice, are counted as bad and left out.
-    Half a surrogate pair, which JSON can write and UTF-8 cannot, becomes NUL.
+    A line may hold a Python literal in place of JSON. Blank lines mean nothing; lines that are no object, or have one of the
+    keys twice, are counted as bad and dropped. Half a surrogate pair, which JSON can write and UTF-8 cannot, becomes NUL.
 
     Args:
+        path: The file.
         keys: Top-level keys; others are ignored.
-        reading: Told how far it is and of bad lines.
+        reading: Gets the progress, the counts and the bad lines.
+    Returns:
+        Rows in blocks, with a column for each of `keys`.
     Raises:
         DataError: See `blocks`.
     """
@@ -37,7 +48,7 @@ def read_json_lines(path: Path, keys: Sequence[str], reading: Reading) -> Iterat
         yield from _parse(block, path, keys, reading)
 
 
-def _parse(block: Block, path: Path, keys: Sequence[str], reading: Reading) -> Iterator[Rows]:
+def _parse(block: Block, path: Path, keys: Sequence[str], reading: Reading) -> Iterator[RowBlock]:
     """Parse at once; where that fails, or a key may be there twice, the halves, down to single lines."""
     num_lines = block.num_lines
     frame = None
@@ -47,7 +58,8 @@ def _parse(block: Block, path: Path, keys: Sequence[str], reading: Reading) -> I
         except (pl.exceptions.PolarsError, pl.exceptions.PanicException):
             frame = None
     if frame is not None and len(frame) == num_lines:
-        yield Rows(np.arange(block.first_line, block.first_line + num_lines, dtype=np.int64), frame)
+        reading.add_rows(path, num_lines, num_lines)
+        yield RowBlock(np.arange(block.first_line, block.first_line + num_lines, dtype=np.int64), frame)
     elif num_lines > _FEW_LINES:
         for half in block.halves():
             yield from _parse(half, path, keys, reading)
@@ -55,21 +67,23 @@ def _parse(block: Block, path: Path, keys: Sequence[str], reading: Reading) -> I
         yield _one_at_a_time(block, path, keys, reading)
 
 
-def _one_at_a_time(block: Block, path: Path, keys: Sequence[str], reading: Reading) -> Rows:
+def _one_at_a_time(block: Block, path: Path, keys: Sequence[str], reading: Reading) -> RowBlock:
     lines, values = [], []
     for number, line in block.lines():
         if not line.strip():
+            reading.skip_lines(path)
             continue
         found = parse_object(line)
         if found is None:
-            reading.bad_line(path, number, "is no JSON object", line)
+            reading.bad_line(path, number, "is neither a JSON object nor a Python literal of one", line)
         elif isinstance(found, _Repeated) and (twice := next((key for key in keys if key in found.repeated), None)):
             reading.bad_line(path, number, f"has the key {brief(twice)} twice", line)
         else:
             lines.append(number)
             values.append([_text(found.get(key)) for key in keys])
     frame = pl.DataFrame(values, schema=dict.fromkeys(keys, pl.String), orient="row")
-    return Rows(np.array(lines, dtype=np.int64), frame)
+    reading.add_rows(path, len(lines), len(lines))
+    return RowBlock(np.array(lines, dtype=np.int64), frame)
 
 
 class _Repeated(dict[str, Any]):
@@ -86,12 +100,34 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def parse_object(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line of UTF-8, None where it is none."""
+    """The object of a line of UTF-8 that holds JSON or a Python literal; None where it holds none."""
     try:
         found = json.loads(line.decode("utf-8-sig"), object_pairs_hook=_object)
     except (ValueError, RecursionError):
-        return None
+        found = parse_literal(line) if line.lstrip().startswith(b"{") else None
+        if isinstance(found, dict):
+            return {key: value for key, value in found.items() if isinstance(key, str)}
     return found if isinstance(found, dict) else None
+
+
+def all_keys(path: Path) -> tuple[list[str], int]:
+    """Every top-level key in a file of JSON lines, in order of first appearance, and the line with one too many (0 = none).
+
+    Only lines with a key that no line before has are parsed. Stops above `MAX_COLUMNS` keys. Raises DataError, see `blocks`.
+    """
+    found: dict[str, None] = {}
+    seen: set[bytes] = set()
+    for block in blocks(path, Reading()):
+        if set(_KEY.findall(block.content)) <= seen:
+            continue
+        for number, line in block.lines():
+            keys = set(_KEY.findall(line))
+            if not keys <= seen:
+                seen |= keys if len(seen) < MAX_COLUMNS else set()
+                found |= dict.fromkeys(parse_object(line) or ())
+                if len(found) > MAX_COLUMNS:
+                    return list(found), number
+    return list(found), 0
 
 
 def _text(value: object) -> str | None:
@@ -100,4 +136,6 @@ def _text(value: object) -> str | None:
         return None
     if isinstance(value, float) and value.is_integer():
         return f"{Decimal(repr(value)):f}".removesuffix(".0")
-    return without_halves(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    if isinstance(value, bytes | set | complex) or value is ...:  # in a Python literal
+        value = str(value)
+    return without_halves(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))

@@ -1,4 +1,7 @@
-"""Text sources in blocks of whole lines, in bounded memory: compression by content, progress, lines that cannot be read."""
+"""Text files in blocks of whole lines, in bounded memory. Compression is known by the first bytes, not by the name.
+
+polars would unpack a compressed file whole, so the archives are opened here.
+"""
 
 from __future__ import annotations
 
@@ -6,34 +9,32 @@ import bz2
 import gzip
 import lzma
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from athwe_core.data.readers.reading import Reading
 from athwe_core.errors import DataError
-from athwe_core.messages import brief, reason
+from athwe_core.messages import reason
 
-ByteProgress = Callable[[int, int], None]
-"""Called with the bytes read so far and in all, as they lie on disk."""
 MAX_LINE_BYTES = 16 * 2**20
-"""A longer line is no row of a table; so much is read before it is refused, and no more."""
+"""Longest line that is read; the reader refuses a file as soon as a line is longer."""
 MAX_RATIO = 200
-"""Tables pack to a third or a thirtieth; what unpacks to more than this many times its size is a bomb or mere repeats."""
+"""Most unpacked bytes for each packed byte. Real tables reach 3 to 30; far more is an archive made to fill the memory."""
 RATIO_FROM = 256 * 2**20
-"""Unpacked bytes from which on the ratio counts: less does no harm."""
+"""Unpacked bytes from which on the ratio is checked: less does no harm."""
 _BLOCK_BYTES = 8 * 2**20
-_SHOWN = 3
 _FIRST_LINES = 20
-_ENOUGH_TO_JUDGE = 1000  # bad lines, before a file is given up half-way
 _BOM = b"\xef\xbb\xbf"
 _OPENERS: dict[bytes, tuple[str, Callable[..., Any]]] = {
     b"\x1f\x8b": ("gzip", lambda raw: gzip.GzipFile(fileobj=raw)),
     b"BZh": ("bzip2", bz2.BZ2File),
     b"\xfd7zXZ\x00": ("xz", lzma.LZMAFile),
 }
-_UNPACK = "Unpack it first"
+_UNPACK, _CONVERT = "Unpack it first", "Convert it to parquet first"
+_WITH_POLARS = "python -c \"import polars as pl; pl.READ('FILE').write_parquet('FILE.parquet')\""
 _REFUSED = {
     b"\x28\xb5\x2f\xfd": ("is compressed with zstd, which is not read here", f"{_UNPACK}: zstd -d FILE"),
     b"\x04\x22\x4d\x18": ("is compressed with lz4, which is not read here", f"{_UNPACK}: lz4 -d FILE"),
@@ -42,16 +43,31 @@ _REFUSED = {
     b"7z\xbc\xaf\x27\x1c": ("is a 7z archive", f"{_UNPACK}: 7z x FILE"),
     b"Rar!\x1a\x07": ("is a rar archive", f"{_UNPACK}: unrar x FILE"),
     b"\xd0\xcf\x11\xe0": ("is an old Excel workbook", "Save it as CSV (UTF-8)"),
+    b"version https://": ("is a pointer to Git large file storage, not the file", "Fetch it: git lfs pull"),
+    b"ORC": ("is an ORC file, which is not read here", f"{_CONVERT} with Spark or pyarrow.orc"),
+    b"Obj\x01": ("is an Avro file, which is not read here", f"{_CONVERT}: {_WITH_POLARS.replace('READ', 'read_avro')}"),
+    b"\xff\xff\xff\xff": (
+        "is an Arrow stream, which is not read here",
+        f"{_CONVERT}: {_WITH_POLARS.replace('READ', 'read_ipc_stream')}",
+    ),
+    b"FEA1": (
+        "is a Feather file of version 1, which is not read here",
+        "Write it again as Feather version 2 or parquet",
+    ),
+    b"\x89HDF": ("is an HDF5 file, which is not read here", f"{_CONVERT} with pandas.read_hdf"),
+    b"SQLite format 3": (
+        "is an SQLite database",
+        "Save the table as CSV: sqlite3 -header -csv FILE 'select * from TABLE'",
+    ),
+    b"\x93NUMPY": ("is a numpy array and has no named columns", "Save it as CSV with a header line"),
+    b"\x80\x04": ("is a pickle, which can run code and is not read", "Save it as CSV or parquet"),
+    b"\x80\x05": ("is a pickle, which can run code and is not read", "Save it as CSV or parquet"),
     b"\xff\xfe\x00\x00": ("is UTF-32 text, and must be UTF-8", "Convert it: iconv -f UTF-32 -t UTF-8 FILE"),
     b"\x00\x00\xfe\xff": ("is UTF-32 text, and must be UTF-8", "Convert it: iconv -f UTF-32 -t UTF-8 FILE"),
     b"\xff\xfe": ("is UTF-16 text, and must be UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8 FILE"),
     b"\xfe\xff": ("is UTF-16 text, and must be UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8 FILE"),
 }
-"""First bytes of what is no text and no archive that is read; longer ones before those that begin them."""
-
-
-def _ignore(*_: object) -> None:
-    """Hear nothing."""
+"""First bytes of files that are not read, the rule and the remedy. A longer start stands before its own beginning."""
 
 
 @dataclass(frozen=True)
@@ -77,80 +93,12 @@ class Block:
             yield number, line.removesuffix(b"\r")
 
 
-@dataclass
-class Reading:
-    """How far the reading of some files has come, and which of their lines could not be read.
-
-    Attributes:
-        paths: The files, in the order of reading.
-        max_bad_lines: Share of a file's lines, 0..1, that may be unreadable and are then left out.
-        progress: Told how far it is.
-        notes: One sentence for each file with lines left out.
-    """
-
-    paths: Sequence[Path] = ()
-    max_bad_lines: float = 0.0
-    progress: ByteProgress = _ignore
-    notes: list[str] = field(default_factory=list)
-    _positions: dict[Path, int] = field(default_factory=dict)
-    _num_lines: dict[Path, int] = field(default_factory=dict)
-    _bad: dict[Path, list[str]] = field(default_factory=dict)
-    _num_bad: dict[Path, int] = field(default_factory=dict)
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all files on disk."""
-        return sum(path.stat().st_size for path in self.paths)
-
-    def advance(self, path: Path, position: int, num_lines: int) -> None:
-        """Say that `path` has been read up to a byte, and how many lines that were.
-
-        Raises:
-            DataError: So many lines were bad that the whole file cannot keep within `max_bad_lines` any more.
-        """
-        self._positions[path], self._num_lines[path] = position, num_lines
-        self.progress(sum(self._positions.values()), self.num_bytes)
-        if self._num_bad.get(path, 0) >= _ENOUGH_TO_JUDGE and position:
-            self._refuse_above(path, self.max_bad_lines * num_lines * path.stat().st_size / position)
-
-    def bad_line(self, path: Path, number: int, reason: str, text: str | bytes = "") -> None:
-        """Count a line that is left out."""
-        self._num_bad[path] = self._num_bad.get(path, 0) + 1
-        shown = self._bad.setdefault(path, [])
-        if len(shown) < _SHOWN:
-            shown.append(f"line {number} {reason}" + (f": {brief(text)}" if text else ""))
-
-    def finish(self, path: Path) -> None:
-        """Say that all rows of `path` have been looked at; lines left out become a note.
-
-        Raises:
-            DataError: More than the share `max_bad_lines` was bad.
-        """
-        num_bad, num_lines = self._num_bad.get(path, 0), self._num_lines.get(path, 0)
-        self._refuse_above(path, self.max_bad_lines * num_lines)
-        if num_bad:
-            shown = "; ".join(self._bad[path])
-            self.notes.append(
-                f"{path.name}: {num_bad} of {num_lines} lines could not be read and were left out: {shown}"
-            )
-
-    def _refuse_above(self, path: Path, most: float) -> None:
-        num_bad = self._num_bad.get(path, 0)
-        if num_bad > most:
-            raise DataError(
-                str(path),
-                f"may have at most {100 * self.max_bad_lines:g} % lines that cannot be read",
-                f"{num_bad} of {self._num_lines[path]}: {'; '.join(self._bad[path])}",
-                "Mend the file or raise max_bad_lines",
-            )
-
-
 def compression(path: Path) -> str | None:
-    """`gzip`, `bzip2` or `xz` by the file's first bytes, None for a plain file. Raises DataError for what is not read."""
+    """`gzip`, `bzip2` or `xz` by the file's first bytes, None for a plain file. Raises DataError for other formats."""
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(16)
     for magic, (rule, remedy) in _REFUSED.items():
-        if start.startswith(magic):
+        if start.startswith(magic) and not (magic == b"ORC" and start.isascii() and start[3:6].isalnum()):
             raise DataError(str(path), rule, remedy=remedy.replace("FILE", path.name))
     return next((name for magic, (name, _) in _OPENERS.items() if start.startswith(magic)), None)
 
@@ -160,7 +108,7 @@ def blocks(path: Path, reading: Reading, *, block_bytes: int = _BLOCK_BYTES) -> 
 
     Args:
         path: Plain, gzip, bzip2 or xz by its first bytes, whatever its name.
-        reading: Told how far it is.
+        reading: Gets the progress.
     Raises:
         DataError: A damaged or foreign archive, one that unpacks to more than `MAX_RATIO` times its size, a line above
             16 MiB, or see `Reading.advance`.

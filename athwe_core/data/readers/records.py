@@ -1,4 +1,4 @@
-"""Records: the one column form that every reader yields, before filtering and numbering."""
+"""Records: the one form that every reader returns, before filtering and numbering."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ import polars as pl
 from jaxtyping import Int32, Int64
 from numpy.typing import NDArray
 
+from athwe_core.data.readers.ids import clean_ids
+from athwe_core.data.readers.reading import RowCounts
 from athwe_core.data.readers.text_cleaning import NAME_SEPARATOR
+from athwe_core.errors import DataError
+from athwe_core.messages import brief
 
 _ROWS_AT_ONCE = 500_000
 _MERGE_AT = 1_000_000  # names that wait for their number
@@ -19,7 +23,7 @@ _MERGE_AT = 1_000_000  # names that wait for their number
 
 @dataclass(frozen=True)
 class ItemTable:
-    """What a source says about its items, as text.
+    """The items of a source, as text.
 
     Attributes:
         frame: String columns, `item_id` first, one row an item, no item twice; an empty string where a value is absent.
@@ -45,7 +49,7 @@ class RawIds:
     """Raw ids of I rows, each distinct text held once.
 
     Attributes:
-        numbers: (I,) int32, rows of `names`.
+        numbers: (I,) int32, indices of `names`.
         names: The texts, in the order in which they first appear in the rows.
     """
 
@@ -55,12 +59,17 @@ class RawIds:
     @classmethod
     def of(cls, texts: pl.Series | Sequence[str]) -> RawIds:
         """Number (I,) texts by first appearance."""
-        coder = TokenCoder()
+        coder = IdCoder()
         coder.add(pl.Series(texts, dtype=pl.String))
-        return coder.tokens()
+        return coder.ids()
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def renamed(self, names: pl.Series) -> RawIds:
+        """The same rows under other names; equal names become one."""
+        distinct = names.unique(maintain_order=True)
+        return RawIds(_positions(names, distinct)[self.numbers], distinct)
 
     def take(self, rows: Int64[np.ndarray, "R"]) -> RawIds:
         """The given rows; names are numbered anew, by first appearance in them."""
@@ -78,8 +87,8 @@ class RawIds:
         return self.names.gather(self.numbers.astype(np.uint32)).to_list()
 
 
-class TokenCoder:
-    """Turns texts that come in pieces into `RawIds`, holding the distinct texts only."""
+class IdCoder:
+    """Numbers texts that come in pieces, as `RawIds`; holds the distinct texts only."""
 
     def __init__(self) -> None:
         self._names = pl.Series([], dtype=pl.String)
@@ -93,7 +102,7 @@ class TokenCoder:
         if sum(map(len, self._pieces)) >= _ROWS_AT_ONCE:
             self._gather()
 
-    def tokens(self) -> RawIds:
+    def ids(self) -> RawIds:
         """All rows so far."""
         self._gather()
         self._merge()
@@ -132,10 +141,13 @@ class Records:
     """Interactions of one source in file order, I rows.
 
     Attributes:
-        user_tokens, item_tokens: (I,) raw ids as the source writes them, never empty.
+        user_tokens, item_tokens: (I,) raw ids in one spelling, see `clean_ids`; never empty.
         timestamps: (I,) int64 seconds since 1970 UTC, not negative.
         items: The item table, None where the source has none.
-        notes: What the reader met that the user should know, one sentence each.
+        notes: What the user should know, one sentence each.
+        counts: Rows in the files, read and dropped; None where there is no file.
+        parts: (I,) int8 part of a given split: 0 training, 1 validation, 2 test; None without one.
+        is_rewritten: An id or a cell was not read as older versions read it (only atomic files look at this).
     """
 
     user_tokens: RawIds
@@ -143,34 +155,90 @@ class Records:
     timestamps: Int64[np.ndarray, "I"]
     items: ItemTable | None = None
     notes: tuple[str, ...] = field(default=())
+    counts: RowCounts | None = None
+    parts: NDArray[np.int8] | None = None
+    is_rewritten: bool = False
 
     def __len__(self) -> int:
         return len(self.timestamps)
 
 
 def are_ids(texts: pl.Series) -> pl.Series:
-    """(I,) whether each text can be an id: it is not null, not empty, and has no NUL."""
-    return (texts.fill_null("") != "") & ~texts.fill_null("").str.contains("\0", literal=True)
+    """(I,) whether each text can be an id or stand for none: it has no NUL."""
+    return ~texts.fill_null("").str.contains("\0", literal=True)
 
 
 class RecordsBuilder:
     """Collects the rows that a reader yields in blocks."""
 
     def __init__(self) -> None:
-        self._users, self._items = TokenCoder(), TokenCoder()
+        self._users, self._items = IdCoder(), IdCoder()
         self._timestamps: list[Int64[np.ndarray, "n"]] = [np.zeros(0, np.int64)]
+        self._parts: list[tuple[int, int]] = []
 
-    def add(self, users: pl.Series, items: pl.Series, timestamps: Any) -> None:
-        """Append rows: texts and whole seconds."""
-        self._users.add(users)
-        self._items.add(items)
+    def add(self, users: pl.Series, items: pl.Series, timestamps: Any, *, part: int = 0) -> None:
+        """Append rows: raw ids (null or empty where there is none), whole seconds, and their part of a given split."""
+        self._users.add(users.fill_null(""))
+        self._items.add(items.fill_null(""))
         self._timestamps.append(np.asarray(timestamps, dtype=np.int64))
+        self._parts.append((part, len(users)))
 
-    def item_tokens(self) -> RawIds:
-        """Item ids of the rows so far."""
-        return self._items.tokens()
+    def item_names(self) -> set[str]:
+        """The distinct item ids of the rows so far, in one spelling."""
+        return set(clean_ids(self._items.ids().names, "item").texts)
 
-    def build(self, items: ItemTable | None = None, notes: Sequence[str] = ()) -> Records:
-        """The records."""
-        timestamps = np.concatenate(self._timestamps)
-        return Records(self._users.tokens(), self._items.tokens(), timestamps, items, tuple(notes))
+    def build(
+        self,
+        counts: RowCounts,
+        *,
+        place: str,
+        items: ItemTable | None = None,
+        notes: Sequence[str] = (),
+        max_missing_ids: float = 1.0,
+        has_parts: bool = False,
+    ) -> Records:
+        """The records. Rows whose user or item is a placeholder (`nan`, `null`, empty ...) are dropped.
+
+        Args:
+            counts: Of the rows that were added.
+            place: Where they come from, for messages.
+            items: The item table.
+            notes: What the user should know so far.
+            max_missing_ids: Largest share of rows, in [0, 1], that may have a placeholder.
+            has_parts: The parts that rows were added with are a given split.
+        Raises:
+            DataError: More rows than that have one, or no row is left.
+        """
+        found, extra = {}, list(notes)
+        is_kept = np.ones(counts.read, dtype=bool)
+        shown, is_rewritten = [], False
+        for what, coder in (("user", self._users), ("item", self._items)):
+            raw = coder.ids()
+            clean = clean_ids(raw.names, what)
+            in_rows = np.bincount(raw.numbers, minlength=len(raw.names))
+            missing = np.flatnonzero(clean.is_placeholder.to_numpy())
+            shown += [f"{what} {brief(raw.names[int(name)])!r} in {in_rows[name]:,}" for name in missing]
+            is_kept &= ~clean.is_placeholder.to_numpy()[raw.numbers]
+            rewritten = clean.is_rewritten.to_numpy()
+            if rewritten.any():
+                first = int(np.flatnonzero(rewritten)[0])
+                example = f"{brief(raw.names[first])!r} is {brief(clean.texts[first])!r}"
+                extra.append(f"{what} ids that are written in several ways have one spelling: {example}")
+            is_rewritten |= bool(rewritten.any()) or len(missing) > 0
+            found[what] = raw.renamed(clean.texts) if rewritten.any() else raw
+        num_missing = int(np.count_nonzero(~is_kept))
+        if num_missing > max_missing_ids * counts.read:
+            rule = f"may have at most {100 * max_missing_ids:g} % rows without a user or an item"
+            value = f"{num_missing:,} of {counts.read:,}: {', '.join(shown[:5])}"
+            raise DataError(place, rule, value, "Repair the ids, or raise --max-missing-ids to drop such rows")
+        timestamps, users, item_ids = np.concatenate(self._timestamps), found["user"], found["item"]
+        parts = np.repeat(*np.array(self._parts or [(0, 0)]).T).astype(np.int8) if has_parts else None
+        if num_missing:
+            extra.append(f"{num_missing:,} of {counts.read:,} rows have no id and were dropped: {', '.join(shown[:5])}")
+            rows = np.flatnonzero(is_kept)
+            users, item_ids, timestamps = users.take(rows), item_ids.take(rows), timestamps[rows]
+            parts = parts[rows] if parts is not None else None
+        counts = counts.without("had no user or item id", num_missing)
+        if not len(timestamps):
+            raise DataError(place, "has no rows that can be used", remedy="Is the file complete?")
+        return Records(users, item_ids, timestamps, items, (counts.sentence(), *extra), counts, parts, is_rewritten)

@@ -1,188 +1,296 @@
-"""Tables that users have: CSV, TSV, parquet and JSON lines; columns and time unit named, or guessed and said."""
+"""Tables that users have, in one or more files; columns and time unit are named, or detected and reported."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from jaxtyping import Bool, Int64
 
 from athwe_core.data.options import PrepareOptions
-from athwe_core.data.readers.delimited import Rows
-from athwe_core.data.readers.lines import Reading
+from athwe_core.data.readers.columns import Columns, best_time, find_columns, like_times
+from athwe_core.data.readers.delimited import RowBlock
+from athwe_core.data.readers.item_table import read_item_table
+from athwe_core.data.readers.lines import first_lines
+from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.records import ItemTable, Records, RecordsBuilder, are_ids
-from athwe_core.data.readers.table_file import BAR, Table
-from athwe_core.data.readers.text_cleaning import clean_text, join_names
-from athwe_core.data.readers.times import whole_seconds
+from athwe_core.data.readers.table_file import HeaderMissingError, Table, binary_format
+from athwe_core.data.readers.times import (
+    EARLIEST,
+    FORMAT,
+    PER_SECOND,
+    YEAR_5138,
+    TimeGuess,
+    guess_time,
+    latest,
+    other_unit,
+    whole_seconds,
+)
 from athwe_core.errors import DataError
 from athwe_core.messages import brief, clipped, listed
 
-ITEM_NAMES = (
-    *("itemid", "item", "iid", "productid", "product", "parentasin", "asin", "movieid", "sku", "articleid", "trackid"),
-    *("songid", "bookid", "isbn", "gameid", "appid", "businessid", "newsid", "videoid", "goodsid"),
-)
-GUESSES = {
-    "user": (
-        *("userid", "user", "uid", "customerid", "customer", "visitorid", "reviewerid", "accountid", "memberid"),
-        *("clientid", "profileid", "sessionid"),
-    ),
-    "item": ITEM_NAMES,
-    "item id": (*ITEM_NAMES, "id"),  # of a table of items; elsewhere `id` is a row's
-    "time": (
-        *("timestamp", "time", "ts", "unixtime", "unixreviewtime", "unixtimestamp", "datetime", "date", "eventtime"),
-        *("createdat", "createdtime", "tdat", "reviewtime"),
-    ),
-}
-"""Column names, small letters and digits only, by how likely they are meant."""
-_LIST_SHARE = 0.2  # of the cells that are not empty
-_AS_THEY_ARE = re.compile(r"url|image|path|file|link", re.IGNORECASE)  # columns whose text is no prose
+_SHOWN_FILES = 3
+_TRIED = 20  # rows of a block that are tried in other units
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Which column of a table is what; `unit` of `whole_seconds`."""
+class TableFiles:
+    """Files of one interaction table.
 
-    user: str
-    item: str
-    time: str
-    unit: str
+    Attributes:
+        paths: In the order of reading.
+        item_file: A table of items, None without one.
+        constants: File -> columns with one value, by the names of its folders (`day=2020-09-14`).
+        parts: File -> part of a given split: 0 training, 1 validation, 2 test; empty without one.
+    """
+
+    paths: Sequence[Path]
+    item_file: Path | None = None
+    constants: Mapping[Path, Mapping[str, str]] | None = None
+    parts: Mapping[Path, int] | None = None
 
 
-def read_tables(paths: Sequence[Path], item_file: Path | None, options: PrepareOptions, reading: Reading) -> Records:
-    """Read one interaction table in one or more files of the same columns.
+def read_tables(files: TableFiles, options: PrepareOptions, reading: Reading) -> Records:
+    """Read one interaction table and its table of items.
 
     Args:
-        paths: Of any format each; compressed text by its first bytes.
-        item_file: A table of items; its id column is named like the one of the interactions, or guessed.
-        options: Names of columns and the time unit; None and `auto` are guessed.
-        reading: Told how far it is and of rows left out: unreadable ones, and those without user, item or time.
+        files: Of any format each; compressed text by its first bytes. Files without a row are passed over.
+        options: Names of columns and the time unit; None and `auto` are detected.
+        reading: Gets progress, counts and dropped rows.
     Returns:
-        The records; their notes say what was guessed.
+        The records; their notes say what was detected and what was ignored.
     Raises:
-        DataError: A named column does not exist, none can be guessed, or a time is negative (its row is named).
+        DataError: A named column does not exist, none can be detected, times are negative, mixed or ambiguous (with the
+            rows), or too many rows cannot be used.
     """
-    builder, guesses = RecordsBuilder(), []
-    for path in paths:
-        table = Table(path, reading)
-        chosen, guess = _choose(table, options)
-        guesses += [guess] if guess else []
+    builder, found = RecordsBuilder(), _Detected()
+    names = list(options.columns) if options.columns else None
+    for path in files.paths:
+        table = _open(path, names, files, options, reading, found)
+        chosen = _choose(table, options, found) if table is not None else None
+        if table is None or chosen is None:
+            for _ in table.rows(table.columns) if table is not None else ():
+                pass  # which tells bad rows from none
+            reading.finish(path)
+            found.empty.append(path.name)
+            continue
+        found.add(path, table, chosen)
+        part = (files.parts or {}).get(path, 0)
+        times = _Times(path, chosen)
         for rows in table.rows((chosen.user, chosen.item, chosen.time)):
-            _add(builder, path, rows, chosen, reading)
+            _add(builder, rows, times, reading, part=part)
         reading.finish(path)
-    items = None
-    if item_file is not None:
-        items, guess = read_item_table(Table(item_file, reading), options.item_column or chosen.item)
-        guesses += [guess] if guess else []
-        reading.finish(item_file)
-    records = builder.build(items, [*guesses, *reading.notes])
-    if not len(records):
-        raise DataError(str(paths[0]), "has no rows", remedy="Is the file complete?")
-    return records
+    if found.columns is None:
+        raise DataError(str(files.paths[0]), "has no rows", remedy="Is the file complete?")
+    items, notes = None, found.notes()
+    if files.item_file is not None:
+        items, item_notes = _read_items(files.item_file, found.columns, options, reading)
+        notes += item_notes
+        reading.finish(files.item_file)
+    return builder.build(
+        reading.counts(files.paths),
+        place=str(files.paths[0]),
+        items=items,
+        notes=[*notes, *reading.notes],
+        max_missing_ids=options.max_missing_ids,
+        has_parts=bool(files.parts),
+    )
 
 
-def _add(builder: RecordsBuilder, path: Path, rows: Rows, chosen: Columns, reading: Reading) -> None:
+class _Detected:
+    """What was detected in the files so far."""
+
+    def __init__(self) -> None:
+        self.columns: Columns | None = None
+        self.names: list[str] = []
+        self.empty: list[str] = []
+        self._files: dict[str, list[str]] = {}
+        self._questions: list[str] = []
+
+    def add(self, path: Path, table: Table, chosen: Columns) -> None:
+        """Record the columns of a file."""
+        self.columns, self.names = chosen, table.columns
+        ignored = [name for name in table.columns if name not in (chosen.user, chosen.item, chosen.time)]
+        sentence = (
+            f"users {chosen.user}, items {chosen.item}, times {chosen.time} in {chosen.unit.removeprefix(FORMAT)}"
+        )
+        sentence += f"; ignored: {listed(ignored)}" if ignored else ""
+        self._files.setdefault(sentence, []).append(path.name)
+
+    def question(self, text: str) -> None:
+        """Record something that the user should check."""
+        if text not in self._questions:
+            self._questions.append(text)
+
+    def notes(self) -> list[str]:
+        """One sentence for each set of columns, for the files without a row, and for each question."""
+        found = [f"{_few(names)}: {sentence}" for sentence, names in self._files.items()]
+        if self.empty:
+            found.append(f"{_few(self.empty)}: no rows, passed over")
+        return [*found, *self._questions]
+
+
+def _few(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN_FILES} more" if len(names) > _SHOWN_FILES else ""
+    return ", ".join(map(brief, names[:_SHOWN_FILES])) + more
+
+
+def _open(
+    path: Path, names: list[str] | None, files: TableFiles, options: PrepareOptions, reading: Reading, found: _Detected
+) -> Table | None:
+    """The table in a file; None where the file is empty. A file without header takes the names of the one before."""
+    if len(files.paths) > 1 and binary_format(path) is None and not first_lines(path):
+        return None
+    constants = (files.constants or {}).get(path, {})
+    try:
+        return Table(path, reading, names=names, quotes=options.quotes, constants=constants)
+    except HeaderMissingError as error:
+        before = [name for name in found.names if name not in constants]
+        if error.num_fields != len(before):
+            raise
+        return Table(path, reading, names=before, quotes=options.quotes, constants=constants)
+
+
+@dataclass
+class _Times:
+    """The time column of a file, for messages about its values; `good` is the line of one that fits."""
+
+    path: Path
+    columns: Columns
+    good: str = ""
+
+
+def _add(builder: RecordsBuilder, rows: RowBlock, times: _Times, reading: Reading, *, part: int) -> None:
+    path, chosen = times.path, times.columns
     seconds, is_time = whole_seconds(rows.frame[chosen.time], chosen.unit)
+    _refuse_mixed(rows, seconds, is_time, times)
     is_whole = pl.Series(is_time)
     for column in (chosen.user, chosen.item):
         is_whole &= are_ids(rows.frame[column])
     for row in (~is_whole).arg_true().to_list():
         found = dict(zip(rows.frame.columns, rows.frame.row(row), strict=True))
-        reading.bad_line(
-            path, int(rows.lines[row]), f"must have a user, an item and a time ({chosen.unit})", str(found)
-        )
+        unit = chosen.unit.removeprefix(FORMAT)
+        reading.bad_row(path, int(rows.lines[row]), f"must have a user, an item and a time ({unit})", str(found))
     kept, mask = rows.keep(is_whole), is_whole.to_numpy()
     negative = np.flatnonzero(seconds[mask] < 0)
     if len(negative):
         row = int(negative[0])
-        found = kept.frame[chosen.time][row]
-        where, remedy = f"{path} line {kept.lines[row]}: {brief(chosen.time)}", "Mend or remove that line"
-        raise DataError(where, "must not be before 1970", clipped(found), remedy)
-    builder.add(kept.frame[chosen.user], kept.frame[chosen.item], seconds[mask])
+        value = kept.frame[chosen.time][row]
+        where, remedy = f"{path} line {kept.lines[row]}: {brief(chosen.time)}", "Repair or remove that line"
+        raise DataError(where, "must not be before 1970", clipped(value), remedy)
+    builder.add(kept.frame[chosen.user], kept.frame[chosen.item], seconds[mask], part=part)
 
 
-def _choose(table: Table, options: PrepareOptions) -> tuple[Columns, str]:
-    """The columns and unit to read, and a sentence about what was guessed; empty where all was named."""
-    given = {"user": options.user_column, "item": options.item_column, "time": options.time_column}
-    found = {role: _column(table, name, role) for role, name in given.items()}
-    unit = table.unit(found["time"], options.time_unit)
-    if unit is None:
-        sample = [cell and clipped(cell) for cell in table.sample(found["time"]).to_list()[:3]]
-        rule = "must hold times: seconds, milliseconds or microseconds since 1970, or ISO dates"
-        raise DataError(f"{table.path}: column {brief(found['time'])}", rule, sample, "Name another with time_column")
-    chosen = Columns(found["user"], found["item"], found["time"], unit)
-    if None not in given.values() and options.time_unit != "auto":
-        return chosen, ""
-    how = f"users {chosen.user}, items {chosen.item}, times {chosen.time} in {unit}"
-    return chosen, f"{table.path.name}: {how} (guessed where not named)"
+def _refuse_mixed(
+    rows: RowBlock, seconds: Int64[np.ndarray, "R"], is_time: Bool[np.ndarray, "R"], times: _Times
+) -> None:
+    """Refuse a column where some times are in another unit or form than the rest."""
+    texts, chosen = rows.frame[times.columns.time], times.columns
+    plausible = is_time & (seconds >= EARLIEST) & (seconds < latest())
+    if not times.good and plausible.any():
+        row = int(np.flatnonzero(plausible)[0])
+        times.good = f"line {rows.lines[row]} has {clipped(texts[row])!r} ({chosen.unit.removeprefix(FORMAT)})"
+    for row in np.flatnonzero(~plausible)[:_TRIED].tolist() if times.good else ():
+        other = other_unit(texts[row], chosen.unit)
+        if other is not None:
+            rule = f"must be of one kind: {times.good}, line {rows.lines[row]} has {clipped(texts[row])!r} ({other})"
+            remedy = "Write all times alike, or name another column with --time-column"
+            raise DataError(f"{times.path}: column {brief(chosen.time)}", rule, remedy=remedy)
+
+
+def _choose(table: Table, options: PrepareOptions, found: _Detected) -> Columns | None:
+    """The columns and the unit to read; None where the table has no rows."""
+    user, item = (
+        _column(table, name, role) for name, role in ((options.user_column, "user"), (options.item_column, "item"))
+    )
+    if options.time_column is not None:
+        candidates = [_column(table, options.time_column, "time")]
+    else:
+        candidates = find_columns(table.columns, "time") or like_times(table.columns)
+        if not candidates:
+            _column(table, None, "time")
+    sample = table.sample([user, item, *candidates])
+    if not len(sample):
+        return None
+    guesses = {name: _guess(table, name, sample, options, found) for name in candidates}
+    if options.time_column is None and not any(guess.is_plausible for guess in guesses.values()):
+        others = [name for name in like_times(table.columns) if name not in guesses]
+        more = table.sample(others) if others else sample
+        guesses |= {name: _guess(table, name, more, options, found) for name in others}
+    time = best_time(guesses)
+    if time is None:
+        raise _no_times(table, candidates[0], sample[candidates[0]], guesses[candidates[0]])
+    chosen = Columns(user, item, time, str(guesses[time].unit))
+    if guesses[time].median > YEAR_5138:
+        rule = f"must hold times; half of them are after the year 5138 when read in {chosen.unit}"
+        remedy = "Name another --time-unit, or another --time-column"
+        raise DataError(f"{table.path}: column {brief(time)}", rule, remedy=remedy)
+    if not guesses[time].is_plausible:
+        day = np.datetime64(guesses[time].median, "s").astype("datetime64[D]")
+        found.question(
+            f"{table.path.name}: half of the times in {time} are before {day} when read in {chosen.unit}. "
+            "Is that right? If not, name --time-unit or --time-column"
+        )
+    return chosen
+
+
+def _guess(table: Table, name: str, sample: pl.DataFrame, options: PrepareOptions, found: _Detected) -> TimeGuess:
+    """What a column would mean as times: by its type, else as options say, else by its values."""
+    unit = (
+        "us" if table.is_dated(name) else f"{FORMAT}{options.time_format}" if options.time_format else options.time_unit
+    )
+    guess = guess_time(sample[name]) if unit == "auto" else None
+    if guess is not None and found.columns is not None and found.columns.unit in guess.choices:
+        unit = found.columns.unit  # days above 12 in a file before tell
+    elif guess is not None:
+        return guess
+    seconds, is_time = whole_seconds(sample[name], unit)
+    if not is_time.any():
+        return TimeGuess(None)
+    return TimeGuess(unit, int(np.median(seconds[is_time])), len(np.unique(seconds[is_time])))
+
+
+def _no_times(table: Table, name: str, sample: pl.Series, guess: TimeGuess) -> DataError:
+    shown = [text and clipped(text) for text in sample.to_list()[:3]]
+    where = f"{table.path}: column {brief(name)}"
+    if guess.choices:
+        rule = "must show whether days or months come first"
+        remedy = " or ".join(f"--time-unit {choice}" for choice in guess.choices)
+        return DataError(where, rule, shown, f"Name it: {remedy}")
+    rule = f"must hold times: numbers ({', '.join(PER_SECOND)} since 1970) or dates"
+    remedy = "Name another column with --time-column, or describe the dates with --time-format, e.g. '%d.%m.%Y %H:%M'"
+    return DataError(where, rule, shown, remedy)
 
 
 def _column(table: Table, given: str | None, role: str) -> str:
+    """The column that is named, or that has a role by its name. Raises DataError."""
+    option = f"--{role.split(maxsplit=1)[0]}-column"
+    likely = find_columns(table.columns, role)
+    if given in table.columns or (given is None and likely):
+        return given or likely[0]
+    table.read_all_keys()
+    likely = find_columns(table.columns, role)
+    if given in table.columns or (given is None and likely):
+        return given or likely[0]
     if given is not None:
-        if given not in table.columns:
-            rule = f"has no column {given}; its columns are {listed(table.columns)}"
-            raise DataError(table.header_place, rule, remedy=f"Name another with {role.split(maxsplit=1)[0]}_column")
-        return given
-    plain = {re.sub(r"[^a-z0-9]", "", name.lower()): name for name in reversed(table.columns)}
-    found = next((plain[guess] for guess in GUESSES[role] if guess in plain), None)
-    if found is None:
-        rule = f"has no column that is surely the {role}; its columns are {listed(table.columns)}"
-        raise DataError(table.header_place, rule, remedy=f"Name it with {role.split(maxsplit=1)[0]}_column")
-    return found
+        rule = f"has no column {given}; its columns are {table.listed_columns}"
+        raise DataError(table.header_place, rule, remedy=f"Name another with {option}")
+    rule = f"has no column that is surely the {role}; its columns are {table.listed_columns}"
+    raise DataError(table.header_place, rule, remedy=f"Name it with {option}")
 
 
-def read_item_table(table: Table, item_column: str) -> tuple[ItemTable, str]:
-    """Read a table of items whole; its texts are cleaned, and cells that list names become `name_seq`.
-
-    Args:
-        table: One row an item; of several rows of one item the first counts.
-        item_column: Column with the raw id; guessed where the table lacks it.
-    Returns:
-        The table, and a sentence about a guess, empty without one.
-    """
-    named = item_column if item_column in table.columns else None
-    column = _column(table, named, "item id")
-    guess = "" if named else f"{table.path.name}: items {column} (guessed)"
-    frames = [rows.frame for rows in table.rows(table.columns)]
-    if not frames:
-        raise DataError(str(table.path), "has no rows", remedy="Is the file complete? Without items, leave it out")
-    frame = pl.concat(frames)
-    frame = frame.filter(are_ids(frame[column])).unique(column, keep="first", maintain_order=True)
-    values, types = {"item_id": frame[column]}, {"item_id": "token"}
-    for name in table.columns:
-        if name not in (column, "item_id"):
-            values[name], types[name] = _item_values(frame[name].fill_null(""), name)
-    return ItemTable(pl.DataFrame(values), types, table.path.name), guess
-
-
-def _item_values(texts: pl.Series, name: str) -> tuple[pl.Series, str]:
-    """One column as clean text, and its type: `name_seq` where its cells list names, as `[..]` of JSON or with bars."""
-    if _AS_THEY_ARE.search(name):
-        return texts, "token"
-    split = _how_to_split(texts.filter(texts != ""))
-    if split is None:
-        return pl.Series([clean_text(text) for text in texts.to_list()], dtype=pl.String), "token"
-    return pl.Series([join_names(split(text)) for text in texts.to_list()], dtype=pl.String), "name_seq"
-
-
-def _how_to_split(cells: pl.Series) -> Callable[[str], list[str]] | None:
-    """How the cells of a column list names; None where they do not."""
-    for pattern, split in ((r"^\[.*\]$", _json_names), (r"\|", _bar_names)):
-        if int(cells.str.contains(pattern).sum()) > _LIST_SHARE * len(cells):
-            return split
-    return None
-
-
-def _json_names(text: str) -> list[str]:
+def _read_items(
+    path: Path, interactions: Columns, options: PrepareOptions, reading: Reading
+) -> tuple[ItemTable, list[str]]:
     try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        return [text]
-    return [str(name) for name in found if name is not None] if isinstance(found, list) else [text]
-
-
-def _bar_names(text: str) -> list[str]:
-    return text.split(BAR)
+        table = Table(path, reading, quotes=options.quotes)
+    except HeaderMissingError as error:
+        raise DataError(error.name, error.rule, remedy="Put a line with the names of the columns before it") from None
+    table.read_all_keys()
+    wanted = options.item_column or interactions.item
+    column = _column(table, wanted if wanted in table.columns else None, "item id")
+    named = {options.category_column, options.image_column, *(options.text_columns or ())} - {None}
+    return read_item_table(table, column, {name for name in named if name})

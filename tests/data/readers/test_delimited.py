@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athwe_core.data.readers import delimited
-from athwe_core.data.readers.delimited import open_blocks, rows_of, split_header
-from athwe_core.data.readers.lines import Reading, blocks
+from athwe_core.data.readers.delimited import Dialect, open_blocks, split_header, split_rows
+from athwe_core.data.readers.lines import blocks
+from athwe_core.data.readers.reading import Reading
 from athwe_core.errors import DataError
 
 NAMES = ["a", "b", "c"]
@@ -19,14 +19,13 @@ def read(
     path: Path, *, has_quotes: bool = True, block_bytes: int = 9
 ) -> tuple[list[tuple[int, tuple[str, ...]]], list[int]]:
     bad: list[int] = []
-    parts = rows_of(
-        blocks(path, Reading([path]), block_bytes=block_bytes),
-        NAMES,
-        path=path,
-        separator=",",
-        has_quotes=has_quotes,
-        on_bad=lambda line, rule, value: bad.append(line),
-    )
+    reading = Reading([path])
+
+    def on_bad(line: int, rule: str, value: object, *, num_lines: int = 1) -> None:
+        bad.extend(range(line, line + num_lines))
+
+    found = blocks(path, reading, block_bytes=block_bytes)
+    parts = split_rows(found, NAMES, Dialect(",", has_quotes), path=path, reading=reading, on_bad=on_bad)
     rows = [row for part in parts for row in zip(part.lines.tolist(), part.frame.rows(), strict=True)]
     return rows, bad
 
@@ -34,10 +33,9 @@ def read(
 @given(
     table=st.lists(st.tuples(FIELDS, FIELDS, FIELDS), min_size=1, max_size=8),
     block_bytes=st.integers(1, 60),
-    at_once=st.integers(1, 3),
 )
 def test_quoted_tables_of_any_cut_are_as_the_standard_library_wrote_them(
-    tmp_path_factory: pytest.TempPathFactory, table: list[tuple[str, str, str]], block_bytes: int, at_once: int
+    tmp_path_factory: pytest.TempPathFactory, table: list[tuple[str, str, str]], block_bytes: int
 ) -> None:
     text, starts = io.StringIO(), []
     writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
@@ -46,9 +44,7 @@ def test_quoted_tables_of_any_cut_are_as_the_standard_library_wrote_them(
         writer.writerow(row)
     path = tmp_path_factory.mktemp("csv") / "a.csv"
     path.write_text(text.getvalue(), encoding="utf-8")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delimited, "_ROWS_AT_ONCE", at_once)
-        rows, bad = read(path, block_bytes=block_bytes)
+    rows, bad = read(path, block_bytes=block_bytes)
     assert rows == list(zip(starts, table, strict=True))
     assert bad == []
 
@@ -73,8 +69,8 @@ def test_header_and_rest(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes(b'\xef\xbb\xbf"a ",b\r\n1,2\n')
     header, rest = open_blocks(path, Reading([path]))
-    assert split_header(path, header, ",", has_quotes=True) == ["a", "b"]
-    assert split_header(path, header, ",", has_quotes=False) == ['"a "', "b"]
+    assert split_header(path, header, Dialect(",", has_quotes=True)) == ["a", "b"]
+    assert split_header(path, header, Dialect(",", has_quotes=False)) == ['"a "', "b"]
     assert [(block.first_line, block.content) for block in rest] == [(2, b"1,2\n")]
 
 
@@ -129,6 +125,6 @@ def test_headers_that_are_no_line_of_text(tmp_path: Path, header: bytes, message
 @pytest.mark.parametrize("has_quotes", [True, False])
 def test_headers_of_too_many_names(tmp_path: Path, has_quotes: bool) -> None:
     path = tmp_path / "a.csv"
-    assert len(split_header(path, "," * 9999, ",", has_quotes=has_quotes)) == 10_000
+    assert len(split_header(path, "," * 9999, Dialect(",", has_quotes))) == 10_000
     with pytest.raises(DataError, match=r"a\.csv line 1 must name at most 10,000 columns, got 10001"):
-        split_header(path, "," * 10_000, ",", has_quotes=has_quotes)
+        split_header(path, "," * 10_000, Dialect(",", has_quotes))

@@ -104,12 +104,18 @@ def test_parts_of_a_benchmark_come_in_the_order_of_time(put: Callable, tmp_path:
     assert names(find(tmp_path))[1] == [f"Toys.{part}.csv.gz" for part in ("train", "valid", "test")]
 
 
-def test_an_exported_benchmark_is_not_taken_for_its_training_part(put: Callable, tmp_path: Path) -> None:
+def test_the_parts_of_an_atomic_benchmark_are_a_given_split_unless_another_is_named(
+    put: Callable, tmp_path: Path
+) -> None:
     put("Toys", **{f"Toys.{part}.inter": INTER for part in ("train", "valid", "test")})
-    with pytest.raises(
-        DataError, match=r"must be one, and there are Toys\.test\.inter, Toys\.train\.inter, Toys\.valid"
-    ):
-        find(tmp_path)
+    found = find(tmp_path)
+    assert names(found) == ("atomic", [f"Toys.{part}.inter" for part in ("train", "valid", "test")], [])
+    assert found.has_parts
+    assert find(tmp_path, split="given").has_parts
+    assert not find(tmp_path, split="leave-one-out").has_parts
+    put("Other", **{"Other.inter": INTER})
+    with pytest.raises(ConfigError, match=r"--split given needs the parts of a benchmark.*Put Other\.train\.inter, "):
+        find(tmp_path, "Other", split="given")
 
 
 def test_a_named_source_settles_what_looks_the_same(put: Callable, tmp_path: Path) -> None:
@@ -123,7 +129,9 @@ def test_the_item_file_of_a_table(put: Callable, tmp_path: Path) -> None:
     found = find(tmp_path, item_file=folder / "goods.csv")
     assert names(found) == ("table", ["clicks.csv"], ["goods.csv"])
     assert found.why == "source table: clicks.csv, goods.csv"
-    with pytest.raises(DataError, match=r"must be one, and there are clicks\.csv, goods\.csv\. Name its file with raw"):
+    with pytest.raises(
+        DataError, match=r"must be one, and there are clicks\.csv, goods\.csv\. Name one: --raw .*/clicks\.csv, or all"
+    ):
         find(tmp_path)
 
 
@@ -183,7 +191,10 @@ def test_options_that_do_not_fit_together(tmp_path: Path, put: Callable) -> None
         find(tmp_path, source="demo")
     goods = put("other", **{"goods.csv": TABLE}) / "goods.csv"
     for options in ({"item_file": goods}, {"user_column": "user"}, {"time_unit": "ms"}):
-        with pytest.raises(ConfigError, match=rf"{next(iter(options))} is for tables, and this is amazon-2023, got "):
+        with pytest.raises(
+            ConfigError,
+            match=rf"--{next(iter(options)).replace('_', '-')} is for tables, and this is amazon-2023, got ",
+        ):
             find(tmp_path, **options)
     assert find(tmp_path, "demo").kind == "demo"
     assert find(tmp_path, "demo", raw=(folder,)).kind == "amazon-2023"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from athwe_core.data.readers import json_lines
 from athwe_core.data.readers.json_lines import read_json_lines
-from athwe_core.data.readers.lines import Reading
+from athwe_core.data.readers.reading import Reading
 
 KEYS = ("a", "b")
 VALUES = st.none() | st.text(st.characters(blacklist_categories=["Cs"])) | st.integers(-(2**53), 2**53) | st.booleans()

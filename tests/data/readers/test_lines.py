@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athwe_core.data.readers import lines
-from athwe_core.data.readers.lines import Block, Reading, blocks, first_lines
+from athwe_core.data.readers.lines import Block, blocks, first_lines
+from athwe_core.data.readers.reading import Reading
 from athwe_core.errors import DataError
 
 
@@ -92,11 +93,12 @@ def test_bad_lines_within_the_share_are_a_note_above_it_an_error(tmp_path: Path)
     path = write(tmp_path, b"x\n" * 100)
     reading = Reading([path], max_bad_lines=0.02)
     list(blocks(path, reading))
+    reading.add_rows(path, 98, 98)
     for number in (7, 9):
         reading.bad_line(path, number, "is odd", b"text" * 50)
     reading.finish(path)
     assert reading.notes == [
-        "a.txt: 2 of 100 lines could not be read and were left out: "
+        "a.txt: 2 of 100 lines could not be read and were dropped: "
         f"line 7 is odd: {'text' * 15}...; line 9 is odd: {'text' * 15}..."
     ]
     reading.bad_line(path, 11, "is odd")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athwe_core.data.readers import records
-from athwe_core.data.readers.records import RawIds, TokenCoder, are_ids, split_sequence
+from athwe_core.data.readers.records import IdCoder, RawIds, are_ids, split_sequence
 
 TEXTS = st.lists(st.sampled_from(["b", "a", "c", "ä", "a longer text than twelve bytes", "A"]), max_size=40)
 
@@ -27,11 +27,11 @@ def test_texts_in_pieces_are_numbered_as_in_one(texts: list[str], cuts: list[int
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(records, "_ROWS_AT_ONCE", at_once)
         patch.setattr(records, "_MERGE_AT", merge_at)
-        coder = TokenCoder()
+        coder = IdCoder()
         edges = [0, *sorted(min(cut, len(texts)) for cut in cuts), len(texts)]
         for begin, end in pairwise(edges):
             coder.add(pl.Series(texts[begin:end], dtype=pl.String))
-        found = coder.tokens()
+        found = coder.ids()
     assert found.to_list() == texts
     assert found.names.to_list() == list(dict.fromkeys(texts))
 
@@ -60,6 +60,6 @@ def test_cells_hold_several_values_by_their_type(text: str, kind: str, values: l
     assert split_sequence(text, kind) == values
 
 
-def test_what_can_be_an_id() -> None:
+def test_what_can_be_an_id_or_stand_for_none() -> None:
     texts = pl.Series(["a", "", None, "\0", "a\0b", " ", "\x1b"])
-    assert are_ids(texts).to_list() == [True, False, False, False, False, True, True]
+    assert are_ids(texts).to_list() == [True, True, True, False, False, True, True]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athwe_core.data.readers.times import guess_unit, whole_seconds
+from athwe_core.data.readers.times import guess_time, whole_seconds
 
 
 def one(text: str | None, unit: str) -> int | None:
@@ -70,7 +70,7 @@ def test_iso_equals_the_standard_library(moment: datetime, ahead: int) -> None:
         (["1400000001", "1400000001.5", " 1400000002", "nan", "x"], "s"),
         (["1588687728923", "-5", "1588687728923"], "ms"),
         (["1588687728923000"], "us"),
-        (["1588687728923000000"], None),
+        (["1588687728923000000"], "ns"),
         (["2014-05-13", "", "2014-05-14T10:11Z"], "iso"),
         (["May 3", "4"], None),
         ([], None),
@@ -78,11 +78,11 @@ def test_iso_equals_the_standard_library(moment: datetime, ahead: int) -> None:
     ],
 )
 def test_units_are_guessed_by_magnitude(texts: list[str | None], unit: str | None) -> None:
-    assert guess_unit(pl.Series(texts, dtype=pl.String)) == unit
+    assert guess_time(pl.Series(texts, dtype=pl.String)).unit == unit
 
 
 @pytest.mark.parametrize(
     ("texts", "unit"), [(["inf", "-inf", "nan"], None), (["inf", "1400000001", "-inf"], None), (["inf", "5", "6"], "s")]
 )
 def test_infinite_numbers_tell_no_unit(texts: list[str], unit: str | None) -> None:
-    assert guess_unit(pl.Series(texts)) == unit
+    assert guess_time(pl.Series(texts)).unit == unit

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from athwe_core.data.options import PrepareOptions
 from athwe_core.data.readers import table_file
-from athwe_core.data.readers.lines import Reading
+from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.records import Records
 from athwe_core.data.readers.table_file import Table
-from athwe_core.data.readers.user_table import read_tables
+from athwe_core.data.readers.user_table import TableFiles, read_tables
 from athwe_core.errors import DataError
 
 Write = Callable[..., Path]
@@ -35,8 +35,8 @@ def write(tmp_path: Path) -> Write:
 
 
 def read(*paths: Path, item_file: Path | None = None, max_bad_lines: float = 0.5, **options: Any) -> Records:
-    chosen = PrepareOptions(max_bad_lines=max_bad_lines, **options)
-    return read_tables(paths, item_file, chosen, Reading([*paths], max_bad_lines))
+    chosen = PrepareOptions(max_bad_lines=max_bad_lines, **{"max_missing_ids": 1.0, **options})
+    return read_tables(TableFiles(paths, item_file), chosen, Reading([*paths], max_bad_lines))
 
 
 def rows(records: Records) -> list[Row]:
@@ -64,24 +64,28 @@ class TestText:
         ],
         ids=["plain", "no end", "CRLF", "BOM", "blank line", "tabs", "semicolons", "quotes", "quoted header", "gzip"],
     )
-    def test_variants_read_the_same_and_the_guess_is_said(self, write: Write, content: bytes) -> None:
+    def test_variants_read_the_same_and_what_was_detected_is_reported(self, write: Write, content: bytes) -> None:
         records = read(write("a.csv", content))
         assert rows(records) == [*self.ROWS]
-        assert records.notes == ("a.csv: users userId, items movieId, times timestamp in s (guessed where not named)",)
+        assert records.notes == (
+            "rows: 2 in the files, 2 read",
+            "a.csv: users userId, items movieId, times timestamp in s; ignored: rating",
+        )
 
     def test_quoted_fields_hold_separators_quotes_and_line_ends(self, write: Write) -> None:
         content = 'user,item,title,time\nu,i,"a, ""b""\nc",5\nv,5" doll,x,6\n"w\n",j,,7\n'
-        assert rows(read(write("a.csv", content))) == [("u", "i", 5), ("v", '5" doll', 6), ("w\n", "j", 7)]
+        assert rows(read(write("a.csv", content))) == [("u", "i", 5), ("v", '5" doll', 6), ("w", "j", 7)]
 
     def test_lines_are_numbered_as_in_the_file(self, write: Write) -> None:
         content = 'user,item,time\nu,"two\nlines",5\nu,i\nu,i,x\n\nu,i,5,6\nu,,5\n,i,5\nu,i,6\n'
         records = read(write("a.csv", content), max_bad_lines=0.9)
         assert rows(records) == [("u", "two\nlines", 5), ("u", "i", 6)]
         assert (
-            "5 of 10 lines could not be read and were left out: line 4 must have 3 comma-separated" in records.notes[-1]
+            "3 of 10 lines could not be read and were dropped: line 4 must have 3 comma-separated" in records.notes[-2]
         )
-        assert "got 2; line 7 must have 3" in records.notes[-1]
-        assert "line 5 must have a user, an item and a time (s)" in records.notes[-1]
+        assert "got 2; line 7 must have 3" in records.notes[-2]
+        assert "line 5 must have a user, an item and a time (s)" in records.notes[-2]
+        assert records.notes[-1] == "2 of 4 rows have no id and were dropped: user '' in 1, item '' in 1"
 
     def test_bytes_that_are_no_text_are_bad_lines(self, write: Write) -> None:
         records = read(write("a.csv", b"user,item,time\nu,i,5\n\xff,i,5\nv,i,6\n"))
@@ -112,7 +116,7 @@ class TestText:
             ),
             (
                 "who,item,time",
-                r"has no column that is surely the user; its columns are who, item, time\. Name it with user_column",
+                r"has no column that is surely the user; its columns are who, item, time\. Name it with --user-column",
             ),
             ("user,user,time", r"line 1 must name each column once; it names user, user, time"),
             ("user item time", r"its columns are user item time"),
@@ -138,11 +142,12 @@ class TestText:
         path = write("a.csv", "user,item,time,customer,sku,ms\nu,i,5,c,s,7000\n")
         records = read(path, user_column="customer", item_column="sku", time_column="ms", time_unit="ms")
         assert rows(records) == [("c", "s", 7)]
-        assert records.notes == ()
+        assert records.notes[1] == "a.csv: users customer, items sku, times ms in ms; ignored: user, item, time"
+        assert "half of the times in ms are before 1970-01-01 when read in ms" in records.notes[2]
 
     @pytest.mark.parametrize(
         ("content", "message"),
-        [("", "is empty"), ("user,item,time\n", "must hold times"), ('[{"user": 1}]', "one JSON object")],
+        [("", "is empty"), ("user,item,time\n", "has no rows"), ('[{"user": 1}]', "one JSON object")],
     )
     def test_files_without_rows(self, write: Write, content: str, message: str) -> None:
         with pytest.raises(DataError, match=message):
@@ -159,7 +164,8 @@ class TestText:
         path = tmp_path_factory.mktemp("csv") / "a.csv"
         pl.DataFrame(table, schema=["user", "item", "time"], orient="row").write_csv(path)
         expected = [tuple(re.sub(r"\r\n|\r(?=\n)", "\n", str(cell)) for cell in row) for row in table]
-        found = [tuple(map(str, row)) for row in rows(read(path, time_unit="s"))]
+        table_read = Table(path, Reading([path]), quotes="double")
+        found = [row for block in table_read.rows(["user", "item", "time"]) for row in block.frame.rows()]
         assert [tuple(re.sub(r"\r", "", cell) for cell in row) for row in found] == [
             tuple(re.sub(r"\r", "", cell) for cell in row) for row in expected
         ]
@@ -173,15 +179,16 @@ class TestJsonLines:
         ]
         records = read(write("a.jsonl", "\n".join(map(json.dumps, lines))))
         assert rows(records) == [("1", "a", 1399975872), ("b", "2", 1399939200)]
-        assert "times ts in iso" in records.notes[0]
+        assert "times ts in iso" in records.notes[1]
 
     def test_missing_keys_and_lines_that_are_no_object(self, write: Write) -> None:
         good = '{"user": "u", "item": "i", "time": 5}\n'
         records = read(write("a.jsonl", good * 100 + '{"user": "u", "time": 5}\n{"user": \n7\n' + good))
         assert rows(records) == [("u", "i", 5)] * 101
-        assert "3 of 104 lines" in records.notes[-1]
-        for part in ("line 101 must have a user, an item", "line 102 is no JSON object", "line 103 is no JSON object"):
-            assert part in records.notes[-1]
+        assert "2 of 104 lines" in records.notes[-2]
+        for line in (102, 103):
+            assert f"line {line} is neither a JSON object nor a Python literal of one" in records.notes[-2]
+        assert records.notes[-1] == "1 of 102 rows have no id and were dropped: item '' in 1"
 
     def test_odd_and_plain_blocks_write_numbers_alike(self, write: Write) -> None:
         good = '{"user": 7.0, "item": 1e3, "time": 5}\n'
@@ -202,13 +209,13 @@ class TestParquet:
         ],
     )
     def test_types_of_times(self, tmp_path: Path, times: pl.Series, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(table_file, "_PARQUET_ROWS", 1)
+        monkeypatch.setattr(table_file, "_ROWS_AT_ONCE", 1)
         pl.DataFrame({"user_id": [1, 2], "item_id": ["a", "b"], "timestamp": times}).write_parquet(
             tmp_path / "a.parquet"
         )
         records = read(tmp_path / "a.parquet")
         assert rows(records) == [("1", "a", 1400000001), ("2", "b", 1400000002)]
-        assert f"timestamp in {said} " in records.notes[0]
+        assert records.notes[1].endswith(f"timestamp in {said}")
 
     def test_days_and_their_type_win_over_a_named_unit(self, tmp_path: Path) -> None:
         pl.DataFrame({"user": ["u"], "item": ["i"], "date": [date(1970, 1, 2)]}).write_parquet(tmp_path / "a.parquet")
@@ -219,7 +226,8 @@ class TestParquet:
         frame.write_parquet(tmp_path / "a.parquet")
         records = read(tmp_path / "a.parquet", max_bad_lines=0.7)
         assert rows(records) == [("u", "i", 5)]
-        assert "line 2 must have a user" in records.notes[-1]
+        assert "line 3 must have a user" in records.notes[-2]
+        assert records.notes[-1] == "1 of 2 rows have no id and were dropped: user '' in 1"
 
     def test_damaged_files_say_so(self, tmp_path: Path, write: Write) -> None:
         pl.DataFrame({"user": ["u"], "item": ["i"], "time": [5]}).write_parquet(tmp_path / "a.parquet")
@@ -238,7 +246,7 @@ class TestParquet:
         path = tmp_path / "a.parquet"
         pl.DataFrame({"user": ["u"] * 9, "item": ["i"] * 9, "time": [5] * 9}).write_parquet(path)
         said: list[tuple[int, int]] = []
-        read_tables([path], None, PrepareOptions(), Reading([path], 0, lambda *counts: said.append(counts)))
+        read_tables(TableFiles([path]), PrepareOptions(), Reading([path], 0, lambda *counts: said.append(counts)))
         assert said[-1] == (path.stat().st_size, path.stat().st_size)
 
 
@@ -265,15 +273,17 @@ class TestItemFile:
             ("1", "A & B", "Toys & Games | Dolls", "http://x?a=1&copy=2"),
             ("2", "", "", ""),
         ]
-        assert records.items.types == {"item_id": "token", "title": "token", "tags": "name_seq", "image_url": "token"}
+        assert records.items.types == {
+            **{"item_id": "token", "title": "token", "categories": "name_seq", "image_url": "token"}
+        }
 
     def test_csv_with_bars_and_another_id_column(self, write: Write, interactions: Path) -> None:
         items = write("items.csv", 'movieId,title,genres\n1,"Toy Story, the",Comedy|Drama\n2,b,Drama\n')
         records = read(interactions, item_file=items, item_column="sku")
         assert records.items is not None
-        assert records.items.frame.columns == ["item_id", "title", "genres"]
+        assert records.items.frame.columns == ["item_id", "title", "categories"]
         assert records.items.frame.rows()[0] == ("1", "Toy Story, the", "Comedy | Drama")
-        assert "items.csv: items movieId (guessed)" in records.notes
+        assert "items.csv: items movieId, title, categories genres" in records.notes
 
     def test_parquet_lists_and_columns_that_are_no_text(self, tmp_path: Path, interactions: Path) -> None:
         values = {"sku": ["1"], "categories": [["A", None, "B|C"]], "raw": [b"\0"], "deep": [{"a": 1}], "price": [2.5]}
