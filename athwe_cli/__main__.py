@@ -8,10 +8,12 @@ import os
 os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 from athwe_cli.app import app
+from athwe_core.training.allocator import keep_freed_memory
 
 
 def main() -> None:
     """Run the command line."""
+    keep_freed_memory()  # a step takes memory from the system once, not each time; worth it for a process of athwe's own
     app(prog_name="athwe")
 
 

@@ -11,7 +11,6 @@ from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import group_metrics, per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.runs.find import PER_USER, RunFolder
-from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.build import build_best
 from athwe_core.training.ranking_progress import RankingProgress
 
@@ -49,7 +48,6 @@ def evaluate_run(
     config = run.config()
     rule = config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
     ks = config.evaluation.ks if ks is None else ks
-    keep_freed_memory()
     setup = build_best(run, prepared)
     ranks = rank_users(
         setup.model, prepared, split=split, exclude_seen=rule, on_progress=RankingProgress(split, notify)

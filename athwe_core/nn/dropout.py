@@ -2,25 +2,65 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+_of_thread = threading.local()
 _WORD_MIN = -(2**63)
 # The default range of random_() never sets the top bit of a word: every eighth byte would stay below 128.
 
 
+@contextmanager
+def dropout_generator(generator: torch.Generator) -> Iterator[None]:
+    """Draw the dropout of this thread on a CPU from `generator` instead of torch's default generator.
+
+    Compiled code and other devices always draw from torch's default generators.
+
+    Args:
+        generator: a CPU generator.
+    Yields: once; the generator of before holds again afterwards.
+    """
+    before = _generator()
+    _of_thread.generator = generator
+    try:
+        yield
+    finally:
+        _of_thread.generator = before
+
+
+def replayed_dropout() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Contexts for `torch.utils.checkpoint.checkpoint(context_fn=...)`: the second pass draws what the first one drew.
+
+    Returns: the context of the first pass and the context of the pass that computes it again, each to be entered once.
+    """
+    generator = _generator()
+    if generator is None:  # torch replays its default generators itself
+        return nullcontext(), nullcontext()
+    again = torch.Generator()
+    again.set_state(generator.get_state())
+    return nullcontext(), dropout_generator(again)
+
+
+def _generator() -> torch.Generator | None:
+    """The generator of this thread; None = torch's default generator."""
+    return getattr(_of_thread, "generator", None)
+
+
 def random_bytes(count: int) -> Tensor:
-    """Uniform random bytes from torch's default CPU generator.
+    """Uniform random bytes from the generator of `dropout_generator`, or from torch's default CPU generator.
 
     Args:
         count: number of bytes, >= 0.
     Returns: (count,) uint8.
     """
     words = torch.empty((count + 7) // 8, dtype=torch.int64)
-    return words.random_(_WORD_MIN, None).view(torch.uint8)[:count]
+    return words.random_(_WORD_MIN, None, generator=_generator()).view(torch.uint8)[:count]
 
 
 class _ByteDropout(torch.autograd.Function):
@@ -44,7 +84,7 @@ def dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
     """Zero each element with probability `rate` and scale the others by 1 / (1 - rate).
 
     On a CPU, unless compiled, the rate is rounded to a multiple of 1/256, and at most 255/256. The scale uses the rounded
-    rate, so the expectation is exact. Random numbers come from torch's default generator.
+    rate, so the expectation is exact. Random numbers come from `random_bytes` there, else from torch's default generators.
 
     Args:
         x: any shape, floating point.

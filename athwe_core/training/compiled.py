@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 
@@ -13,6 +14,8 @@ from athwe_core.distributed import ProcessGroup
 from athwe_core.safe_write import reason
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.step import compute_gradients
+
+LossTerms = dict[str, torch.Tensor]
 
 MOST_SHAPES = 64
 """Shapes of batches that are compiled for; any more run as they are."""
@@ -37,14 +40,23 @@ def compile_or_not(
 
     No weight is changed. On CUDA the compiled code is recorded as a graph for each shape.
     """
-    torch._dynamo.config.recompile_limit = MOST_SHAPES
     mode = "reduce-overhead" if setup.device.type == "cuda" else None
     try:
         compiled = torch.compile(setup.loss_module, dynamic=False, mode=mode)
-        trial = replace(setup, compiled=compiled)
+        trial = replace(setup, compiled=_for_many_shapes(compiled))
         compute_gradients(trial, batch, config, epoch=0, step=0)
     except Exception as error:  # it raises many kinds; what is wrong with the batch itself shows in the step without it
         notify(f"the compiler failed ({reason(error)}): going on without it")
         trial = setup
     setup.model.zero_grad(set_to_none=True)
     return trial
+
+
+def _for_many_shapes(compiled: Callable[..., LossTerms]) -> Callable[..., LossTerms]:
+    """Compiled code that may be compiled for `MOST_SHAPES` shapes; the limit of other code in this process stays."""
+
+    def run(*arguments: Any) -> LossTerms:
+        with torch._dynamo.config.patch(recompile_limit=MOST_SHAPES):
+            return compiled(*arguments)
+
+    return run

@@ -26,7 +26,7 @@ from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.runs.checkpoint import load_weights, save_checkpoint
 from athwe_core.runs.find import FINISHED, INTERRUPTED, RUNNING, RunFolder
 from athwe_core.safe_write import reason
-from athwe_core.training.allocator import CHECK_STEPS, HeapTrimmer, keep_freed_memory
+from athwe_core.training.allocator import CHECK_STEPS, HeapTrimmer
 from athwe_core.training.build import build_setup
 from athwe_core.training.compiled import compile_or_not, wants_compiler
 from athwe_core.training.optim import make_optimizer
@@ -90,7 +90,6 @@ def train(
         DataError: The prepared data set vanished meanwhile.
     """
     require(checkpoint_minutes > 0, "--checkpoint-minutes", "must be positive", checkpoint_minutes)
-    keep_freed_memory()
     try:
         with run.locked() if world.is_first else nullcontext():
             training = _Training(run, prepared, listener, should_stop, checkpoint_minutes, notify, world)

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
 from athwe_core.models.protocol import Model
+from athwe_core.nn.dropout import replayed_dropout
 
 
 @dataclass(frozen=True)
@@ -48,5 +49,5 @@ def saving_memory(model: Model, memory_saving: MemorySaving) -> Iterator[None]:
 
 
 def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    # It puts the random generators back before it computes again: dropout draws the same bytes.
-    return functools.partial(checkpoint, forward, use_reentrant=False)
+    # torch restores its default generators before it computes again; replayed_dropout does it for the generator of the step
+    return functools.partial(checkpoint, forward, use_reentrant=False, context_fn=replayed_dropout)

@@ -18,7 +18,7 @@ from athwe_core.losses.sampled_ce import sample_candidates
 from athwe_core.models.protocol import LossInputs, total_loss
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.memory_saving import LEVELS, MemorySaving, saving_memory
-from athwe_core.training.randomness import keyed_generator, keyed_seed
+from athwe_core.training.randomness import keyed_generator, keyed_seed, seeded_dropout
 
 
 def train_step(
@@ -62,7 +62,6 @@ def compute_gradients(
     shards = shards or all_here(batch.num_targets)
     own = (shards.rank,) if shards.rank > 0 else ()  # each process draws for its own tokens
     model.train()
-    torch.manual_seed(keyed_seed(seed, "dropout", epoch, step, *own))
     draws = model.draw(batch, lambda purpose: keyed_generator(seed, purpose, epoch, step, *own))
     candidates = None
     if setup.sampler is not None:
@@ -77,11 +76,12 @@ def compute_gradients(
     is_plain = setup.compiled is None or memory_saving is not LEVELS[0]
     loss_module = setup.loss_module if is_plain else setup.compiled
     assert loss_module is not None
-    with saving_memory(model, memory_saving):
-        parts = loss_module(batch, inputs)
-    total = total_loss(parts, model.loss_weights)
-    terms = _of_all(parts | {"total": total}, shards)
-    (total * shards.num_processes).backward()  # DistributedDataParallel takes the mean of the processes' gradients
+    with seeded_dropout(keyed_seed(seed, "dropout", epoch, step, *own)):
+        with saving_memory(model, memory_saving):
+            parts = loss_module(batch, inputs)
+        total = total_loss(parts, model.loss_weights)
+        terms = _of_all(parts | {"total": total}, shards)
+        (total * shards.num_processes).backward()  # DistributedDataParallel takes the mean of the processes' gradients
     return terms
 
 

@@ -1,7 +1,10 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
-from athwe_core.nn.dropout import dropout, random_bytes
+from athwe_core.nn.dropout import dropout, dropout_generator, random_bytes, replayed_dropout
 
 
 @pytest.fixture(autouse=True)
@@ -71,3 +74,51 @@ def test_repeats_with_the_seed_and_differs_without() -> None:
     assert not torch.equal(dropout(x, 0.5, training=True), first)
     torch.manual_seed(0)
     assert torch.equal(dropout(x, 0.5, training=True), first)
+
+
+def test_a_generator_of_its_own_draws_what_the_default_generator_draws_and_leaves_that_alone() -> None:
+    x = torch.ones(1000)
+    expected = dropout(x, 0.5, training=True)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    with dropout_generator(torch.Generator().manual_seed(0)):
+        assert torch.equal(dropout(x, 0.5, training=True), expected)
+        assert not torch.equal(dropout(x, 0.5, training=True), expected)
+    assert torch.equal(torch.get_rng_state(), before)
+    dropout(x, 0.5, training=True)
+    assert not torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_generator_holds_for_its_thread_and_until_its_block_ends() -> None:
+    first, second = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    with ThreadPoolExecutor(1) as pool, dropout_generator(first):
+        before = first.get_state()
+        pool.submit(random_bytes, 8).result()
+        assert torch.equal(first.get_state(), before)
+        with dropout_generator(torch.Generator()):
+            random_bytes(8)
+        assert torch.equal(first.get_state(), before)
+        assert torch.equal(random_bytes(64), random_bytes_of(second, 64))
+
+
+def random_bytes_of(generator: torch.Generator, count: int) -> torch.Tensor:
+    with dropout_generator(generator):
+        return random_bytes(count)
+
+
+def test_activation_checkpointing_draws_the_same_again() -> None:
+    x = torch.ones(500, requires_grad=True)
+
+    def both(value: torch.Tensor) -> torch.Tensor:
+        return dropout(dropout(value.sin(), 0.3, training=True).cos(), 0.3, training=True).exp()
+
+    generator = torch.Generator().manual_seed(3)
+    with dropout_generator(generator):
+        both(x).sum().backward()
+    expected, x.grad = x.grad, None
+    after = generator.get_state()
+    generator.manual_seed(3)
+    with dropout_generator(generator):
+        checkpoint(both, x, use_reentrant=False, context_fn=replayed_dropout).sum().backward()
+    assert torch.equal(x.grad, expected)
+    assert torch.equal(generator.get_state(), after)

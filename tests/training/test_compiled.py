@@ -75,3 +75,12 @@ def test_without_a_working_compiler_it_goes_on_with_one_line(
     notes: list[str] = []
     assert compile_or_not(setup, batch, config, notify=notes.append) is setup
     assert notes == ["the compiler failed (no C++ compiler was found): going on without it"]
+
+
+def test_the_limit_of_recompilations_is_raised_for_a_call_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = torch._dynamo.config.recompile_limit
+    monkeypatch.setattr(
+        module.torch, "compile", lambda loss_module, **_: lambda *_: torch._dynamo.config.recompile_limit
+    )
+    assert before < module.MOST_SHAPES == module._for_many_shapes(module.torch.compile(None))(1, 2)
+    assert torch._dynamo.config.recompile_limit == before

@@ -29,6 +29,7 @@ from athwe_core.config import Config, config_tree
 from athwe_core.distributed import ALONE, ProcessGroup, init_distributed
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.models.registry import config_from_tree, replace_in
+from athwe_core.training.allocator import keep_freed_memory
 
 MEAN_LENGTH = 8.9
 RANKED_USERS = 256
@@ -181,4 +182,5 @@ QUANTITIES: dict[str, Callable[[GrowthPoint], float]] = {
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     serve(_measure_here)

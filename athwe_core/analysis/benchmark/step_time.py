@@ -33,7 +33,6 @@ from athwe_core.data.split import Split, leave_one_out
 from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
 from athwe_core.models.protocol import ModelInputs
 from athwe_core.models.registry import find_model
-from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.build import TrainingSetup, build, build_setup
 from athwe_core.training.compiled import compile_or_not, wants_compiler
 from athwe_core.training.optim import make_optimizer
@@ -178,7 +177,6 @@ def time_steps(
         notify: called with a sentence when the steps cannot be compiled as the configuration wants.
     Returns: `seconds` of each step, `step_seconds` median, min and max, `targets_per_second`, `tokens_per_second`.
     """
-    keep_freed_memory()
     setup = setup.distribute(world)
     optimizer = make_optimizer(setup.model, lr=config.training.lr)
     is_compiled = wants_compiler(config, setup.device, world, has_fixed_shapes=setup.model.has_fixed_shapes)

@@ -8,6 +8,7 @@ from typing import Any
 
 from athwe_core.analysis.child_process import Document, Parent, serve
 from athwe_core.runs.find import RunFolder
+from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.loop import train
 
 SECONDS_BETWEEN_STEPS = 0.5
@@ -49,4 +50,5 @@ def train_run(document: Document, parent: Parent) -> dict[str, bool]:
 
 
 if __name__ == "__main__":
+    keep_freed_memory()
     serve(train_run)
