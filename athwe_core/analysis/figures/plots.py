@@ -2,7 +2,7 @@
 
     ablation_figure       what each part is worth (figure 3 of the HM4SR paper)
     sweep_figure          a metric against a setting (figures 4, 5 and 8)
-    learning_curves       losses by term and validation NDCG@20 by epoch
+    learning_curves       losses by term and the selection metric by epoch
     groups_figure         a metric by groups of users
     time_distribution     interactions over time (figure 7)
 

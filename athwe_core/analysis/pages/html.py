@@ -24,6 +24,7 @@ from athwe_core.analysis.case_study.sentences import rank_words
 from athwe_core.analysis.case_study.study import utc_date
 from athwe_core.analysis.case_study.view_model import case_view, page_colours, short_names
 from athwe_core.evaluation.metrics import metric_name
+from athwe_core.runs.schema import selected
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_CUT_OFF = 10
@@ -125,6 +126,7 @@ def _environment() -> Environment:
         "number": _number,
         "percent": lambda value: "–" if value is None else f"{value:+.1f}%".replace("-", "−"),
         "rank": rank_words,
+        "selected": selected,
     }
     return environment
 

@@ -1,0 +1,89 @@
+"""Every command with every model of the registry that is not the first: train, resume, judge, take apart, look inside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cli_runner import call
+
+from athwe_core.models.registry import DEFAULT_MODEL, model_names, preset_names, preset_tree
+
+PRESETS = {name: next(p for p in preset_names() if preset_tree(p)["model"]["name"] == name) for name in model_names()}
+OTHERS = sorted(preset for name, preset in PRESETS.items() if name != DEFAULT_MODEL)
+TINY = ("--batch-targets", "256", "--precision", "fp32", "--device", "cpu", "--set", "model.hidden_size=8")
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A folder with demo data and a run of one epoch named `first`, and its preset."""
+    folder = tmp_path_factory.mktemp("world")
+    made = call(folder, "prepare", "--dataset", "demo", "--users", "150", "--items", "100")
+    assert made.exit_code == 0, made.output
+    preset = ("--preset", request.param)
+    result = call(folder, "train", "--dataset", "demo", *preset, "--epochs", "1", "--name", "first", *TINY)
+    assert result.exit_code == 0, result.output
+    return folder, request.param
+
+
+def answer(folder: Path, *arguments: str) -> Any:
+    """What a command prints with --json."""
+    result = call(folder, *arguments, "--json")
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_a_run_is_judged_compared_and_reported(trained: tuple[Path, str], tmp_path: Path) -> None:
+    folder, preset = trained
+    found = answer(folder, "evaluate", "--run", "first", "--exclude-seen")
+    assert 0 <= found["metrics"]["ndcg@10"] <= 1
+    rows = answer(folder, "compare", f"demo/{preset}/first")["rows"]
+    assert any(row["label"] == preset for row in rows) or len(rows) >= 1
+    page = tmp_path / "report.html"
+    answer(folder, "report", "--dataset", "demo", "--to", str(page))
+    assert preset in page.read_text(encoding="utf-8")
+
+
+def test_a_case_study_needs_no_inside_view(trained: tuple[Path, str], tmp_path: Path) -> None:
+    folder, _ = trained
+    case = answer(folder, "case-study", "--run", "first", "--user", "7", "--to", str(tmp_path / "case.html"))
+    (why,) = case["why"].values()
+    assert len(why["influence"]) == len(case["history"]) - why["first_position"]
+    assert {gap["label"] for gap in why["gaps"]} == {"as it was", "one day", "one week", "one year"}
+    text = call(folder, "case-study", "--run", "first", "--user", "7", "--to", str(tmp_path / "again.html"))
+    assert text.exit_code == 0, text.output
+    assert (tmp_path / "case.html").stat().st_size > 10_000
+
+
+def test_a_run_goes_on_and_a_sampled_loss_trains(trained: tuple[Path, str]) -> None:
+    folder, preset = trained
+    sampled = ("--set", "losses.catalogue.kind=sampled", "--set", "losses.catalogue.num_negatives=20")
+    options = ("--preset", preset, "--epochs", "1", "--name", "sampled", *TINY, *sampled)
+    result = call(folder, "train", "--dataset", "demo", *options, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["epochs"] == 1
+
+
+def test_it_is_taken_apart_varied_and_timed(trained: tuple[Path, str]) -> None:
+    folder, preset = trained
+    common = ("--dataset", "demo", "--preset", preset, *("--seeds", "1", "--epochs", "1"))
+    set_tiny = [part for part in TINY if part not in ("--batch-targets", "256")]
+    varied = answer(folder, "sweep", *common, "--vary", "training.lr=0.001,0.01", *set_tiny)
+    assert len(varied["variants"]) == 2
+    from athwe_core.models.registry import find_model
+
+    model = find_model(preset_tree(preset)["model"]["name"])
+    if model.removals:
+        taken = answer(folder, "ablate", *common, "--all", *set_tiny)
+        assert taken["variants"][0]["label"] == "full"
+        assert len(taken["variants"]) > 1
+    timed = answer(folder, "bench", "--preset", preset, "--users", "200", "--items", "50", "--steps", "2", *set_tiny)
+    assert timed["step_seconds"]["median"] > 0
+    assert timed["settings"]["preset"] == preset
+
+
+def test_the_plan_says_what_memory_it_takes(trained: tuple[Path, str]) -> None:
+    folder, preset = trained
+    plan = answer(folder, "train", "--dataset", "demo", "--preset", preset, "--dry-run", *TINY)
+    assert plan["memory"]["peak"] > 0
+    assert plan["config"]["model"]["name"] == preset_tree(preset)["model"]["name"]
