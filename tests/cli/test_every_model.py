@@ -46,11 +46,11 @@ def test_a_run_is_judged_compared_and_reported(trained: tuple[Path, str], tmp_pa
 
 def test_a_case_study_needs_no_inside_view(trained: tuple[Path, str], tmp_path: Path) -> None:
     folder, _ = trained
-    case = answer(folder, "case-study", "--run", "first", "--user", "7", "--to", str(tmp_path / "case.html"))
+    case = answer(folder, "case-study", "--run", "first", "--user", "7", "--html", str(tmp_path / "case.html"))
     (why,) = case["why"].values()
     assert len(why["influence"]) == len(case["history"]) - why["first_position"]
     assert {gap["label"] for gap in why["gaps"]} == {"as it was", "one day", "one week", "one year"}
-    text = call(folder, "case-study", "--run", "first", "--user", "7", "--to", str(tmp_path / "again.html"))
+    text = call(folder, "case-study", "--run", "first", "--user", "7", "--html", str(tmp_path / "again.html"))
     assert text.exit_code == 0, text.output
     assert (tmp_path / "case.html").stat().st_size > 10_000
 
