@@ -24,7 +24,7 @@ def open_or_prepare(
         data: Folder of the data sets.
         prepared: Folder of prepared versions.
         output: Receives notes.
-        verify: Read every file of it whole, see `open_prepared`.
+        verify: Compare every file of the version with its checksum.
 
     Raises:
         ConfigError, DataError: The data set or version does not exist or is damaged.
@@ -35,6 +35,16 @@ def open_or_prepare(
         output.note(f"{name} is not prepared yet: preparing it with the default options")
         return prepare(name, data_dir=data, prepared_dir=prepared, notify=output.note)
     return open_prepared(name, prepared_dir=prepared, version=version, verify=verify)
+
+
+def option_of(key: str) -> str:
+    """The option that sets a configuration key, as typed.
+
+    Args:
+        key: For example `training.batch_targets`, whose option is `--batch-targets`.
+    """
+    name = key.rpartition(".")[2].replace("_", "-")
+    return {"compiler": "--compile"}.get(name, f"--{name}")
 
 
 def configure(
@@ -59,12 +69,12 @@ def configure(
         overrides: Values of `--set`.
         found: The prepared data set.
         output: Receives notes.
-        verify: Read every file of it whole, see `open_prepared`.
 
     Raises:
-        ConfigError: A key is unknown, or a value is out of its range.
+        ConfigError: A key is unknown, or a value is out of its range. A value from an option is named by the option.
     """
     from athwe_core.config import nested, parse_override, read_yaml
+    from athwe_core.errors import ConfigError
     from athwe_core.models.inputs import adapt_to_data
     from athwe_core.models.registry import build_config
 
@@ -75,9 +85,18 @@ def configure(
         changes.append(read_yaml(of_dataset))
     if config_file is not None:
         changes.append(read_yaml(config_file))
-    changes += [nested(key, value) for key, value in flags.items() if value is not None]
+    given = {key: value for key, value in flags.items() if value is not None}
+    changes += [nested(key, value) for key, value in given.items()]
     changes += [parse_override(text) for text in overrides]
-    fitted, notes = adapt_to_data(build_config(preset, changes), found)
+    try:
+        config = build_config(preset, changes)
+    except ConfigError as error:
+        is_of_option = error.name in given and not any(text.startswith(f"{error.name}=") for text in overrides)
+        if not is_of_option:
+            raise
+        shown = {} if error.value is None else {"value": error.value}
+        raise ConfigError(f"{option_of(error.name)} ({error.name})", error.rule, remedy=error.remedy, **shown) from None
+    fitted, notes = adapt_to_data(config, found)
     for note in notes:
         output.note(note)
     return fitted
