@@ -40,6 +40,17 @@ TESTED_IN = {
     # shapes of results without behaviour
     "athwe_core/analysis/audit/result.py": "tests/analysis/audit/test_measure.py",
     "athwe_core/analysis/case_study/result.py": "tests/analysis/case_study/test_study.py",
+    # parts of one reader, tested through it
+    "athwe_core/data/readers/columns.py": "tests/data/readers/test_user_table.py",
+    "athwe_core/data/readers/dates.py": "tests/data/readers/test_times.py",
+    "athwe_core/data/readers/ids.py": "tests/data/readers/test_user_table.py",
+    "athwe_core/data/readers/item_table.py": "tests/data/readers/test_user_table.py",
+    "athwe_core/data/readers/lists.py": "tests/data/readers/test_user_table.py",
+    "athwe_core/data/readers/literals.py": "tests/data/readers/test_json_lines.py",
+    "athwe_core/data/readers/parts.py": "tests/data/readers/test_detect.py",
+    "athwe_core/data/readers/quotes.py": "tests/data/readers/test_delimited.py",
+    "athwe_core/data/readers/reading.py": "tests/data/readers/test_lines.py",
+    "athwe_core/data/readers/sniff.py": "tests/data/readers/test_detect.py",
     # needs several processes, a GPU or a network of its own
     "athwe_core/data/features/public_hosts.py": "tests/trust/test_private_hosts.py",
     "athwe_core/losses/residual_triton.py": "tests/losses/test_residual_kernel.py",
