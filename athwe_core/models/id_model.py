@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from athwe_core.batch import PackedBatch
 from athwe_core.config_schema import CatalogueLossConfig, Config, LossesSection
+from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
 from athwe_core.losses.next_item import loss_scale, next_item_loss
 from athwe_core.losses.pairwise import binary_cross_entropy, bpr_loss, item_scores, uniform_negatives
-from athwe_core.models.protocol import Draws, LossInputs, Model, ModelInputs
+from athwe_core.models.golden import Golden
+from athwe_core.models.protocol import Draws, LossInputs, Model, ModelInputs, Removal, Tree
 from athwe_core.nn.dropout import dropout
 from athwe_core.nn.item_embeddings import ItemEmbeddings, table_and_items
 
@@ -133,3 +135,33 @@ class IdModel(Model):
 def supervised(states: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "N D"]:
     """States of the supervised positions among those of all tokens."""
     return states if batch.all_supervised else states.index_select(0, batch.target_index)
+
+
+def recbole_outputs(model: IdModel, golden: Golden, batch: PackedBatch) -> dict[str, Tensor]:
+    """What RecBole records of every sequential model: last states, scores, losses.
+
+    Args:
+        model: a model with its main loss `full`.
+        golden: may hold one negative for each row.
+        batch: its rows.
+    Returns: our values by the name of the recorded output, in the order of the batch.
+    """
+    table, targets = model.item_table(), batch.target_ids
+    states = model.user_vectors(batch, table)
+    found = {"seq": states, "scores": states @ table.T}
+    found["loss_ce"] = catalogue_cross_entropy(states, table, targets)  # the padding counts as an item
+    found["loss_ce_no_pad_own"] = model.losses(batch, LossInputs())["ce"]
+    if "in.neg_items" in golden:
+        items = torch.stack([targets, golden.at_rows("in.neg_items", batch)], dim=1)
+        positive, negative = item_scores(states, table, items).unbind(1)
+        found["loss_bpr"] = bpr_loss(positive, negative[:, None], targets)
+    return found
+
+
+def _take_out_dropout(tree: Tree) -> Mapping[str, str]:
+    tree["model"]["dropout"] = 0.0
+    return {}
+
+
+DROPOUT = Removal("Dropout", lambda tree: tree["model"]["dropout"] > 0, _take_out_dropout)
+"""The removal of a model whose configuration has `model.dropout`."""

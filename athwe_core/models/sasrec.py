@@ -24,11 +24,9 @@ from torch import Tensor, nn
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config_schema import Config, ModelSection, PositiveWhole, Rate
 from athwe_core.errors import require
-from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
-from athwe_core.losses.pairwise import bpr_loss, item_scores
 from athwe_core.models.golden import Golden
-from athwe_core.models.id_model import IdLosses, IdModel
-from athwe_core.models.protocol import LossInputs, ModelInputs, ModelSpec, Removal, Tree
+from athwe_core.models.id_model import DROPOUT, IdLosses, IdModel, recbole_outputs
+from athwe_core.models.protocol import ModelInputs, ModelSpec, Removal, Tree
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.nn.transformer import AttentionGrid, StackedLayerNorm, StackedTransformer
 
@@ -110,11 +108,6 @@ def _take_out_position(tree: Tree) -> Mapping[str, str]:
     return {}
 
 
-def _take_out_dropout(tree: Tree) -> Mapping[str, str]:
-    tree["model"]["dropout"] = 0.0
-    return {}
-
-
 def _golden_pairs(golden: Golden) -> dict[str, tuple[Tensor, Tensor]]:
     """(ours, published) of each recorded output: rows as a packed stream, and once more padded to their full length."""
     model = published_sasrec(golden)
@@ -130,17 +123,9 @@ def _golden_pairs(golden: Golden) -> dict[str, tuple[Tensor, Tensor]]:
 
 def _golden_outputs(model: SASRec, golden: Golden, batch: PackedBatch) -> dict[str, Tensor]:
     """Our outputs by recorded name, in the order of the batch."""
-    table, targets = model.item_table(), batch.target_ids
-    states = model.user_vectors(batch, table)
-    found = {"seq": states, "scores": states @ table.T}
-    found["loss_ce"] = catalogue_cross_entropy(states, table, targets)  # the padding counts as an item
-    found["loss_ce_no_pad_own"] = model.losses(batch, LossInputs())["ce"]
-    if "in.neg_items" in golden:
-        items = torch.stack([targets, golden.at_rows("in.neg_items", batch)], dim=1)
-        positive, negative = item_scores(states, table, items).unbind(1)
-        found["loss_bpr"] = bpr_loss(positive, negative[:, None], targets)
+    found = recbole_outputs(model, golden, batch)
     grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
-    tokens = model.embed(table[batch.item_ids], batch)
+    tokens = model.embed(model.item_table()[batch.item_ids], batch)
     found["input_emb"] = tokens[0]
     for number, layer in enumerate(model.transformer.layers):
         tokens = layer(tokens, grid, ONE)
@@ -182,7 +167,7 @@ MODEL = ModelSpec(
     build=SASRec,
     removals=(
         Removal("Position", lambda tree: tree["model"]["position_embedding"], _take_out_position),
-        Removal("Dropout", lambda tree: tree["model"]["dropout"] > 0, _take_out_dropout),
+        DROPOUT,
     ),
     golden_pairs=_golden_pairs,
 )
