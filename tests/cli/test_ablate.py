@@ -157,7 +157,7 @@ def test_the_projects_configuration_applies(world: Path, ablate: Ablate, tmp_pat
         (("--all", "--split", "train"), 2, "must be validation or test, got 'train'"),
         (("--all", "--seeds", "0"), 2, "--seeds must be at least 1"),
         (("--all", "--jobs", "0"), 2, "--jobs must be at least 1, got 0"),
-        (("--all", "--epochs", "0"), 2, "--epochs (training.epochs) must be positive"),
+        (("--all", "--epochs", "0"), 2, "training.epochs must be positive"),
         (("--all", "--set", "training.seed=3"), 2, "Use --seeds instead"),
         (("--all", "--name", "a/b"), 2, "--name must be a plain name, got 'a/b'"),
         (("--all", "--preset", "hmsr"), 2, "Did you mean hm4sr"),
