@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
@@ -13,6 +13,7 @@ from athwe_cli.errors import one_line_errors
 from athwe_cli.render import Output
 
 if TYPE_CHECKING:
+    from athwe_core.analysis.benchmark.records import BenchResult
     from athwe_core.config import Config
 
 
@@ -156,7 +157,7 @@ def _growth(
     output.json(result)
 
 
-def _table(result: dict[str, Any]) -> Table:
+def _table(result: BenchResult) -> Table:
     table = Table(title="training step", title_justify="left", show_header=False)
     times, floor = result["step_seconds"], result["floor_seconds"]
     table.add_row("median step (min to max)", f"{times['median']:.4f} s ({times['min']:.4f} to {times['max']:.4f})")

@@ -18,7 +18,7 @@ from yaml.constructor import ConstructorError
 from athwe_core.config_schema import Config, config_tree, shown_key, unknown_key
 from athwe_core.errors import ConfigError, require
 
-__all__ = ["Config", "config_tree", "merged", "nested", "parse_override", "parse_yaml", "read_yaml"]
+__all__ = ["Config", "config_tree", "flattened", "merged", "nested", "parse_override", "parse_yaml", "read_yaml"]
 
 MAX_YAML_LENGTH = 100_000
 """Characters or bytes of a YAML text; a complete configuration has two thousand."""
@@ -150,3 +150,11 @@ def nested(key: str, value: object) -> dict[str, Any]:
     for name in reversed(key.split(".")):
         value = {name: value}
     return typing.cast(dict[str, Any], value)
+
+
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """`{"a": {"b": c}}` as `{"a.b": c}`."""
+    found: dict[str, object] = {}
+    for name, value in tree.items():
+        found |= flattened(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found

@@ -11,7 +11,6 @@ TESTED_IN = {
     "athwe_cli/__main__.py": "tests/test_documents.py",
     "athwe_core/analysis/benchmark/records.py": "tests/analysis/benchmark/test_scaling.py",
     "athwe_core/analysis/benchmark/scaling_figure.py": "tests/analysis/benchmark/test_scaling.py",
-    "athwe_core/analysis/benchmark/step_time.py": "tests/analysis/benchmark/test_suite.py",
     "athwe_core/analysis/tuning/trials.py": "tests/analysis/tuning/test_tune.py",
     "athwe_core/config_schema.py": "tests/test_config.py",
     "athwe_core/data/demo/catalogue.py": "tests/data/demo/test_generate.py",

@@ -1,6 +1,6 @@
 """How step time, memory and ranking time grow with the catalogue, the users, the batch and the processes.
 
-Everything is generated; each point is measured in fresh processes, so that its memory is its own.
+All data are generated. Each point is measured in new processes, so that no memory of another point is counted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from athwe_core.analysis.benchmark.records import GrowthLaw, GrowthPoint, PointResult, StepTimes
+from athwe_core.analysis.benchmark.records import GrowthLaw, GrowthPoint, PointResult
 from athwe_core.analysis.benchmark.step_time import (
     BenchData,
     build_generated,
@@ -34,15 +34,15 @@ from athwe_core.training.allocator import keep_freed_memory
 MEAN_LENGTH = 8.9
 RANKED_USERS = 256
 MAPPED_ITEMS = 500_000
-"""Catalogues from here on have their features in a mapped file, in half precision."""
+"""From this size on, the features of a catalogue are in a mapped file, in half precision."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """What is measured once."""
+    """The sizes of one measurement."""
 
     axis: str
-    """What grows: catalogue, users, targets or processes."""
+    """Which size grows: catalogue, users, targets or processes."""
     items: int
     users: int
     targets: int
@@ -58,8 +58,8 @@ def growth_points(*, largest: int) -> list[Point]:
     """The points of the table, smallest first.
 
     Args:
-        largest: items and users go in powers of ten up to here; the full catalogue loss at most to 100,000 items, beyond
-            which it is the sampled one only.
+        largest: most items and users, which grow in powers of ten. With the full catalogue loss they grow to 100,000 items
+            at most, with the sampled one further.
     """
     sizes = [size for size in (10_000, 100_000, 1_000_000) if size <= largest] or [largest]
     points = [
@@ -137,7 +137,7 @@ def _measured(
 ) -> PointResult:
     data = generate_bench_data(num_users=point.users, num_items=point.items, mean_length=MEAN_LENGTH)
     setup = build_generated(data, config, num_items=point.items, feature_width=feature_width, folder=folder)
-    timed = cast(StepTimes, time_steps(data, setup, config, steps=steps, world=world))
+    timed = time_steps(data, setup, config, steps=steps, world=world)
     peak = peak_memory_bytes(setup.device)
     few = BenchData(data.offsets[: RANKED_USERS + 1], data.item_ids, data.timestamps)
     began = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How long a training step takes, beside the floor below which no implementation of the loss can go."""
+"""How long a training step takes, compared with the floor that no implementation of the catalogue's loss can go below."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from athwe_core.analysis.benchmark.records import BenchResult, FloorSeconds, StepTimes
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config
 from athwe_core.data.packing import (
@@ -40,7 +41,7 @@ from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.step import PendingLosses, steps_ahead, train_step
 
 WARM_UP_STEPS = 20
-"""At most: in the first steps libraries compile a kernel for each shape that they have not met."""
+"""Most untimed steps. In the first steps libraries compile a kernel for each new shape."""
 NUM_CATEGORIES = 300
 NUM_CLUSTERS = 100
 _ROWS_AT_ONCE = 2**16
@@ -48,7 +49,13 @@ _ROWS_AT_ONCE = 2**16
 
 @dataclass(frozen=True)
 class BenchData:
-    """InteractionArrays without a data set behind them, for a bench at any size."""
+    """Generated interactions in compressed rows, for a benchmark of any size.
+
+    Args:
+        offsets: (users + 1,) start of each user's interactions.
+        item_ids: (N,) rows of the catalogue, >= 1.
+        timestamps: (N,) seconds, not decreasing for a user.
+    """
 
     offsets: np.ndarray[Any, np.dtype[np.int64]]
     item_ids: np.ndarray[Any, np.dtype[np.int32]]
@@ -56,14 +63,18 @@ class BenchData:
 
     @property
     def split(self) -> Split:
+        """Leave-one-out."""
         return leave_one_out(self.offsets)
 
 
 def generate_bench_data(*, num_users: int, num_items: int, mean_length: float, seed: int = 0) -> BenchData:
-    """Users with at least five items, geometric beyond, of Zipf-like popularity, days apart.
+    """Generate users with at least five items each, some items far more popular than others, days between interactions.
 
     Args:
-        mean_length: mean items of a user, >= 5; 8.9 is Beauty's.
+        num_users: >= 1.
+        num_items: >= 1.
+        mean_length: mean number of items of a user, >= 5. In Beauty it is 8.9.
+        seed: of everything that is random.
     """
     rng = np.random.default_rng(seed)
     lengths = 4 + rng.geometric(1 / max(mean_length - 4, 1), size=num_users)
@@ -75,18 +86,32 @@ def generate_bench_data(*, num_users: int, num_items: int, mean_length: float, s
     return BenchData(offsets, item_ids.astype(np.int32), timestamps)
 
 
-def bench_prepared(prepared: PreparedDataset, config: Config, *, steps: int) -> dict[str, Any]:
-    """Bench on a prepared data set; `config` must fit it."""
+def bench_prepared(prepared: PreparedDataset, config: Config, *, steps: int) -> BenchResult:
+    """Time training steps on a prepared data set.
+
+    Args:
+        prepared: the data set.
+        config: a configuration that fits it.
+        steps: timed steps, >= 1.
+    """
     used = {"text": prepared.text_features, "image": prepared.image_features}
     widths = [found.shape[1] for name in needed_features(config) if (found := used[name]) is not None]
     sizes = {"num_item_rows": prepared.num_item_rows, "feature_width": max(widths, default=0)}
-    return _bench(prepared, build_setup(config, prepared), config, **sizes, steps=steps) | {"dataset": prepared.name}
+    result = _bench(prepared, build_setup(config, prepared), config, **sizes, steps=steps)
+    result["dataset"] = prepared.name
+    return result
 
 
-def bench_generated(
-    data: BenchData, config: Config, *, num_items: int, feature_width: int, steps: int
-) -> dict[str, Any]:
-    """Bench on generated interactions with random features, categories and clusters."""
+def bench_generated(data: BenchData, config: Config, *, num_items: int, feature_width: int, steps: int) -> BenchResult:
+    """Time training steps on generated interactions with random features, categories and clusters.
+
+    Args:
+        data: of `generate_bench_data`.
+        config: any complete configuration.
+        num_items: items of the catalogue, as `data` was generated with.
+        feature_width: width of the features of each modality.
+        steps: timed steps, >= 1.
+    """
     setup = build_generated(data, config, num_items=num_items, feature_width=feature_width)
     width = feature_width if needed_features(config) else 0
     return _bench(data, setup, config, num_item_rows=num_items + 1, feature_width=width, steps=steps)
@@ -100,7 +125,15 @@ def needed_features(config: Config) -> tuple[str, ...]:
 def build_generated(
     data: BenchData, config: Config, *, num_items: int, feature_width: int, folder: Path | None = None
 ) -> TrainingSetup:
-    """A network for generated interactions; with a folder, features lie there in half precision, mapped into memory."""
+    """Build the model of a configuration for generated interactions.
+
+    Args:
+        data: of `generate_bench_data`.
+        config: any complete configuration.
+        num_items: items of the catalogue.
+        feature_width: width of the features of each modality.
+        folder: where to keep the features in half precision, mapped into memory; None = in memory.
+    """
     generator = torch.Generator().manual_seed(0)
     V, used = num_items + 1, needed_features(config)
 
@@ -132,13 +165,15 @@ def _bench(
     num_item_rows: int,
     feature_width: int,
     steps: int,
-) -> dict[str, Any]:
+) -> BenchResult:
     notes: list[str] = []
     timed = time_steps(data, setup, config, steps=steps, notify=notes.append)
-    del timed["seconds"]
     peak = peak_memory_bytes(setup.device)
     N, floor = config.training.batch_targets, floors(setup, config)
-    return timed | {
+    return {
+        "step_seconds": timed["step_seconds"],
+        "targets_per_second": timed["targets_per_second"],
+        "tokens_per_second": timed["tokens_per_second"],
         "peak_memory_bytes": peak,
         "floor_seconds": floor,
         "ratio": timed["step_seconds"]["median"] / floor["fp32"],
@@ -167,15 +202,19 @@ def time_steps(
     world: ProcessGroup = ALONE,
     is_padded: bool = False,
     notify: Callable[[str], None] = lambda _: None,
-) -> dict[str, Any]:
-    """Times of full training steps, the packing of their batches included, read as training reads them.
+) -> StepTimes:
+    """Time complete training steps, with the packing of their batches.
+
+    Losses are read as late as in training.
 
     Args:
-        steps: timed steps, after as many that warm up but no more than `WARM_UP_STEPS`.
+        data: interactions.
+        setup: model and device.
+        config: the configuration of `setup`.
+        steps: timed steps, >= 1. As many untimed ones come before, at most `WARM_UP_STEPS`.
         world: processes that take the steps together.
-        is_padded: rows are padded to max_length, as the published code has them, to be compared with.
-        notify: called with a sentence when the steps cannot be compiled as the configuration wants.
-    Returns: `seconds` of each step, `step_seconds` median, min and max, `targets_per_second`, `tokens_per_second`.
+        is_padded: pad rows to max_length, as the published code does, for comparison.
+        notify: called with one sentence when the steps cannot be compiled as the configuration says.
     """
     setup = setup.distribute(world)
     optimizer = make_optimizer(setup.model, lr=config.training.lr)
@@ -210,7 +249,12 @@ def time_steps(
 
 
 def padded_rows(batch: PackedBatch, *, max_length: int) -> PackedBatch:
-    """The batch with padding tokens for what padding to max_length would add, and an attention bin for each row."""
+    """The batch with as many padding tokens as padding every row to max_length would add.
+
+    Args:
+        batch: packed, one attention bin for several rows.
+        max_length: >= the longest row.
+    """
     B, T = batch.num_rows, batch.num_tokens
     add = B * max_length - T
     slots = batch.rows * max_length + batch.positions
@@ -234,7 +278,7 @@ def padded_rows(batch: PackedBatch, *, max_length: int) -> PackedBatch:
 
 
 def count_kernels(data: SplitInteractionArrays, setup: TrainingSetup, config: Config) -> int:
-    """CUDA kernels of one step as it is, without a graph."""
+    """Number of CUDA kernels of one step, not compiled and without a CUDA graph."""
     from torch.profiler import ProfilerActivity, profile  # noqa: PLC0415 - only on CUDA
 
     optimizer = make_optimizer(setup.model, lr=config.training.lr)
@@ -250,7 +294,7 @@ def count_kernels(data: SplitInteractionArrays, setup: TrainingSetup, config: Co
 def training_batches(
     data: SplitInteractionArrays, config: Config, world: ProcessGroup = ALONE, padding: Padding = SOME_PADDING
 ) -> Iterator[tuple[PackedBatch, BatchShards]]:
-    """This process's share of full batches, epoch after epoch."""
+    """This process's shard of each full batch, epoch after epoch without end."""
     L, budget = config.model.max_length, config.training.batch_targets
     rows = training_rows(data.split, batching=config.training.batching, max_length=L)
     for epoch in count():
@@ -260,18 +304,27 @@ def training_batches(
                 yield pack_shard(data, rows, chosen, max_length=L, is_own=is_own, padding=padding), shards
 
 
-def floors(setup: TrainingSetup, config: Config) -> dict[str, float]:
-    """`catalogue_floor_seconds` of a step of the configuration, in fp32 and bf16."""
+def floors(setup: TrainingSetup, config: Config) -> FloorSeconds:
+    """`catalogue_floor_seconds` of a step of the configuration, in both precisions."""
     with torch.inference_mode():
         V, K = setup.model.item_table().shape
+    N = config.training.batch_targets
     return {
-        name: catalogue_floor_seconds(config.training.batch_targets, V, K, dtype, setup.device)
-        for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+        "fp32": catalogue_floor_seconds(N, V, K, torch.float32, setup.device),
+        "bf16": catalogue_floor_seconds(N, V, K, torch.bfloat16, setup.device),
     }
 
 
 def catalogue_floor_seconds(N: int, V: int, K: int, dtype: torch.dtype, device: torch.device) -> float:
-    """Median time of the three products of the catalogue's cross-entropy alone: scores and its two gradients."""
+    """Median time of the three matrix products of the catalogue's cross-entropy: the scores and their two gradients.
+
+    Args:
+        N: targets.
+        V: rows of the item table.
+        K: width of a vector.
+        dtype: of all matrices.
+        device: where the products are computed.
+    """
     states, table, gradient = (torch.randn(*shape, device=device).to(dtype) for shape in ((N, K), (V, K), (N, V)))
 
     def products() -> None:
@@ -294,7 +347,7 @@ def _synchronize(device: torch.device) -> None:
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory so far: of the device where it is CUDA, of this process otherwise."""
+    """Largest memory use so far: of the device where it is CUDA, else of this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -179,7 +179,7 @@ def _measured(case: Case, device: str, steps: int, size: Size) -> CaseRound:
     return {
         "seconds": timed["seconds"],
         "steps_per_epoch": len(epoch_batches(rows, batch_targets=N, rng=keyed_rng(0, "shuffle", 0))),
-        "floor_seconds": cast(FloorSeconds, floors(setup, config)),
+        "floor_seconds": floors(setup, config),
         "peak_memory_bytes": peak,
         "kernels": count_kernels(data, setup, config) if setup.device.type == "cuda" else None,
         "notes": notes,

@@ -12,7 +12,7 @@ from athwe_core.analysis.experiments.plan import run_identity
 from athwe_core.analysis.experiments.result_folder import EXPERIMENTS
 from athwe_core.analysis.tuning.optuna_study import SPACE_OF, Settings, load_optuna, requeue_interrupted, settled
 from athwe_core.analysis.tuning.search_space import SearchSpace, Values, draw, with_values
-from athwe_core.config import Config, config_tree
+from athwe_core.config import Config, config_tree, flattened
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import ConfigError, NonFiniteLossError, require
 from athwe_core.models.inputs import adapt_to_data
@@ -75,7 +75,7 @@ class Tuning:
 
     def settings(self) -> Settings:
         """All that must be the same when the study is continued."""
-        leaves = _leaves(config_tree(self.base))
+        leaves = flattened(config_tree(self.base))
         del leaves["training.device"]
         space = {f"{SPACE_OF}{key}": str(part) for key, part in self.space.items()}
         pruning = {"startup trials": self.startup_trials, "warm-up epochs": self.warmup_epochs}
@@ -181,14 +181,6 @@ class _Reports:
             self.trial.report(selected(record)[1], epoch)
         if epoch < self.last_epoch and self.trial.should_prune():
             raise _EndedEarlyError
-
-
-def _leaves(tree: Mapping[str, object], prefix: str = "") -> Settings:
-    """The values of a configuration tree by their keys with dots."""
-    found: Settings = {}
-    for name, value in tree.items():
-        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return found
 
 
 def _propose(study: optuna.Study, tuning: Tuning, number: int) -> Values | None:

@@ -5,9 +5,7 @@ import pytest
 import torch
 
 from athwe_core.analysis.benchmark import suite
-from athwe_core.analysis.benchmark.step_time import padded_rows
 from athwe_core.analysis.benchmark.suite import Case, Size, run_suite, suite_cases, suite_markdown
-from athwe_core.data.packing import pack_histories
 from athwe_core.errors import AthweError
 
 CPU = torch.device("cpu")
@@ -30,16 +28,6 @@ def test_cases_of_a_cuda_device_are_compiled_too(monkeypatch: pytest.MonkeyPatch
     cases = suite_cases(torch.device("cuda"))
     assert Case("hm4sr", "packed", "bf16", "on") in cases
     assert Case("hm4sr", "packed", "bf16", "off") in cases
-
-
-def test_padded_rows_have_max_length_tokens_each_and_attend_as_before() -> None:
-    batch = pack_histories([([1, 2, 3], [5, 6, 9]), ([4], [7])], next_items=[5, 6])
-    padded = padded_rows(batch, max_length=5)
-    assert padded.num_tokens == 10
-    assert padded.grid_tokens.tolist() == [[0, -1, -1, -1, -1], [1, 2, 3, -1, -1]]
-    assert padded.token_slots.tolist()[:4] == [0, 5, 6, 7]
-    assert padded.prefix_weight.sum() == batch.prefix_weight.sum()
-    assert torch.equal(padded.target_index, batch.target_index)
 
 
 def test_the_suite_measures_each_case_twice_and_writes_its_table(monkeypatch: pytest.MonkeyPatch) -> None:
