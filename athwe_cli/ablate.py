@@ -19,7 +19,8 @@ def ablate(
         list[str] | None,
         typer.Option(
             "--remove",
-            help="IMoE, TMoE, DWT, CP, IDCL, PCL, Cluster, Diversity, Text or Image; A+B removes both. Repeatable.",
+            help="Part of the model, e.g. PCL or Text; A+B removes both. Repeatable. Without --remove and --all, the message "
+            "lists the parts.",
             metavar="NAME",
         ),
     ] = None,

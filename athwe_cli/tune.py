@@ -75,12 +75,13 @@ def tune(
         return
     from athwe_core.analysis.tuning.tune import Tuning
     from athwe_core.analysis.tuning.tune import tune as run_study
+    from athwe_core.evaluation.metrics import metric_name
 
     study = name or f"{chosen}-{preset}"
     tuning = Tuning(space=parsed, base=base, prepared=found, runs_dir=runs, preset=preset, name=study, seed=seed)
     output.note(f"prepared version {found.version}, {found.rules}; study {tuning.folder}")
     command = shlex.join(["athwe", *sys.argv[1:]])
-    display = _Display(output)
+    display = _Display(output, metric=metric_name(base.training.selection_metric))
     with noted_signals() as received:
         try:
             result = run_study(
@@ -98,6 +99,10 @@ def tune(
 class _Display(TrainingDisplay):
     """Training as `athwe train` shows it, between a line for each trial's beginning and end."""
 
+    def __init__(self, output: Output, *, metric: str) -> None:
+        super().__init__(output)
+        self._metric = metric
+
     def trial_begins(self, number: int, *, trials: int, values: Values, run: str) -> None:
         """Print its values."""
         self.output.note(f"trial {number} ({trials} in all): {_values(values)}; run {run}")
@@ -105,7 +110,7 @@ class _Display(TrainingDisplay):
     def trial_ends(self, number: int, *, state: str, value: float | None) -> None:
         """Print its outcome."""
         self.close()
-        ending = f"best validation NDCG@20 {value:.4f}" if value is not None else state
+        ending = f"best validation {self._metric} {value:.4f}" if value is not None else state
         self.output.note(f"trial {number}: {ending}")
 
     def note(self, text: str) -> None:
