@@ -182,7 +182,7 @@ def _show_plan(settings: Config, found: PreparedDataset, output: Output) -> None
     from athwe_core.config import config_tree
     from athwe_core.training.memory_estimate import estimate_memory
 
-    tree, memory = config_tree(settings), estimate_memory(found, settings)  # type: ignore[arg-type]
+    tree, memory = config_tree(settings), estimate_memory(found, settings)
     if not output.as_json:
         typer.echo(yaml.safe_dump(tree, sort_keys=False))
     parts = {"features": memory.features, "weights": memory.state, "a step": memory.step, "ranking": memory.evaluation}

@@ -12,7 +12,7 @@ from athwe_core.batch import Catalogue, TimeRange
 from athwe_core.config import Config, config_tree
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import DataError
-from athwe_core.models.protocol import Available, ModelInputs
+from athwe_core.models.protocol import Available, Model, ModelInputs
 from athwe_core.models.registry import config_from_tree, find_model
 from athwe_core.nn.item_embeddings import RESIDENT_BYTES
 
@@ -58,12 +58,35 @@ def model_inputs(
     return ModelInputs(make_catalogue(prepared, config), training_time_range(prepared), compute_dtype, generator)
 
 
-def make_catalogue(prepared: PreparedDataset, config: Config) -> Catalogue:
-    """The item-side tensors that the configuration uses."""
+def meta_model(
+    prepared: PreparedDataset, config: Config, *, compute_dtype: torch.dtype = torch.float32
+) -> Model | None:
+    """The model of `config` on torch's meta device, where tensors have shapes but take no memory.
+
+    Returns: the model; None where its builder needs the values of the features.
+    Raises: AthweError for a configuration that the builder refuses.
+    """
+    try:
+        with torch.device("meta"):
+            catalogue = make_catalogue(prepared, config, on_meta=True)
+            inputs = ModelInputs(catalogue, training_time_range(prepared), compute_dtype)
+            return find_model(config.model.name).build(config, inputs)
+    except (NotImplementedError, RuntimeError):  # torch raises one of them for a value of a meta tensor
+        return None
+
+
+def make_catalogue(prepared: PreparedDataset, config: Config, *, on_meta: bool = False) -> Catalogue:
+    """The item-side tensors that the configuration uses.
+
+    Args:
+        on_meta: features and categories are on torch's meta device: their files are not read.
+    """
     is_sampled = config.losses.catalogue.kind == "sampled"
     needs = find_model(config.model.name).needs(config)
 
-    def tensor(array: NDArray[Any]) -> torch.Tensor:
+    def tensor(array: NDArray[Any], *, on_meta: bool = on_meta) -> torch.Tensor:
+        if on_meta:
+            return torch.empty(array.shape, dtype=torch.from_numpy(np.array(array[:0])).dtype, device="meta")
         stays_mapped = is_sampled and array.nbytes > RESIDENT_BYTES
         return torch.from_numpy(np.asarray(array) if stays_mapped else np.array(array))
 
@@ -74,7 +97,9 @@ def make_catalogue(prepared: PreparedDataset, config: Config) -> Catalogue:
         num_item_rows=prepared.num_item_rows,
         features={m: tensor(f) for m in needs.features if (f := features[m]) is not None},
         categories=tensor(prepared.categories) if use_categories and prepared.categories is not None else None,
-        clusters={m: tensor(c) for m in needs.features if needs.clusters and (c := clusters[m]) is not None},
+        clusters={
+            m: tensor(c, on_meta=False) for m in needs.features if needs.clusters and (c := clusters[m]) is not None
+        },
         target_counts=target_counts(prepared) if is_sampled else None,
     )
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from memory_meter import MemoryMeter
 from setups import setup_of
 from torch import Tensor
 
@@ -26,6 +25,7 @@ from athwe_core.runs.find import RunFolder, create_run
 from athwe_core.training import out_of_memory
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.loop import train
+from athwe_core.training.memory_meter import MemoryMeter
 from athwe_core.training.memory_saving import LEVELS
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.out_of_memory import MARGIN, NoMemoryError, is_out_of_memory, step_within_memory

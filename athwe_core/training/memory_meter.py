@@ -1,7 +1,9 @@
-"""Counts the bytes of all tensors that are alive, and refuses more than a limit: a device's memory without the device."""
+"""Peak memory of a piece of work: counters of the device on CUDA, a count of live tensors elsewhere."""
+
+from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -9,8 +11,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
+def peak_bytes(work: Callable[[], object], device: torch.device) -> int:
+    """Measure the memory that a piece of work needs at its peak.
+
+    Args:
+        work: does all its tensor operations on `device` and in this thread.
+        device: where the tensors are.
+    Returns: most bytes of tensors alive at once that were not there before.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with MemoryMeter() as meter:
+        work()
+    return meter.peak
+
+
 class MemoryMeter(TorchDispatchMode):
-    """Inside, every tensor that an operation makes counts until it is gone; those of the meta device hold nothing.
+    """Counts the bytes of all tensors that operations make inside the context, until they are freed.
+
+    Tensors of the meta device hold nothing and count nothing. Only operations of the thread that entered the context count.
 
     Args:
         limit: most bytes alive at once; one more raises torch.OutOfMemoryError, as a CUDA device does. None = no limit.
@@ -22,6 +46,7 @@ class MemoryMeter(TorchDispatchMode):
         self._known: weakref.WeakKeyDictionary[torch.UntypedStorage, int] = weakref.WeakKeyDictionary()
 
     def forget_peak(self) -> None:
+        """Begin a new peak at what is alive now."""
         self.peak = self.alive
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
