@@ -55,7 +55,11 @@ class CheckpointError(AthweError):
 
 
 class NonFiniteLossError(AthweError):
-    """A loss is NaN or infinite (exit code 1). The weights in memory are lost; the last checkpoint is kept."""
+    """A loss, a gradient or a weight is NaN or infinite (exit code 1).
+
+    A step with such a loss or gradient does not change the weights. Weights that are not finite are never saved: the
+    checkpoint before them is kept.
+    """
 
 
 def require(condition: bool, name: str, rule: str, value: object, remedy: str = "") -> None:

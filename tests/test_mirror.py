@@ -35,7 +35,6 @@ TESTED_IN = {
     "athwe_core/models/inputs.py": "tests/training/test_loop.py",
     "athwe_core/training/build.py": "tests/training/test_loop.py",
     "athwe_core/training/state.py": "tests/training/test_loop.py",
-    "athwe_core/training/step.py": "tests/training/test_loop.py",
     # shapes of results without behaviour
     "athwe_core/analysis/audit/result.py": "tests/analysis/audit/test_measure.py",
     "athwe_core/analysis/case_study/result.py": "tests/analysis/case_study/test_study.py",

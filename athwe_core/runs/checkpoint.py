@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
-from athwe_core.errors import CheckpointError
+from athwe_core.errors import CheckpointError, NonFiniteLossError
 from athwe_core.runs.json_files import read_object
 from athwe_core.safe_write import reason, sync
 
@@ -47,8 +47,10 @@ def save_checkpoint(
         state: plain values for `state.json`.
         optimizer: saved too where training may go on from here.
         keep: where the checkpoint that is replaced goes; None = it is deleted.
-    Raises: CheckpointError when the disk refuses; what was there stays.
+    Raises: NonFiniteLossError when a weight or a moment is NaN or infinite, CheckpointError when the disk refuses; the
+        checkpoint that was there stays.
     """
+    _require_finite(network, optimizer)
     temporary, old = (folder.with_name(folder.name + ending) for ending in STALE)
     try:
         settle(folder)
@@ -77,6 +79,18 @@ def not_written(path: Path, error: Exception) -> CheckpointError:
     """What to say when the disk refuses a file or folder of a run."""
     remedy = "The state before it is kept: mend that, then go on with athwe train --resume"
     return CheckpointError(str(path), f"could not be written ({reason(error)})", remedy=remedy)
+
+
+def _require_finite(network: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
+    tensors = network.state_dict() | ({} if optimizer is None else _optimizer_tensors(network, optimizer))
+    if (name := _first_not_finite(tensors)) is not None:
+        remedy = "Start a new run with a lower --lr; the last checkpoint is kept"
+        raise NonFiniteLossError(f"weight {name}", "must be finite to be saved", remedy=remedy)
+
+
+def _first_not_finite(tensors: dict[str, Tensor]) -> str | None:
+    """Name of the first tensor with a NaN or infinite value."""
+    return next((name for name, value in tensors.items() if not bool(torch.isfinite(value).all())), None)
 
 
 def _put_in_place(temporary: Path, folder: Path, old: Path, keep: Path | None) -> None:
@@ -143,8 +157,11 @@ def load_state(folder: Path) -> dict[str, Any]:
 
 
 def load_weights(folder: Path, network: nn.Module) -> None:
-    """Put a checkpoint's weights into `network`; CheckpointError when they are damaged or of another network."""
-    tensors = _read(folder, WEIGHTS)
+    """Put a checkpoint's weights into `network`.
+
+    Raises: CheckpointError when they are damaged, not finite, or of another network; `network` is then unchanged.
+    """
+    tensors = _read_finite(folder, WEIGHTS)
     _require_same(folder / WEIGHTS, tensors, network.state_dict())
     network.load_state_dict(tensors)
 
@@ -153,7 +170,7 @@ def load_optimizer(folder: Path, network: nn.Module, optimizer: torch.optim.Opti
     """Put a checkpoint's optimiser state into `optimizer`, whose parameters are those of `network`."""
     index, shapes = _parameter_index(network, optimizer), {n: p.shape for n, p in network.named_parameters()}
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in _read(folder, OPTIMIZER).items():
+    for key, value in _read_finite(folder, OPTIMIZER).items():
         name, _, part = key.rpartition("/")
         if name not in index or value.shape != (shapes[name] if part in MOMENTS else ()):
             rule = "must hold the state of this network's weights"
@@ -191,6 +208,14 @@ def _read(folder: Path, name: str) -> dict[str, Tensor]:
     except (SafetensorError, ValueError) as error:
         why = str(error).encode("unicode_escape").decode()  # it may quote what it read
         raise CheckpointError(str(path), f"must be a readable safetensors file ({why})", remedy=RESTORE) from None
+
+
+def _read_finite(folder: Path, name: str) -> dict[str, Tensor]:
+    tensors = _read(folder, name)
+    if (bad := _first_not_finite(tensors)) is not None:
+        rule = f"must hold finite values, and {bad} is not finite"
+        raise CheckpointError(str(folder / name), rule, remedy="Train again with a lower --lr")
+    return tensors
 
 
 def _damaged(path: Path) -> CheckpointError:

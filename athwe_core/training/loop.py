@@ -34,7 +34,7 @@ from athwe_core.training.out_of_memory import NoMemoryError, is_out_of_memory, s
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.ranking_progress import RankingProgress, StopRanking
 from athwe_core.training.state import changed_environment, environment, restore
-from athwe_core.training.step import PendingLosses, check_finite, steps_ahead, train_step
+from athwe_core.training.step import GRADIENT_NORM, PendingLosses, check_finite, steps_ahead, train_step
 
 CHECKPOINT_MINUTES = 10.0
 
@@ -84,7 +84,7 @@ def train(
             first writes to it. A batch is the one of a single process, its masks are drawn process by process.
     Returns: the results, also in the run's manifest; ranks of both splits in `per_user.parquet`.
     Raises:
-        NonFiniteLossError: A loss is NaN or infinite; the state of the last epoch is kept.
+        NonFiniteLossError: A loss, a gradient or a weight is NaN or infinite; the last checkpoint is kept.
         NoMemoryError: A step does not fit; the state is saved.
         CheckpointError: Another process trains the run, its folder is gone, or the disk refuses; the last state is kept.
         DataError: The prepared data set vanished meanwhile.
@@ -168,7 +168,7 @@ class _Training:
 
     def save_last(self) -> None:
         """The checkpoint to go on from."""
-        self.read()  # weights of a step that was not finite are not kept
+        self.read()  # a step that was not finite ends the run before it is saved
         if not self.world.is_first:
             return
         save_checkpoint(self.run.last, self.setup.model, self.progress.state(), self.optimizer, keep=self.run.previous)
@@ -225,8 +225,9 @@ class _Training:
             terms = readout.read()
             check_finite(terms, self.config, epoch=self.progress.epoch, step=step)
             for name, value in terms.items():
-                sums[name] = sums.get(name, 0.0) + value
-            self.listener.step_ends(step + 1, {name: total / (step + 1) for name, total in sums.items()})
+                if step == 0 or name in sums:  # a checkpoint of version 0.1.0 has no gradient norms
+                    sums[name] = sums.get(name, 0.0) + value
+            self.listener.step_ends(step + 1, loss_means(sums, step + 1))
 
     def step(self, packed: Callable[[int | None], PackedBatch | None], shards: BatchShards) -> dict[str, torch.Tensor]:
         """One update, with as much memory_saving as it takes; where it cannot be done the state is saved.
@@ -270,11 +271,14 @@ class _Training:
         metric = self.config.training.selection_metric
         selection = mean_metrics(ranks, (int(metric.partition("@")[2]),))[metric]
         is_best = selection > progress.best_value
+        norms = progress.sums.get(GRADIENT_NORM)
+        gradient_norm = {} if norms is None else {GRADIENT_NORM: norms / progress.step}
         self.records.append(
             {
                 "epoch": progress.epoch + 1,
                 "steps": progress.step,
-                "losses": {name: total / progress.step for name, total in progress.sums.items()},
+                "losses": loss_means(progress.sums, progress.step),
+                **gradient_norm,
                 "validation": mean_metrics(ranks, settings.ks) | {metric: selection},
                 "selection_metric": metric,
                 "seconds": progress.seconds,
@@ -328,6 +332,11 @@ class _Training:
             self.run.write_ranks(pl.concat(frames))
             self.run.update_manifest(status=FINISHED, results=results)
         return results
+
+
+def loss_means(sums: dict[str, float], steps: int) -> dict[str, float]:
+    """Means of the loss terms over `steps` steps, without the gradient norm."""
+    return {name: total / steps for name, total in sums.items() if name != GRADIENT_NORM}
 
 
 class _Clock:

@@ -18,6 +18,7 @@ run without memory saving; what is saved when memory runs out is not counted.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -241,7 +242,6 @@ def _evaluation_bytes(setup: TrainingSetup, prepared: PreparedDataset, config: C
         users = asked[np.linspace(0, len(asked) - 1, count).astype(np.int64)]
         few = Split(split.start[users], split.training_end[users], split.validation[users], split.test[users])
         data = _SomeUsers(split.start[users], prepared.item_ids, prepared.timestamps, few)
-        peaks.append(
-            peak_bytes(lambda d=data: rank_users(setup.model, d, split="test", exclude_seen=exclude_seen), setup.device)
-        )
+        rank = partial(rank_users, setup.model, data, split="test", exclude_seen=exclude_seen)
+        peaks.append(peak_bytes(rank, setup.device))
     return _extrapolated(sizes, peaks, at_once)

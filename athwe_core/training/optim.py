@@ -1,4 +1,4 @@
-"""Adam for the weights, lazy where a gradient touches a few rows of a table only."""
+"""Adam that skips an update that is not finite, and is lazy where a gradient touches only a few rows of a table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 
-class LazyAdam(torch.optim.Adam):
+class GuardedAdam(torch.optim.Adam):
+    """Adam that leaves weights and state as they are when a flag on the device is set; the CPU does not wait to read it."""
+
+    found_inf: Tensor | None = None
+    """() float32: 1 = skip the update, 0 = make it. torch's fused Adam reads it under this name."""
+
+
+class LazyAdam(GuardedAdam):
     """Adam whose sparse gradients move the rows they touch, and no others.
 
     For a touched row, at step t of all steps:
@@ -42,19 +49,26 @@ class LazyAdam(torch.optim.Adam):
         if not state:
             state["step"] = torch.zeros((), device=parameter.device)
             state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(parameter), torch.zeros_like(parameter)
-        state["step"] += 1
         rows, values = gradient.indices()[0], gradient.values()
-        mean = state["exp_avg"].index_select(0, rows).lerp_(values, 1 - beta1)
-        square = state["exp_avg_sq"].index_select(0, rows).mul_(beta2).addcmul_(values, values, value=1 - beta2)
-        state["exp_avg"].index_copy_(0, rows, mean)
-        state["exp_avg_sq"].index_copy_(0, rows, square)
-        rate = group["lr"] * (1 - beta2 ** state["step"]).sqrt() / (1 - beta1 ** state["step"])
-        parameter.index_add_(0, rows, -rate * mean / (square.sqrt() + group["eps"]))
+        mean, square = (state[name].index_select(0, rows) for name in ("exp_avg", "exp_avg_sq"))
+        new_mean = mean.lerp(values, 1 - beta1)
+        new_square = (square * beta2).addcmul_(values, values, value=1 - beta2)
+        step = state["step"] + 1
+        rate = group["lr"] * (1 - beta2**step).sqrt() / (1 - beta1**step)
+        change = -rate * new_mean / (new_square.sqrt() + group["eps"])
+        if self.found_inf is not None:
+            is_skipped = self.found_inf > 0
+            new_mean, new_square = torch.where(is_skipped, mean, new_mean), torch.where(is_skipped, square, new_square)
+            change, step = change.masked_fill_(is_skipped, 0.0), step - self.found_inf
+        state["exp_avg"].index_copy_(0, rows, new_mean)
+        state["exp_avg_sq"].index_copy_(0, rows, new_square)
+        state["step"].copy_(step)
+        parameter.index_add_(0, rows, change)
 
 
-def make_optimizer(model: nn.Module, *, lr: float) -> torch.optim.Adam:
+def make_optimizer(model: nn.Module, *, lr: float) -> GuardedAdam:
     """Adam over every trainable weight, fused where the device can, lazy where a table's gradient is sparse."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     is_sparse = any(isinstance(module, nn.Embedding) and module.sparse for module in model.modules())
-    kind = LazyAdam if is_sparse else torch.optim.Adam
+    kind = LazyAdam if is_sparse else GuardedAdam
     return kind(trainable, lr=lr, fused=True)

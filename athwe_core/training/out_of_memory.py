@@ -13,6 +13,7 @@ from athwe_core.errors import AthweError
 from athwe_core.training.allocator import release_free_memory
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.memory_saving import LEVELS
+from athwe_core.training.optim import GuardedAdam
 from athwe_core.training.step import compute_gradients, train_step
 
 TRIALS = 6
@@ -37,7 +38,7 @@ def is_out_of_memory(error: Exception) -> bool:
 
 def step_within_memory(
     setup: TrainingSetup,
-    optimizer: torch.optim.Optimizer,
+    optimizer: GuardedAdam,
     pack: Pack,
     config: Config,
     *,

@@ -1,6 +1,7 @@
-"""One optimiser step, straight through: batch -> outputs -> terms -> loss -> gradients -> new weights.
+"""One optimiser step: batch -> outputs -> loss terms -> total -> gradients -> new weights.
 
-Nothing in it waits for the device: what a step came to is read from `PendingLosses`, later.
+Nothing in it waits for the device. `PendingLosses` reads the loss terms later. A step whose loss or gradient is not finite
+leaves the weights and the optimiser as they are.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
@@ -18,12 +20,16 @@ from athwe_core.losses.sampled_ce import sample_candidates
 from athwe_core.models.protocol import LossInputs, total_loss
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.memory_saving import LEVELS, MemorySaving, saving_memory
+from athwe_core.training.optim import GuardedAdam
 from athwe_core.training.randomness import keyed_generator, keyed_seed, seeded_dropout
+
+GRADIENT_NORM = "gradient_norm"
+"""Key of the gradient's norm beside the loss terms of a step."""
 
 
 def train_step(
     setup: TrainingSetup,
-    optimizer: torch.optim.Optimizer,
+    optimizer: GuardedAdam,
     batch: PackedBatch,
     config: Config,
     *,
@@ -32,19 +38,39 @@ def train_step(
     memory_saving: MemorySaving = LEVELS[0],
     shards: BatchShards | None = None,
 ) -> dict[str, Tensor]:
-    """Update the weights on one batch.
+    """Update the weights on one batch, unless its loss or gradient is not finite.
 
     Args:
         epoch, step: counted from 0; with the seed they key every random draw of the step.
-        memory_saving: how memory is spared; the result is the same to rounding.
-        shards: where the batch is spread over processes: `batch` is this one's part, and every process takes the step.
-    Returns: each loss term of the whole batch, unweighted, and their weighted sum as `total`; detached. Whether they are
-        finite is seen when they are read (`check_finite`); where not, the weights are lost.
+        memory_saving: how memory is saved; the result is the same up to rounding.
+        shards: how the batch is divided over processes: `batch` is the part of this one, and every process takes the step.
+    Returns: each loss term of the whole batch, unweighted, their weighted sum as `total`, and the norm of the gradient of
+        all weights as `gradient_norm`; scalars on the device, detached. Where total or norm is not finite, weights and
+        optimiser are unchanged; `check_finite` reports it when the values are read.
     """
     optimizer.zero_grad(set_to_none=True)
     terms = compute_gradients(setup, batch, config, epoch=epoch, step=step, memory_saving=memory_saving, shards=shards)
+    terms[GRADIENT_NORM] = gradient_norm(setup.model)
+    optimizer.found_inf = (~torch.isfinite(terms["total"] + terms[GRADIENT_NORM])).float()
     optimizer.step()
     return terms
+
+
+@torch.no_grad()
+def gradient_norm(model: nn.Module) -> Tensor:
+    """Euclidean norm of the gradient of all weights: () float32, infinite where its square exceeds float32.
+
+    Args:
+        model: after a backward pass. Sparse gradients are coalesced in place.
+    """
+    values = []
+    for parameter in model.parameters():
+        if parameter.grad is not None and parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            values.append(parameter.grad.values())
+        elif parameter.grad is not None:
+            values.append(parameter.grad)
+    return get_total_norm(values)
 
 
 def compute_gradients(
@@ -117,12 +143,19 @@ def steps_ahead(device: torch.device) -> int:
 
 
 def check_finite(terms: dict[str, float], config: Config, *, epoch: int, step: int) -> None:
-    """Raises: NonFiniteLossError for the first term that is NaN or infinite."""
+    """Check the values that `train_step` returned.
+
+    Args:
+        terms: values by name.
+        epoch, step: counted from 0, for the message.
+    Raises: NonFiniteLossError for the first value that is NaN or infinite; the step has left the weights as they were.
+    """
     for name, value in terms.items():
         if not math.isfinite(value):
+            what = "gradient norm" if name == GRADIENT_NORM else f"loss term {name}"
             raise NonFiniteLossError(
-                f"loss term {name} at epoch {epoch + 1}, step {step + 1}",
+                f"{what} at epoch {epoch + 1}, step {step + 1}",
                 "must be finite",
                 value,
-                f"Lower training.lr (now {config.training.lr:g}); the last good checkpoint is kept",
+                f"Lower training.lr (now {config.training.lr:g}) with --lr in a new run; the last checkpoint is kept",
             )

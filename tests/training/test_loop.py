@@ -18,9 +18,14 @@ from athwe_core.errors import CheckpointError, NonFiniteLossError
 from athwe_core.evaluation import evaluate
 from athwe_core.models.inputs import adapt_to_data, training_time_range
 from athwe_core.models.registry import replace_in
+from athwe_core.runs import checkpoint
 from athwe_core.runs.find import RunFolder, create_run
 from athwe_core.training import loop, ranking_progress
+from athwe_core.training import step as step_module
+from athwe_core.training.build import build_setup
 from athwe_core.training.loop import Result, train
+from athwe_core.training.optim import make_optimizer
+from athwe_core.training.state import restore
 
 SIZES = ("training.batch_targets=200", "training.epochs=3", "training.lr=0.003", "model.dropout=0.2")
 
@@ -257,6 +262,61 @@ def test_a_non_finite_loss_stops_the_run_and_keeps_the_last_good_checkpoint(
     state = json.loads((run.last / "state.json").read_text())
     assert state["progress"]["epoch"] == 1
     assert all(torch.isfinite(value).all() for value in load_file(run.last / "weights.safetensors").values())
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+def test_an_infinite_gradient_stops_the_run_before_the_weights_are_lost(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    real, calls = step_module.gradient_norm, []
+
+    def broken(model: torch.nn.Module) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            next(weight for weight in model.parameters() if weight.grad is not None).grad.view(-1)[0] = float("inf")
+        return real(model)
+
+    monkeypatch.setattr(loop, "steps_ahead", lambda _: ahead)
+    monkeypatch.setattr(step_module, "gradient_norm", broken)
+    run = make_run("run")
+    with pytest.raises(NonFiniteLossError, match=r"gradient norm at epoch 1, step 3 must be finite, got inf"):
+        train(run, prepared, listener=Silence(), checkpoint_minutes=1e-9)
+    state = json.loads((run.last / "state.json").read_text())["progress"]
+    assert state["step"] == 2
+    assert all(torch.isfinite(value).all() for value in load_file(run.last / "weights.safetensors").values())
+
+
+def test_resume_falls_back_past_weights_that_are_not_finite(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    straight, poisoned = make_run("straight", "training.epochs=2"), make_run("poisoned", "training.epochs=2")
+    expected = train(straight, prepared, listener=Silence())
+    for steps in (2, 2):
+        listener = Silence()
+        train(poisoned, prepared, listener=listener, should_stop=stop_after(steps, listener))
+    setup = build_setup(poisoned.config(), prepared)
+    optimizer = make_optimizer(setup.model, lr=0.1)
+    progress, _ = restore(poisoned, setup, optimizer, lambda _: None)
+    with torch.no_grad():
+        next(setup.model.parameters()).view(-1)[0] = float("nan")
+    with pytest.raises(NonFiniteLossError, match=r"weight \S+ must be finite to be saved"):
+        checkpoint.save_checkpoint(poisoned.last, setup.model, progress.state(), optimizer)
+    monkeypatch.setattr(checkpoint, "_require_finite", lambda *_: None)  # as version 0.1.0 saved it
+    checkpoint.save_checkpoint(poisoned.last, setup.model, progress.state(), optimizer)
+    said: list[str] = []
+    found = train(poisoned, prepared, listener=Silence(), notify=said.append)
+    assert len(said) == 1
+    assert "must hold finite values" in said[0]
+    assert found.results["test"] == expected.results["test"]
+
+
+def test_each_epoch_records_the_mean_gradient_norm(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    run = make_run("run", "training.epochs=2")
+    train(run, prepared, listener=Silence())
+    assert all(0 < record["gradient_norm"] < 100 for record in run.metrics())
+    assert all("gradient_norm" not in record["losses"] for record in run.metrics())
 
 
 def test_a_checkpoint_of_another_network_is_refused(
