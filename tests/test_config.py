@@ -7,7 +7,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from athwe_core.config import Config, config_tree, parse_override, read_yaml
+from athwe_core.config import Config, config_tree, flattened, parse_override, read_yaml
 from athwe_core.config_schema import Section
 from athwe_core.errors import AthweError, ConfigError
 from athwe_core.models.registry import build_config, config_from_tree, preset_names, preset_tree, replace_in
@@ -296,3 +296,8 @@ def test_the_published_numbers() -> None:
     assert (hm4sr.losses.idcl.temperature, hm4sr.losses.pcl.mask_share) == (0.2, 0.3)
     assert (athwe.model.wavelet.name, athwe.model.wavelet.levels, athwe.model.temporal_moe.top_k) == ("db4", 4, 6)
     assert (athwe.losses.idcl.temperature, athwe.losses.diversity.weight) == (0.1, 0.9)
+
+
+def test_a_tree_is_flattened_to_keys_with_dots() -> None:
+    assert flattened({"a": {"b": 1, "c": {"d": [2]}}, "e": None}) == {"a.b": 1, "a.c.d": [2], "e": None}
+    assert flattened({}) == {}

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from cli_runner import call, one_error_line
 
+from athwe_core.runs.find import RunFolder
+
 Copy = Callable[..., Path]
 
 
@@ -35,7 +37,7 @@ def copy(world: Path, tmp_path: Path) -> Copy:
 def worsen(run: Path) -> None:
     """Every user's target five places lower: none is among the first five."""
     frame = pl.read_parquet(run / "per_user.parquet")
-    frame.with_columns(pl.col("rank") + 5).write_parquet(run / "per_user.parquet")
+    RunFolder(run).write_ranks(frame.with_columns(pl.col("rank") + 5))
 
 
 def test_json_has_a_row_per_configuration(copy: Copy, tmp_path: Path) -> None:
