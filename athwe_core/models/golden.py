@@ -1,7 +1,7 @@
 """Golden files: inputs, weights and outputs of a published network, recorded in one `.npz`.
 
-Entries: `cfg.*` (settings), `in.*` (inputs), `w.*` (weights under their published names), `out.*` (outputs). Rows are
-right-padded with item 0.
+Entries: `cfg.*` (settings), `in.*` (inputs), `w.*` (weights under their published names), `out.*` (outputs). Rows are padded
+with item 0, all of them on the right or all on the left.
 """
 
 from __future__ import annotations
@@ -109,6 +109,13 @@ class Golden:
             key[4:]: self[key] for key in self.arrays if key.startswith("out.") and self.arrays[key].dtype.kind != "U"
         }
 
+    @cached_property
+    def first_slot(self) -> Tensor:
+        """Where the items of each row begin, (B,): 0, or after the padding where that is on the left."""
+        items, lengths = self["in.item_seq"], self["in.lengths"]
+        is_left = bool((items[:, 0] == 0).any())
+        return items.shape[1] - lengths if is_left else torch.zeros_like(lengths)
+
     def batch(self, *, is_padded: bool = False) -> PackedBatch:
         """Each recorded row as one prefix row, supervised at its last item; `user_index` is the recorded row.
 
@@ -116,19 +123,31 @@ class Golden:
             is_padded: rows hold their padding items too, as the published code has them; a causal model does not see them.
         """
         self.require("in.item_seq", "in.lengths", "in.targets")
-        lengths = self["in.lengths"].tolist()
-        times = self["in.timestamps"] if "in.timestamps" in self else torch.zeros_like(self["in.item_seq"])
-        ends = [self["in.item_seq"].shape[1]] * len(lengths) if is_padded else lengths
-        histories = [(self["in.item_seq"][b, :n].tolist(), times[b, :n].tolist()) for b, n in enumerate(ends)]
+        items, first = self["in.item_seq"], self.first_slot
+        times = self["in.timestamps"] if "in.timestamps" in self else torch.zeros_like(items)
+        begins, ends = first.tolist(), (first + self["in.lengths"]).tolist()
+        if is_padded:
+            begins, ends = [0] * len(items), [items.shape[1]] * len(items)
+        histories = [
+            (items[b, begin:end].tolist(), times[b, begin:end].tolist())
+            for b, (begin, end) in enumerate(zip(begins, ends, strict=True))
+        ]
         batch = pack_histories(histories, next_items=self["in.targets"].tolist())
         if not is_padded:
             return batch
-        last = batch.offsets[:-1] + self["in.lengths"][batch.user_index] - 1
+        last = batch.offsets[:-1] + (first + self["in.lengths"])[batch.user_index] - 1
         return replace(batch, target_index=last, all_supervised=False)
+
+    def all_supervised(self, batch: PackedBatch, labels: str) -> PackedBatch:
+        """A batch of `batch()` with every token supervised by the (B, L) entry `labels`; padding labels are 0."""
+        targets = self.at_tokens(labels, batch)
+        every = torch.arange(batch.num_tokens)
+        return replace(batch, target_index=every, target_ids=targets, all_supervised=True, num_targets=len(every))
 
     def at_tokens(self, name: str, batch: PackedBatch) -> Tensor:
         """A (B, L, ...) output in the order of the batch's tokens."""
-        return self[name][batch.user_index[batch.rows], batch.positions]
+        row = batch.user_index[batch.rows]
+        return self[name][row, self.first_slot[row] + batch.positions]
 
     def pair(self, name: str, ours: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """Our value of an output and the recorded one in the order of the batch, by the recorded shape.

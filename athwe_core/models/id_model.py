@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -102,7 +103,7 @@ class IdModel(Model):
         table = self.tables(rows)
         tokens = batch.item_ids if rows is None else torch.searchsorted(rows, batch.item_ids)
         table, items = table_and_items(table, tokens)
-        states = self.encode(items, batch)
+        states, table = self._with_bias(self.encode(items, batch), table, rows)
         scale = loss_scale(batch.target_ids, inputs.shards, self.compute_dtype, inputs.chunk_elements)
         if self.loss_kind in ("bce", "bpr"):
             negatives = item_scores(states, table, inputs.draws["negatives"])
@@ -112,6 +113,14 @@ class IdModel(Model):
         candidates = inputs.candidates
         ce = next_item_loss(states, table, batch.target_ids, scale=scale, candidates=candidates, table_items=rows)
         return {"ce": ce}
+
+    def _with_bias(self, states: Tensor, table: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+        """States and table whose products are the scores: the bias of the items is one more column of the table."""
+        bias = self.item_bias()
+        if bias is None:
+            return states, table
+        bias = bias if rows is None else bias[rows]
+        return F.pad(states, (0, 1), value=1.0), torch.cat([table, bias[:, None]], dim=1)
 
     def user_vectors(self, batch: PackedBatch, table: Float[Tensor, "V D"] | None = None) -> Float[Tensor, "N D"]:
         """States of the supervised positions."""
