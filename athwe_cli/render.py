@@ -254,7 +254,7 @@ class TrainingDisplay:
             left = (now - self._began) / (step - self._done_before) * (self._steps - step)
             self.output.note(f"{self._header}: step {step}/{self._steps}, {left:.0f} s left, {_losses(means)}")
 
-    def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
+    def epoch_ends(self, record: Mapping[str, Any], *, is_best: bool) -> None:
         """Print the epoch's line."""
         self.close()
         from athwe_core.evaluation.metrics import metric_name

@@ -42,7 +42,7 @@ def report(
     Example: athwe report --dataset Toys_and_Games
     """
     from athwe_core.analysis.pages.html import report_page
-    from athwe_core.analysis.pages.report import collect_report
+    from athwe_core.analysis.pages.report import collect_report, draw_figures
     from athwe_core.runs.find import find_run
     from athwe_core.safe_write import replace_text
 
@@ -54,12 +54,11 @@ def report(
     found = collect_report(data, runs, runs=asked)
     page = to or runs / data.name / "report.html"
     page.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(page, report_page(found))
+    replace_text(page, report_page(found, draw_figures(found, data)))
     shown = ", ".join(each["run"] for each in found["runs"]) or "no finished run yet"
     output.note(f"prepared version {data.version}; {shown}; {len(found['experiments'])} experiments")
     output.note(f"page {page}")
-    del found["figures"]
-    output.json(found | {"page": str(page)})
+    output.json({**found, "page": str(page)})
 
 
 def _open(name: str, asked: list[RunFolder] | None, prepared: Path, runs: Path) -> PreparedDataset:

@@ -37,6 +37,7 @@ TESTED_IN = {
     "athwe_core/training/state.py": "tests/training/test_loop.py",
     # shapes of results without behaviour
     "athwe_core/analysis/audit/result.py": "tests/analysis/audit/test_measure.py",
+    "athwe_core/analysis/pages/result.py": "tests/analysis/pages/test_report.py",
     "athwe_core/analysis/case_study/result.py": "tests/analysis/case_study/test_study.py",
     # parts of one reader, tested through it
     "athwe_core/data/readers/columns.py": "tests/data/readers/test_user_table.py",

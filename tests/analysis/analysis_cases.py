@@ -438,6 +438,8 @@ def report(experiments: list[dict[str, Any]] | None = None) -> dict[str, Any]:
                 "best_epoch": 14,
                 "epochs": len(lines),
                 "seconds_per_epoch": 15.0,
+                "metric": "ndcg@20",
+                "best_value": 0.078,
                 "validation": {"ndcg@20": 0.078},
                 "test": {"ndcg@20": 0.071},
                 "again": f"athwe train --dataset Toys_and_Games --version b5dfc042f9eb --preset {label.split('/')[0]}",
@@ -466,27 +468,26 @@ def report(experiments: list[dict[str, Any]] | None = None) -> dict[str, Any]:
         },
         "groups": by_row,
         "experiments": experiments,
-        "figures": {
-            "time": plots_module.inline_svg(
-                plots_module.time_distribution(timestamps()), title="Over time", description="30 bins"
-            ),
-            "curves": plots_module.inline_svg(
-                plots_module.learning_curves(records), title="Learning", description="By epoch"
-            ),
-            "groups": plots_module.inline_svg(
-                plots_module.groups_figure(by_row, "ndcg@10"), title="Groups", description="Bars"
-            ),
-            "experiments": [
-                plots_module.inline_svg(
-                    (plots_module.ablation_figure if result["kind"] == "ablation" else plots_module.sweep_figure)(
-                        result
-                    ),
-                    title=f"Experiment {number}",
-                    description="See the table",
-                )
-                for number, result in enumerate(experiments)
-            ],
-        },
+    }
+
+
+def figures(found: dict[str, Any]) -> dict[str, Any]:
+    """What `draw_figures` returns for a made-up report."""
+    from athwe_core.analysis.figures import plots
+
+    records = {run["label"]: run["records"] for run in found["runs"]}
+    return {
+        "time": plots.inline_svg(plots.time_distribution(timestamps()), title="Over time", description="30 bins"),
+        "curves": plots.inline_svg(plots.learning_curves(records), title="Learning", description="By epoch"),
+        "groups": plots.inline_svg(plots.groups_figure(found["groups"], "ndcg@10"), title="Groups", description="Bars"),
+        "experiments": [
+            plots.inline_svg(
+                (plots.ablation_figure if result["kind"] == "ablation" else plots.sweep_figure)(result),
+                title=f"Experiment {number}",
+                description="See the table",
+            )
+            for number, result in enumerate(found["experiments"])
+        ],
     }
 
 

@@ -99,7 +99,7 @@ def sweep_figure(result: Mapping[str, Any], *, metric: str | None = None) -> Fig
     if not numeric:
         return _sweep_bars(result, metric)
     key, others = numeric[0], [other for other in keys if other != numeric[0]]
-    lines: dict[str, list[tuple[float, dict[str, Any]]]] = {}
+    lines: dict[str, list[tuple[float, Mapping[str, float | None]]]] = {}
     for variant, value in points:
         label = ", ".join(f"{_short(other)} = {_value(variant['values'][other])}" for other in others)
         lines.setdefault(label, []).append((variant["values"][key], value))
@@ -176,7 +176,7 @@ def _error_bars(axes: Axes, x: Any, y: Any, sd: Sequence[float | None], *, colou
 
 
 def _note(axes: Axes, text: str, at: tuple[float, float], *, offset: tuple[float, float], ha: str, va: str) -> None:
-    place: dict[str, Any] = {"textcoords": "offset points", "xytext": offset, "ha": ha, "va": va}
+    place: Any = {"textcoords": "offset points", "xytext": offset, "ha": ha, "va": va}
     axes.annotate(plain(text), at, fontsize=SMALL_POINTS - 0.8, color=INK, annotation_clip=False, **place)
 
 

@@ -23,8 +23,9 @@ from athwe_core.analysis.case_study.result import CaseStudy
 from athwe_core.analysis.case_study.sentences import rank_words
 from athwe_core.analysis.case_study.study import utc_date
 from athwe_core.analysis.case_study.view_model import case_view, page_colours, short_names
+from athwe_core.analysis.experiments.comparison import Comparison
+from athwe_core.analysis.pages.result import Figures, Report
 from athwe_core.evaluation.metrics import metric_name
-from athwe_core.runs.schema import selected
 
 TEMPLATES = Path(__file__).parent / "templates"
 MOST_CUT_OFF = 10
@@ -49,7 +50,7 @@ def case_study_page(cases: Sequence[CaseStudy], images: Thumbnails | None) -> st
         facts={
             "prepared version": first["data_version"],
             "split": f"{first['split']}, {first['split_rule']}",
-            "order of ties": first["tie_order"],
+            "tie order": first["tie_order"],
             "seen items": "left out of the ranking" if first["exclude_seen"] else "in the ranking",
         },
         runs=[(short, runs[run]) for run, short in short_names(runs).items()],
@@ -58,18 +59,27 @@ def case_study_page(cases: Sequence[CaseStudy], images: Thumbnails | None) -> st
     )
 
 
-def report_page(report: Mapping[str, Any]) -> str:
-    """HTML of what `collect_report` found on a data set; its figures are taken as `inline_svg` made them."""
-    figures = report["figures"]
-    drawn = {name: figures[name] and Markup(figures[name]) for name in ("time", "curves", "groups")}
-    drawn["experiments"] = [Markup(svg) for svg in figures["experiments"]]
-    title = f"Report: {report['dataset']}"
-    best = _best_of(report["comparison"])
-    return render("report.html.j2", title=title, report=dict(report) | {"figures": drawn}, best=best)
+def report_page(report: Report, figures: Figures) -> str:
+    """HTML of a report.
+
+    Args:
+        report: from `collect_report`.
+        figures: from `draw_figures`; their SVG is trusted.
+    """
+    return render(
+        "report.html.j2",
+        title=f"Report: {report['dataset']}",
+        report=report,
+        time_figure=Markup(figures["time"]),
+        curves_figure=Markup(figures["curves"] or ""),
+        groups_figure=Markup(figures["groups"] or ""),
+        experiment_figures=[Markup(svg) for svg in figures["experiments"]],
+        best=_best_of(report["comparison"]),
+    )
 
 
-def _best_of(comparison: Mapping[str, Any] | None) -> dict[str, float | None]:
-    """Metrics of the table to the best mean of its rows, None where the rows must not be ranked or there is but one."""
+def _best_of(comparison: Comparison | None) -> dict[str, float | None]:
+    """Metrics of the table to the best mean of its rows; None where rows must not be ranked or there is only one."""
     if comparison is None:
         return {}
     rows = [row["metrics"] for row in comparison["rows"]]
@@ -126,7 +136,6 @@ def _environment() -> Environment:
         "number": _number,
         "percent": lambda value: "–" if value is None else f"{value:+.1f}%".replace("-", "−"),
         "rank": rank_words,
-        "selected": selected,
     }
     return environment
 

@@ -1,4 +1,4 @@
-"""All that is known of a data set: its facts, its newest runs side by side, its experiments, and how to get them again."""
+"""What is known of a data set: its facts, its newest runs compared, its experiments, and how to repeat each."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from matplotlib.figure import Figure
 
 from athwe_core.analysis.case_study.sentences import run_label
 from athwe_core.analysis.case_study.study import utc_date
-from athwe_core.analysis.experiments.comparison import compare_runs
+from athwe_core.analysis.experiments.comparison import Comparison, compare_runs
 from athwe_core.analysis.experiments.plan import run_identity, with_seed
+from athwe_core.analysis.experiments.result import ExperimentResult
 from athwe_core.analysis.experiments.result_folder import list_results
 from athwe_core.analysis.figures.plots import (
     ablation_figure,
@@ -25,6 +26,7 @@ from athwe_core.analysis.figures.plots import (
     time_bins,
     time_distribution,
 )
+from athwe_core.analysis.pages.result import Figures, Groups, Report, ReportedRun, TimeBins
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import AthweError, DataError
 from athwe_core.evaluation.metrics import metric_name
@@ -33,21 +35,24 @@ from athwe_core.runs.schema import selected
 
 MOST_RUNS = 4
 METRIC = "ndcg@10"
+"""What the comparison and the groups are about."""
 _KINDS: dict[str, Callable[[Mapping[str, Any]], Figure]] = {"ablation": ablation_figure, "sweep": sweep_figure}
 _EXPERIMENT_COMMANDS = ("athwe ablate", "athwe sweep", "athwe tune")
 
 
-def collect_report(
-    prepared: PreparedDataset, runs_dir: Path, *, runs: Sequence[RunFolder] | None = None
-) -> dict[str, Any]:
-    """Everything the report says, as JSON-ready values, and its figures.
+def collect_report(prepared: PreparedDataset, runs_dir: Path, *, runs: Sequence[RunFolder] | None = None) -> Report:
+    """Everything a report shows, as values that JSON can hold.
 
     Args:
-        runs: finished ones to show; None = the newest of each preset that was trained on this version, `MOST_RUNS` at most,
-            compared together with those that differ from them in the seed only.
-    Returns: dataset, data_version, content_hash, tie_order, split_rule, statistics, notes, written (UTC), time_distribution
-        (edges in seconds, counts), runs, comparison (None without runs), groups, experiments, figures (name -> SVG).
-    Raises: DataError for a result of an experiment that is no JSON; ConfigError and CheckpointError as `compare_runs`.
+        prepared: the prepared version.
+        runs_dir: folder of all runs.
+        runs: finished runs to show. None = the newest run of each preset on this version, at most `MOST_RUNS`; the
+            comparison then adds runs that differ from them in the seed only.
+    Returns: the report without its figures.
+    Raises:
+        DataError: The result of an experiment is not JSON.
+        ConfigError: As `compare_runs` raises it.
+        CheckpointError: A run is not finished or damaged.
     """
     experiments = _experiments(runs_dir, prepared.name)
     finished = [run for run in list_runs(runs_dir, dataset=prepared.name) if _fits(run, prepared)]
@@ -55,7 +60,7 @@ def collect_report(
     compared = chosen if runs is not None else _with_other_seeds(chosen, finished)
     comparison = compare_runs(compared, metric=METRIC, force=True) if compared else None
     edges, counts = time_bins(prepared.timestamps)
-    report = {
+    return {
         "dataset": prepared.name,
         "data_version": prepared.version,
         "content_hash": prepared.manifest["content_hash"],
@@ -65,35 +70,71 @@ def collect_report(
         "notes": list(prepared.manifest["notes"]),
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "time_distribution": {"edges": edges.tolist(), "counts": counts.tolist()},
-        "runs": [_run_facts(run) for run in chosen],
+        "runs": [_reported(run) for run in chosen],
         "comparison": comparison,
         "groups": {} if comparison is None else _groups_by_row(comparison),
         "experiments": experiments,
     }
-    return report | {"figures": _figures(report, prepared)}
+
+
+def draw_figures(report: Report, prepared: PreparedDataset) -> Figures:
+    """The figures of a report.
+
+    Args:
+        report: of `prepared`.
+        prepared: the prepared version, for the times of its interactions.
+    """
+    name, runs = report["dataset"], report["runs"]
+    time = inline_svg(
+        time_distribution(prepared.timestamps, dataset=name),
+        title=f"Interactions of {name} over time",
+        description=_time_described(report["time_distribution"]),
+    )
+    experiments = [
+        inline_svg(
+            _KINDS[result["kind"]](result),
+            title=f"{result['kind'].capitalize()} of {result['preset']}: {metric_name(result['metric'])}",
+            description=f"{_best_described(result)} {result.get('folder', '')}",
+        )
+        for result in report["experiments"]
+    ]
+    if not runs:
+        return {"time": time, "curves": None, "groups": None, "experiments": experiments}
+    best = ", ".join(f"{run['label']}: {_best_epoch(run)}" for run in runs)
+    curves = inline_svg(
+        learning_curves({run["label"]: run["records"] for run in runs}),
+        title="Learning curves",
+        description=f"Loss terms and the validation metric that chooses the best epoch. Best: {best}.",
+    )
+    groups = inline_svg(
+        groups_figure(report["groups"], METRIC),
+        title=f"{metric_name(METRIC)} by group of users",
+        description="Bars by history length, target popularity and day of the target; the table has the numbers.",
+    )
+    return {"time": time, "curves": curves, "groups": groups, "experiments": experiments}
 
 
 def _fits(run: RunFolder, prepared: PreparedDataset) -> bool:
-    """Finished on this content, by a configuration that this version of athwe reads, with its ranks there."""
+    """Finished on this content, with ranks, and with a configuration that this version of athwe reads."""
     manifest = run.manifest()
     same = manifest.get("data", {}).get("content_hash") == prepared.manifest["content_hash"]
     return same and manifest.get("status") == FINISHED and run.per_user.exists() and _identity(run) is not None
 
 
-def _experiments(runs_dir: Path, dataset: str) -> list[dict[str, Any]]:
-    found = []
+def _experiments(runs_dir: Path, dataset: str) -> list[ExperimentResult]:
+    found: list[ExperimentResult] = []
     for path in list_results(runs_dir, dataset):
         try:
             result = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise DataError(str(path), f"must be readable JSON ({error})", remedy="Delete its folder") from None
         if isinstance(result, dict) and result.get("kind") in _KINDS:
-            found.append(result)
+            found.append(cast("ExperimentResult", result))
     return found
 
 
-def _newest_of_each_preset(finished: Iterable[RunFolder], experiments: Sequence[Mapping[str, Any]]) -> list[RunFolder]:
-    """Newest last; of the runs of experiments only those of the preset as it is, trained to its end."""
+def _newest_of_each_preset(finished: Iterable[RunFolder], experiments: Sequence[ExperimentResult]) -> list[RunFolder]:
+    """Newest last. Of the runs of experiments only those of the unchanged preset, trained to the end, are taken."""
     own: set[str] = set()
     changed: set[str] = set()
     for result in experiments:
@@ -124,22 +165,36 @@ def _identity(run: RunFolder) -> str | None:
         return None
 
 
-def _run_facts(run: RunFolder) -> dict[str, Any]:
-    manifest = run.manifest()
-    again = ["athwe", "train", "--dataset", manifest["data"]["name"], "--version", manifest["data"]["version"]]
+def _reported(run: RunFolder) -> ReportedRun:
+    manifest, records = run.manifest(), run.metrics()
+    data, results = manifest["data"], manifest["results"]
+    metric, best_value = selected(records[results["best_epoch"] - 1])
+    again = ["athwe", "train", "--dataset", data["name"], "--version", data["version"]]
     again += ["--preset", manifest["preset"], "--config", str(run.path / "config.yaml")]
-    kept = ("preset", "seed", "started", "device", "precision", "data", "versions", "command")
     return {
         "run": run.name,
         "label": run_label(run.name),
-        **{name: manifest.get(name) for name in kept},
-        **manifest.get("results", {}),
+        "preset": manifest["preset"],
+        "seed": manifest["seed"],
+        "started": manifest["started"],
+        "device": manifest.get("device"),
+        "precision": manifest.get("precision"),
+        "data": data,
+        "versions": manifest["versions"],
+        "command": manifest["command"],
+        "best_epoch": results["best_epoch"],
+        "epochs": results["epochs"],
+        "seconds_per_epoch": results["seconds_per_epoch"],
+        "metric": metric,
+        "best_value": best_value,
+        "validation": results["validation"],
+        "test": results["test"],
         "again": shlex.join(again),
-        "records": run.metrics(),
+        "records": records,
     }
 
 
-def _groups_by_row(comparison: Mapping[str, Any]) -> dict[str, dict[str, dict[str, dict[str, float]]]]:
+def _groups_by_row(comparison: Comparison) -> dict[str, Groups]:
     """The comparison's groups in the shape of `group_metrics`, by label of the row."""
     return {
         row["label"]: {
@@ -154,54 +209,18 @@ def _groups_by_row(comparison: Mapping[str, Any]) -> dict[str, dict[str, dict[st
     }
 
 
-def _figures(report: Mapping[str, Any], prepared: PreparedDataset) -> dict[str, Any]:
-    """time, curves and groups (None without runs) as SVG, and one for each experiment."""
-    name, runs = report["dataset"], report["runs"]
-    drawn: dict[str, Any] = {
-        "time": inline_svg(
-            time_distribution(prepared.timestamps, dataset=name),
-            title=f"Interactions of {name} over time",
-            description=_time_described(report["time_distribution"]),
-        ),
-        "curves": None,
-        "groups": None,
-    }
-    if runs:
-        best = [f"{run['label']}: {_best_epoch(run)}" for run in runs]
-        drawn["curves"] = inline_svg(
-            learning_curves({run["label"]: run["records"] for run in runs}),
-            title="Learning curves",
-            description=f"Loss terms and the validation metric that chooses the best epoch. Best: {', '.join(best)}.",
-        )
-        drawn["groups"] = inline_svg(
-            groups_figure(report["groups"], METRIC),
-            title=f"{metric_name(METRIC)} by group of users",
-            description="Bars by history length, popularity of the target and same-day target; the table has the numbers.",
-        )
-    drawn["experiments"] = [
-        inline_svg(
-            _KINDS[result["kind"]](result),
-            title=f"{result['kind'].capitalize()} of {result['preset']}: {metric_name(result['metric'])}",
-            description=f"{_best_described(result)} {result['folder']}",
-        )
-        for result in report["experiments"]
-    ]
-    return drawn
+def _best_epoch(run: ReportedRun) -> str:
+    return f"{metric_name(run['metric'])} {run['best_value']:.4f} at epoch {run['best_epoch']}"
 
 
-def _best_epoch(run: Mapping[str, Any]) -> str:
-    name, value = selected(run["records"][run["best_epoch"] - 1])
-    return f"{metric_name(name)} {value:.4f} at epoch {run['best_epoch']}"
-
-
-def _time_described(found: Mapping[str, Any]) -> str:
+def _time_described(found: TimeBins) -> str:
     counts, edges = found["counts"], found["edges"]
     at = counts.index(max(counts))
     first, last = utc_date(edges[at]), utc_date(edges[at + 1])
     return f"Most interactions in one of {len(counts)} bins: {max(counts):,}, from {first} to {last}."
 
 
-def _best_described(result: Mapping[str, Any]) -> str:
+def _best_described(result: ExperimentResult) -> str:
     metric = result["metric"]
     means = {variant["label"]: variant["metrics"][result["split"]][metric]["mean"] for variant in result["variants"]}
     best = max(means, key=lambda label: means[label])

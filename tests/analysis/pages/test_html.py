@@ -50,7 +50,7 @@ def report() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def pages(report: dict[str, Any]) -> dict[str, str]:
     cases = [made.case(), made.case(1, runs=made.RUNS[:1]) | {"user": None, "picked": None}]
-    return {"case": case_study_page(cases, made.Pictures()), "report": report_page(report)}
+    return {"case": case_study_page(cases, made.Pictures()), "report": report_page(report, made.figures(report))}
 
 
 @pytest.mark.parametrize("page", ["case", "report"])
@@ -106,7 +106,7 @@ class TestBoth:
 
     def test_deterministic(self, pages: dict[str, str], page: str, report: dict[str, Any]) -> None:
         again = (
-            report_page(report)
+            report_page(report, made.figures(report))
             if page == "report"
             else case_study_page(
                 [made.case(), made.case(1, runs=made.RUNS[:1]) | {"user": None, "picked": None}], made.Pictures()
@@ -270,19 +270,33 @@ class TestReport:
             "comparable": False,
             "differences": [{"what": "tie_order", "values": values}],
         }
-        html = report_page(report | {"comparison": comparison})
+        html = report_page(report | {"comparison": comparison}, made.figures(report))
         assert 'class="best"' not in html
         assert "Not comparable. These runs differ in tie order (Toys_and_Games/athwe/s0: item" in Parsed(html).text
 
     def test_experiments_on_other_data_are_marked(self, report: dict[str, Any]) -> None:
         experiments = [result | {"data_version": "000000000000"} for result in report["experiments"]]
-        assert "On another prepared version, 000000000000" in report_page(report | {"experiments": experiments})
-        assert "On another prepared version" not in report_page(report)
+        figures = made.figures(report)
+        marked = report_page(report | {"experiments": experiments}, figures)
+        assert "On another prepared version, 000000000000" in marked
+        assert "On another prepared version" not in report_page(report, figures)
+
+    def test_best_epochs_show_the_metric_that_chose_them(self, report: dict[str, Any]) -> None:
+        runs = [
+            run
+            | {"metric": "hit@5", "best_value": 0.1234, "test": {"ndcg@10": 0.05, "hit@5": 0.1111}}
+            | {"records": [record | {"validation": {"hit@5": 0.1234}} for record in run["records"]]}
+            for run in report["runs"]
+        ]
+        html = report_page(report | {"runs": runs}, made.figures(report))
+        learning = html[html.index('id="learning"') : html.index('id="experiments"')]
+        assert "<td>Hit@5</td><td>0.1234</td><td>0.1111</td>" in learning
+        assert "NDCG@20" not in Parsed(learning[learning.index("Best epochs") :]).text
 
     def test_before_the_first_run(self, report: dict[str, Any]) -> None:
-        figures = report["figures"] | {"curves": None, "groups": None, "experiments": []}
-        none = {"runs": [], "comparison": None, "groups": {}, "experiments": [], "figures": figures}
-        found = Parsed(report_page(report | none))
+        figures = made.figures(report) | {"curves": None, "groups": None, "experiments": []}
+        none: dict[str, Any] = {"runs": [], "comparison": None, "groups": {}, "experiments": []}
+        found = Parsed(report_page(report | none, figures))
         assert "athwe train --dataset Toys_and_Games" in found.text
         assert len(found.of("svg", **{"class": "figure"})) == 1
 
@@ -292,7 +306,7 @@ class TestReport:
             report["experiments"][0] | {"command": NASTY, "notes": [NASTY]},
             *report["experiments"][1:],
         ]
-        found = Parsed(report_page(nasty))
+        found = Parsed(report_page(nasty, made.figures(report)))
         assert len(found.raw["script"]) == 1
         assert found.of("img") == []
         assert found.text.count(NASTY) >= 4

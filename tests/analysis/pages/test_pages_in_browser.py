@@ -134,7 +134,7 @@ def pages() -> dict[str, str]:
     cases = [made.case(), made.case(50, seed=1, experts=8), made.case(1, runs=made.RUNS[:1]) | {"user": None}]
     return {
         "case": case_study_page(cases, missing),
-        "report": report_page(made.report()),
+        "report": report_page(made.report(), made.figures(made.report())),
         "audit": audit_page(made.audited(), made.timestamps()),
     }
 
@@ -341,7 +341,7 @@ def test_long_names_do_not_widen_the_screen(browser: Browser, page: str) -> None
     text = json.dumps(made_of).replace(made.RUNS[0], long).replace("athwe/first", long).replace("A1ZT4NG9QX2K7", long)
     text = text.replace("Wooden Alphabet Blocks", long)
     value = json.loads(text.replace("Toys_and_Games", long.split("/", maxsplit=1)[0]))
-    html = case_study_page([value, value], None) if page == "case" else report_page(value)
+    html = case_study_page([value, value], None) if page == "case" else report_page(value, made.figures(made_of))
     browser.show(html, width=PHONE)
     assert long in html
     assert browser.run("return document.scrollingElement.scrollWidth") <= PHONE

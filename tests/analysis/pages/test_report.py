@@ -7,7 +7,7 @@ from typing import Any
 import analysis_cases as made
 import pytest
 
-from athwe_core.analysis.pages.report import collect_report
+from athwe_core.analysis.pages.report import collect_report, draw_figures
 from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import CheckpointError, DataError
@@ -55,8 +55,9 @@ def test_facts_of_the_data_before_the_first_run(small: PreparedDataset, tmp_path
     assert found["statistics"] == small.statistics
     assert sum(found["time_distribution"]["counts"]) == len(small.timestamps)
     assert (found["runs"], found["comparison"], found["groups"], found["experiments"]) == ([], None, {}, [])
-    assert found["figures"]["curves"] is None
-    assert "<svg" in found["figures"]["time"]
+    figures = draw_figures(found, small)
+    assert (figures["curves"], figures["groups"], figures["experiments"]) == (None, None, [])
+    assert "<svg" in figures["time"]
     json.dumps(found, allow_nan=False)
 
 
@@ -75,7 +76,7 @@ class TestRuns:
             ["demo/hm4sr/other"],
         ]
         assert found["groups"].keys() == {"athwe", "hm4sr"}
-        assert found["figures"]["curves"].startswith("<svg")
+        assert (draw_figures(found, small)["curves"] or "").startswith("<svg")
         json.dumps(found, allow_nan=False)
 
     def test_what_is_kept_of_a_run_and_how_to_do_it_again(
@@ -87,7 +88,8 @@ class TestRuns:
         again = f"athwe train --dataset demo --version {small.version} --preset athwe --config"
         assert found["again"] == f"{again} {folder.path / 'config.yaml'}"
         assert found["records"] == folder.metrics()
-        assert found["best_epoch"] == 1
+        assert (found["best_epoch"], found["metric"]) == (1, "ndcg@20")
+        assert found["best_value"] == folder.metrics()[0]["validation"]["ndcg@20"]
         assert found["versions"]["torch"]
 
     def test_unfinished_ones_and_those_on_other_data_are_left_out(
@@ -126,7 +128,7 @@ class TestExperiments:
         write(tmp_path, "tune-c", {"kind": "tune"})
         found = collect_report(small, tmp_path)
         assert [result["kind"] for result in found["experiments"]] == ["sweep", "ablation"]
-        assert ["pcl.weight" in svg for svg in found["figures"]["experiments"]] == [True, False]
+        assert ["pcl.weight" in svg for svg in draw_figures(found, small)["experiments"]] == [True, False]
 
     def test_a_damaged_result_names_its_file(self, small: PreparedDataset, tmp_path: Path) -> None:
         write(tmp_path, "sweep-b", {})
