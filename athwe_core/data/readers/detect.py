@@ -179,7 +179,9 @@ def _look(name: str, folder: Path, places: Sequence[Path], item_file: Path | Non
         rule = f"must have one file of items, and there are {_listed(items)}"
         raise DataError(f"data set {name!r}", rule, remedy=f"Name the files: {_raw([*interactions, items[0]])}")
     home = folder if folder.is_dir() else next((place for place in places if place.is_dir()), folder)
-    is_benchmark = interactions == benchmark_parts(interactions) and (kind == ATOMIC or options.split == GIVEN)
+    is_benchmark = interactions == benchmark_parts(interactions) and (
+        options.split == GIVEN or all(".inter" in path.suffixes for path in interactions)
+    )
     return Source(
         name,
         kind,

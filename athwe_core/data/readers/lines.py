@@ -98,9 +98,13 @@ def compression(path: Path) -> str | None:
     with path.open("rb") as file:
         start = file.read(16)
     for magic, (rule, remedy) in _REFUSED.items():
-        if start.startswith(magic) and not (magic == b"ORC" and start.isascii() and start[3:6].isalnum()):
+        if start.startswith(magic) and not (magic == b"ORC" and _is_printable(start)):
             raise DataError(str(path), rule, remedy=remedy.replace("FILE", path.name))
     return next((name for magic, (name, _) in _OPENERS.items() if start.startswith(magic)), None)
+
+
+def _is_printable(start: bytes) -> bool:
+    return all(32 <= byte < 127 or byte in b"\t\r\n" for byte in start)
 
 
 def blocks(path: Path, reading: Reading, *, block_bytes: int = _BLOCK_BYTES) -> Iterator[Block]:

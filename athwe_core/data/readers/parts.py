@@ -61,7 +61,7 @@ def hive_columns(path: Path, folder: Path) -> dict[str, str]:
 
 def are_parts(paths: Sequence[Path]) -> bool:
     """Whether names differ in numbers only (`part-0.csv`, `part-1.csv`; `log_2019.csv`, `log_2020.csv.gz`)."""
-    stems = {re.sub(r"[0-9a-f]{8,}|\d+", "#", re.sub(r"\.(gz|bz2|xz|zst)$", "", path.name)) for path in paths}
+    stems = {re.sub(r"[0-9a-f]{8,}|\d+", "#", SUFFIX.sub("", path.name)) for path in paths}
     return len(stems) == 1
 
 

@@ -61,6 +61,7 @@ class Table:
         kind: `text`, `json`, `parquet` or `feather`.
         columns: Column names; of JSON lines the keys of the first lines, see `read_all_keys`.
         unreadable: Columns that cannot be read as text, each with its type.
+        constants: As given, without columns that the file has itself.
 
     Raises:
         DataError: The file is empty, has no header, names a column twice, or see `blocks`.
@@ -78,7 +79,7 @@ class Table:
         self.path, self._reading, self._names, self._quotes = path, reading, names, quotes
         self.unreadable: list[str] = []
         self._separator = ""
-        self._constants = dict(constants or {})
+        self.constants = dict(constants or {})
         self.kind = binary_format(path) or "text"
         if self.kind == "text":
             self.columns = self._text_columns()
@@ -94,8 +95,8 @@ class Table:
         if len(set(self.columns)) < len(self.columns):
             rule = f"must name each column once; it names {listed(self.columns)}"
             raise DataError(f"{path} line 1", rule, remedy="Rename or remove the second of each")
-        self._constants = {name: value for name, value in self._constants.items() if name not in self.columns}
-        self.columns += self._constants
+        self.constants = {name: value for name, value in self.constants.items() if name not in self.columns}
+        self.columns += self.constants
 
     @property
     def header_place(self) -> str:
@@ -118,9 +119,9 @@ class Table:
 
     def rows(self, columns: Sequence[str]) -> Iterator[RowBlock]:
         """The columns as strings, in blocks; dates of a binary file's own types as whole microseconds."""
-        wanted = list(dict.fromkeys(name for name in columns if name not in self._constants))
+        wanted = list(dict.fromkeys(name for name in columns if name not in self.constants))
         for rows in self._rows(wanted):
-            frame = rows.frame.with_columns(pl.lit(value).alias(name) for name, value in self._constants.items())
+            frame = rows.frame.with_columns(pl.lit(value).alias(name) for name, value in self.constants.items())
             yield RowBlock(rows.lines, frame)
 
     def sample(self, columns: Sequence[str]) -> pl.DataFrame:
@@ -129,9 +130,9 @@ class Table:
             chosen = [_as_text(name, self._schema[name]) for name in dict.fromkeys(columns) if name in self._schema]
             with _named_damage(self.path, f"column {brief(columns[0])} cannot be read"):
                 frame = self._scan().select(chosen).head(_SAMPLE).collect()
-            return frame.with_columns(pl.lit(value).alias(name) for name, value in self._constants.items())
+            return frame.with_columns(pl.lit(value).alias(name) for name, value in self.constants.items())
         aside = Table(
-            self.path, Reading([self.path], 1.0), names=self._names, quotes=self._quotes, constants=self._constants
+            self.path, Reading([self.path], 1.0), names=self._names, quotes=self._quotes, constants=self.constants
         )
         aside.columns = self.columns  # neither progress nor bad rows count
         found = next((rows.frame for rows in aside.rows(columns) if len(rows.frame)), None)
@@ -153,7 +154,7 @@ class Table:
             def on_bad(line: int, rule: str, value: object, *, num_lines: int = 1) -> None:
                 reading.bad_line(self.path, line, f"{rule}, got {value!r}", num_lines=num_lines)
 
-            names = [name for name in self.columns if name not in self._constants]
+            names = [name for name in self.columns if name not in self.constants]
             yield from split_rows(found, names, self._dialect(), path=self.path, reading=reading, on_bad=on_bad)
 
     def _dialect(self) -> Dialect:

@@ -118,7 +118,8 @@ class _Detected:
             f"users {chosen.user}, items {chosen.item}, times {chosen.time} in {chosen.unit.removeprefix(FORMAT)}"
         )
         sentence += f"; ignored: {listed(ignored)}" if ignored else ""
-        self._files.setdefault(sentence, []).append(path.name)
+        name = path.name if table.constants.keys().isdisjoint(table.columns) else f"{path.parent.name}/{path.name}"
+        self._files.setdefault(sentence, []).append(name)
 
     def question(self, text: str) -> None:
         """Record something that the user should check."""

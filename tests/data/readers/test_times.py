@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athwe_core.data.readers.times import guess_time, whole_seconds
+from athwe_core.data.readers.times import guess_time, other_unit, whole_seconds
 
 
 def one(text: str | None, unit: str) -> int | None:
@@ -86,3 +86,45 @@ def test_units_are_guessed_by_magnitude(texts: list[str | None], unit: str | Non
 )
 def test_infinite_numbers_tell_no_unit(texts: list[str], unit: str | None) -> None:
     assert guess_time(pl.Series(texts)).unit == unit
+
+
+@pytest.mark.parametrize(
+    ("texts", "unit", "seconds"),
+    [
+        (["20200914", "20200915"], "yyyymmdd", 1600041600),
+        (["2014", "2016", "2015"], "year", 1388534400),
+        (["16203"], "days", 1399939200),
+        (["41772.5"], "excel", 1399982400),
+        (["1400000001000000000"], "ns", 1400000001),
+        (["1.400000001e9"], "s", 1400000001),
+        (["0", "7", "9"], "s", 0),
+        (["March 3, 2014"], "month day, year", 1393804800),
+    ],
+)
+def test_a_number_is_a_time_after_a_look_at_what_it_would_mean(texts: list[str], unit: str, seconds: int) -> None:
+    guess = guess_time(pl.Series(texts))
+    assert guess.unit == unit
+    assert guess.is_plausible == (seconds > 0)
+    found, is_time = whole_seconds(pl.Series(texts), unit)
+    assert (found[0], is_time[0]) == (seconds, True)
+
+
+def test_days_and_months_that_cannot_be_told_apart_are_choices() -> None:
+    assert guess_time(pl.Series(["03/02/2014", "04/05/2014"])).choices == ("month/day/year", "day/month/year")
+    assert guess_time(pl.Series(["03/02/2014", "13/05/2014"])).unit == "day/month/year"
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "other"),
+    [
+        ("1400000001000", "s", "ms"),
+        ("1400000001", "ms", "s"),
+        ("2014-05-13", "s", "iso"),
+        ("20140513", "s", "yyyymmdd"),
+        ("05/13/2014", "day/month/year", "month/day/year"),
+        ("x", "s", None),
+        ("5", "s", None),
+    ],
+)
+def test_a_time_of_another_unit_is_known(text: str, unit: str, other: str | None) -> None:
+    assert other_unit(text, unit) == other
