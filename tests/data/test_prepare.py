@@ -336,3 +336,22 @@ def test_any_data_keeps_its_interactions_in_time_order(
 
 def test_the_module_name_of_version_0_1_0_works() -> None:
     assert former_module.prepare is prepared_module.prepare
+
+
+def test_an_atomic_file_is_another_version_only_where_it_is_read_in_another_way(
+    write_inter: Write, toy_rows: Rows, prepare_toy: Prepare, tmp_path: Path
+) -> None:
+    write_inter(toy_rows)
+    plain = prepare_toy()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared_module, "_counts_rows", lambda *_: False)  # as of a version that 0.1.0 wrote
+        assert prepare_toy().version == plain.version
+    odd = [
+        ("nan", "i0", 5),
+        *((" u0", item, time) if user == "u0" else (user, item, time) for user, item, time in toy_rows),
+    ]
+    write_inter(odd)
+    first = prepare_toy(max_missing_ids=0.1)
+    assert first.user_tokens == plain.user_tokens
+    assert prepare_toy(max_missing_ids=0.1).version == first.version
+    assert first.statistics["rows"] == {"in_files": 43, "kept": 42, "dropped": {"had no user or item id": 1}}

@@ -92,7 +92,9 @@ NAMES = {
 """Role -> column names in small letters and digits only, the likeliest first."""
 ITEM_ROLES = ("title", "categories", "brand", "description", "image_url")
 """Roles in a table of items; a column that has one is called after it in the prepared data."""
-_LIKE_TIMES = re.compile(r"(?i)(^|[_\s-]|(?<=[a-z]))(time|date|timestamp|at|ts)(ms)?$")
+_LIKE_TIMES = re.compile(
+    r"(?:^|[_\s-])(?i:time|date|timestamp|at|ts)(?i:ms)?$|(?<=[a-z])(?:Time|Date|Timestamp|At|Ts)(?:Ms|MS)?$"
+)
 
 
 _ALL_NAMES = {name for names in NAMES.values() for name in names}
