@@ -12,7 +12,6 @@ import json
 import os
 import platform
 import secrets
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+
+from athwe_core.warning_filters import warnings_as
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 """Errors of a file system that has no locks."""
@@ -116,8 +117,7 @@ def _has_locks(path: Path) -> bool:
     """Whether the file system has locks, found out with a file of our own beside `path`."""
     probe = path.with_name(f"{path.name}.probe-{secrets.token_hex(4)}")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # filelock warns before it takes the file itself for the lock
+        with warnings_as("error"):  # filelock warns before it takes the file itself for the lock
             FileLock(probe).acquire(timeout=0).lock.release()
     except UserWarning:
         return False

@@ -18,6 +18,7 @@ from athwe_core.batch import PackedBatch
 from athwe_core.data.split import Split
 
 IntArray = NDArray[np.int64]
+Numbers = Sequence[int] | NDArray[np.integer[Any]]
 
 MIN_BIN_SLOTS = 32
 """Least number of slots of an attention bin, so that many short rows share one product."""
@@ -355,7 +356,7 @@ class _FlatInteractions:
 
 
 def pack_histories(
-    histories: Sequence[tuple[Sequence[int], Sequence[int]]], *, next_items: Sequence[int] | None = None
+    histories: Sequence[tuple[Numbers, Numbers]], *, next_items: Sequence[int] | None = None
 ) -> PackedBatch:
     """Pack histories that need not be in a data set, one row each, supervised at the last token.
 

@@ -67,7 +67,7 @@ def rank_users(
         ranks[row] = target_ranks(scores, batch.target_ids, excluded=excluded).cpu().numpy()
 
     workers, users_at_once = workers_and_users(len(table), device)
-    blocks = list(islice(_blocks(rows, users_at_once), world.rank, None, world.size))
+    blocks = list(islice(user_blocks(rows, users_at_once), world.rank, None, world.size))
     _in_workers(rank_block, blocks, workers, on_progress)
     return ranks if world.size == 1 else world.total(torch.from_numpy(ranks).to(device)).cpu().numpy()
 
@@ -106,7 +106,7 @@ def _in_workers(
             torch.set_num_threads(threads)  # a worker's setting reaches further than the worker
 
 
-def _blocks(rows: Rows, users_at_once: int) -> Iterator[NDArray[np.int64]]:
+def user_blocks(rows: Rows, users_at_once: int) -> Iterator[NDArray[np.int64]]:
     """Rows by length in blocks of bounded users and tokens."""
     lengths = rows.stop - rows.start
     order = np.argsort(lengths, kind="stable")

@@ -8,7 +8,6 @@ positions of a row can be supervised at once.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +19,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from athwe_core.nn.multiply_add import sum_of_products
+from athwe_core.warning_filters import warnings_as
 
 LENGTH_MULTIPLE = 8
 """In the centred form, row lengths are padded to a multiple of this, so that few products of different shape occur."""
@@ -246,8 +246,7 @@ def centred_maps(
     Returns: analysis, synthesis, and how many of the P coefficients belong to each of [low_J, high_1, ..., high_J].
     Source: ATHWE uses this transform in zero mode.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "pkg_resources is deprecated", UserWarning)  # on each import of it
+    with warnings_as("ignore", "pkg_resources is deprecated"):  # on each import of it
         from pytorch_wavelets import DWT1DForward, DWT1DInverse  # noqa: PLC0415 - heavy, and only this form needs it
 
     with torch.inference_mode(False), torch.no_grad():

@@ -24,7 +24,7 @@ from athwe_core.models.protocol import LossInputs, Model, ModelInputs
 from athwe_core.models.registry import find_model
 from athwe_core.runs.checkpoint import is_there, load_weights
 from athwe_core.runs.find import RunFolder
-from athwe_core.training.randomness import keyed_generator
+from athwe_core.training.randomness import default_generators_kept, keyed_generator
 
 _IS_NEW = "forward_sync_buffers" in signature(DistributedDataParallel).parameters  # from torch 2.13 on
 _NO_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _IS_NEW else "broadcast_buffers": False}
@@ -93,7 +93,8 @@ def build(config: Config, inputs_with: Callable[..., ModelInputs]) -> TrainingSe
     compute_dtype = resolve_precision(config.training.precision, device)
     generator = keyed_generator(config.training.seed, "weights")
     inputs = inputs_with(compute_dtype=compute_dtype, generator=generator)
-    model = find_model(config.model.name).build(config, inputs).to(device)
+    with default_generators_kept():  # layers of torch draw initial weights from them, which are then replaced
+        model = find_model(config.model.name).build(config, inputs).to(device)
     sampler = None
     if config.losses.catalogue.kind == "sampled":
         counts = inputs.catalogue.target_counts

@@ -40,7 +40,7 @@ CHECKPOINT_MINUTES = 10.0
 
 
 class Listener(Protocol):
-    """Hears what training does; the command line shows it."""
+    """Methods that training calls, to show or record its progress."""
 
     def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int, best: float | None) -> None:
         """Epoch (from 1) of at most `epochs` begins with `done` of its `steps` behind it; best validation value so far."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 
 import numpy as np
 import torch
@@ -29,6 +29,11 @@ def keyed_generator(seed: int, *key: int | str) -> torch.Generator:
     return torch.Generator().manual_seed(keyed_seed(seed, *key))
 
 
+def default_generators_kept() -> AbstractContextManager[None]:
+    """Restore torch's default generators at the end, or leave that to another thread that is still inside."""
+    return _default_generators.kept()
+
+
 @contextmanager
 def seeded_dropout(seed: int) -> Iterator[None]:
     """Seed every generator that a step may draw dropout from; torch's default generators are afterwards as before.
@@ -39,7 +44,7 @@ def seeded_dropout(seed: int) -> Iterator[None]:
     Args:
         seed: of the step.
     """
-    with _default_generators.kept(), dropout_generator(torch.Generator().manual_seed(seed)):
+    with default_generators_kept(), dropout_generator(torch.Generator().manual_seed(seed)):
         torch.manual_seed(seed)
         yield
 
@@ -52,7 +57,7 @@ class _DefaultGenerators:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Restore the generators at the end, or leave that to a thread that is still inside."""
+        """See `default_generators_kept`."""
         with self._lock:
             if self._inside == 0:
                 self._saved.enter_context(torch.random.fork_rng(_cuda_devices()))

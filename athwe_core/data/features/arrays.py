@@ -6,7 +6,6 @@ for nothing.
 
 from __future__ import annotations
 
-import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ import numpy as np
 
 from athwe_core.errors import DataError
 from athwe_core.messages import brief, listed
+from athwe_core.warning_filters import warnings_as
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,8 +36,7 @@ def read_array(path: Path, stem: str) -> Any:
         DataError: The file is damaged, holds something else, or claims more than it holds.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of other pickle protocols, which are refused next; of old headers
+        with warnings_as("ignore"):  # of other pickle protocols, which are refused next; of old headers
             array = _read_npy(path) if path.suffix == ".npy" else _read_tensor(path, stem)
     except DataError:
         raise

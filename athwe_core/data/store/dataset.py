@@ -33,7 +33,7 @@ MAX_NAME_BYTES = 200
 _VERSION = re.compile(r"[0-9a-f]{12}")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class PreparedDataset:
     """One prepared version; its arrays are read-only memory maps. U users, I interactions, V items with padding.
 
@@ -66,6 +66,10 @@ class PreparedDataset:
     validation_rows: Int64[np.ndarray, "U"] | None = None
     test_rows: Int64[np.ndarray, "U"] | None = None
     file_rows: Int64[np.ndarray, "I"] | None = None
+
+    def __repr__(self) -> str:
+        size = f"{self.num_users:,} users, {self.num_items:,} items, {len(self.item_ids):,} interactions"
+        return f"<PreparedDataset {self.name}: {size}, version {self.version}>"
 
     @property
     def num_users(self) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from athwe_core.data.store.checksums import (
 )
 from athwe_core.errors import DataError
 from athwe_core.messages import reason
+from athwe_core.warning_filters import warnings_as
 
 FORMAT = 1  # raise when the meaning of a prepared file changes
 MANIFEST = "manifest.json"
@@ -231,6 +231,5 @@ def _map(path: Path, stem: str) -> Any:
     with file.open("rb") as opened:  # np.load takes archives for arrays, and leaves a damaged one open
         if opened.read(len(_MAGIC)) != _MAGIC:
             raise ValueError(f"{stem}.npy is no array")
-    with warnings.catch_warnings():  # of Python 2's headers
-        warnings.simplefilter("ignore")
+    with warnings_as("ignore"):  # of Python 2's headers
         return np.load(file, mmap_mode="r", allow_pickle=False)
