@@ -185,8 +185,11 @@ def _show_plan(settings: Config, found: PreparedDataset, output: Output) -> None
     tree, memory = config_tree(settings), estimate_memory(found, settings)
     if not output.as_json:
         typer.echo(yaml.safe_dump(tree, sort_keys=False))
-    parts = {"features": memory.features, "weights": memory.state, "a step": memory.step, "ranking": memory.evaluation}
-    shown = ", ".join(f"{name} {_size(value)}" for name, value in parts.items())
+    parts: dict[str, int | None] = {"features": memory.features, "weights": memory.state}
+    parts |= {"a step": memory.step, "ranking": memory.evaluation}
+    if not memory.is_measured:
+        parts |= {"a step": None, "ranking": None}
+    shown = ", ".join(f"{name} {'not measured' if value is None else _size(value)}" for name, value in parts.items())
     output.note(f"memory on {memory.device}: about {_size(memory.peak)} at the peak ({shown})")
     if memory.available is not None:
         remedy = "choose a smaller --batch-targets or --set model.hidden_size=N"

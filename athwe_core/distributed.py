@@ -191,6 +191,11 @@ def local_rank() -> int:
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
+def local_size() -> int:
+    """Number of processes of the job on this machine; 1 for a single process."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
 @contextmanager
 def init_distributed() -> Iterator[ProcessGroup]:
     """Join the processes that torchrun started, for the duration of the context.

@@ -30,6 +30,7 @@ from athwe_core.runs.run import (
     refusals,
     write_manifest,
 )
+from athwe_core.runs.start import require_startable
 from athwe_core.safe_write import UNFINISHED, replace_text, sync
 
 __all__ = [
@@ -62,11 +63,12 @@ def create_run(
         name: Last part of the run's name; None = the time now.
         command: What the user typed.
     Raises:
-        ConfigError: The name is taken or is no plain folder name.
-        CheckpointError: The folder cannot be made.
+        ConfigError: The name is taken or is no plain folder name; the run cannot start, see `require_startable`.
+        CheckpointError: The folder cannot be made, or the disk has no room for the checkpoints.
     """
     if name is not None and (name != Path(name).name or name in ("", "last") or name.startswith(".")):
         raise ConfigError("--name", "must be a plain name other than last, without a leading dot", name)
+    require_startable(config, prepared, Path(runs_dir))
     parent = Path(runs_dir) / prepared.name / preset
     folder = _new_folder(parent, name, resumed=f"{prepared.name}/{preset}/{name}")
     facts = {

@@ -36,6 +36,7 @@ from athwe_core.models.inputs import make_catalogue, meta_model
 from athwe_core.training.build import TrainingSetup, build_setup
 from athwe_core.training.memory_meter import peak_bytes
 from athwe_core.training.memory_saving import LEVELS
+from athwe_core.training.out_of_memory import is_out_of_memory
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.step import compute_gradients
 
@@ -67,7 +68,8 @@ class MemoryEstimate:
     available: int | None
     """Free memory of the device now; None where it is not known."""
     is_measured: bool = True
-    """False where weights, moments and features alone do not fit: step and evaluation are then not measured, and 0."""
+    """False where weights, moments and features alone do not fit, or a part of a batch does not: step and evaluation are
+    then 0."""
 
     @property
     def peak(self) -> int:
@@ -99,10 +101,8 @@ def estimate_memory(prepared: PreparedDataset, config: Config) -> MemoryEstimate
     Args:
         prepared: the data set.
         config: a configuration that fits it; `training.device` is where the memory is measured.
-    Returns: the estimate; see `MemoryEstimate.is_measured` for a model whose weights alone do not fit.
-    Raises:
-        ConfigError: the machine does not have the device.
-        torch.OutOfMemoryError: a quarter of a batch does not fit.
+    Returns: the estimate; see `MemoryEstimate.is_measured` for a model that does not fit by far.
+    Raises: ConfigError where the machine does not have the device.
     """
     known = estimate_state(prepared, config)
     if known is not None and not known.fits:
@@ -111,8 +111,13 @@ def estimate_memory(prepared: PreparedDataset, config: Config) -> MemoryEstimate
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         setup = build_setup(config, prepared)
         known = known or _state(prepared, config, setup.model)
-        step = _step_bytes(setup, prepared, config)
-        evaluation = _evaluation_bytes(setup, prepared, config)
+        try:
+            step = _step_bytes(setup, prepared, config)
+            evaluation = _evaluation_bytes(setup, prepared, config)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return replace(known, is_measured=False)
     return replace(known, step=int(SLACK * step), evaluation=int(SLACK * evaluation))
 
 
