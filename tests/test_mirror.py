@@ -32,6 +32,8 @@ TESTED_IN = {
     "athwe_core/models/id_model.py": "tests/models/test_sasrec.py",
     "athwe_core/models/parity.py": "tests/models/athwe/test_published.py",
     "athwe_core/models/protocol.py": "tests/models/test_registry.py",
+    "athwe_core/models/tisasrec/network.py": "tests/models/test_tisasrec.py",
+    "athwe_core/models/tisasrec/published.py": "tests/models/test_tisasrec.py",
     "athwe_core/models/inputs.py": "tests/training/test_loop.py",
     "athwe_core/training/build.py": "tests/training/test_loop.py",
     "athwe_core/training/state.py": "tests/training/test_loop.py",
