@@ -41,6 +41,28 @@ def test_rate_and_expectation(rate: float) -> None:
     torch.testing.assert_close(dropped.max(), torch.tensor(256 / (256 - threshold)))
 
 
+@pytest.mark.parametrize("rate", [0.0005, 0.001, 0.01, 0.999])
+def test_a_rate_far_from_every_multiple_of_a_byte_is_exact(rate: float) -> None:
+    n = 2_000_000
+    x = torch.ones(n, requires_grad=True)
+    dropped = dropout(x, rate, training=True)
+    five_sigma = 5 * (rate * (1 - rate) / n) ** 0.5
+    assert (dropped == 0).float().mean().item() == pytest.approx(rate, abs=five_sigma)
+    assert dropped.max().item() == pytest.approx(1 / (1 - rate), rel=1e-5)
+    dropped.sum().backward()
+    assert torch.equal(x.grad, dropped.detach())
+
+
+@pytest.mark.parametrize("rate", [0.001, 0.5])
+def test_rates_of_both_kinds_draw_from_the_generator_of_the_thread(rate: float) -> None:
+    drawn = []
+    for seed in (1, 1, 2):
+        with dropout_generator(torch.Generator().manual_seed(seed)):
+            drawn.append(dropout(torch.ones(20_000), rate, training=True))
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+
+
 def test_the_highest_rate_still_scales_finitely() -> None:
     assert dropout(torch.ones(4096), 0.9999, training=True).isfinite().all()
 
