@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from athwe_core.runs.find import RunFolder
 
 
-USED_WITH_RESUME = {"resume", "verify", "dataset", "data", "prepared", "runs", "checkpoint_minutes", "as_json"}
-"""Parameters that do not change the configuration of a run."""
+USED_WITH_RESUME = {"resume", "epochs", "patience", "verify", "dataset", "data", "prepared", "runs"}
+USED_WITH_RESUME |= {"checkpoint_minutes", "as_json"}
+"""Parameters that a resumed run accepts."""
 
 
 @one_line_errors
@@ -43,6 +44,10 @@ def train(
         ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Maximum number of epochs (glossary: early stop).")] = None,
+    patience: Annotated[
+        int | None,
+        typer.Option(help="Stop after this many epochs without a better validation metric (glossary: early stop)."),
+    ] = None,
     batch_targets: Annotated[
         int | None, typer.Option(help="Supervised positions per optimiser step (glossary: batch targets).")
     ] = None,
@@ -82,11 +87,14 @@ def train(
     """Train a model until a validation metric stops improving, then rank the whole catalogue for every user.
 
     A data set without a prepared version is first prepared with the default options. Ctrl-C saves the run; --resume
-    continues it as if it had not stopped.
+    continues it as if it had not stopped. A finished run continues with more --epochs, or more --patience where it has
+    stopped early.
 
     Several devices: torchrun --nproc-per-node N -m athwe_cli train ...
 
     Example: athwe train --dataset demo
+
+    Example: athwe train --resume last --epochs 60
 
     Example: athwe train --dataset Toys_and_Games --preset hm4sr --seed 1 --set model.dropout=0.3
     """
@@ -94,6 +102,7 @@ def train(
         "training.batching": batching,
         "model.modalities": None if modalities is None else [part.strip() for part in modalities.split(",")],
         "training.epochs": epochs,
+        "training.patience": patience,
         "training.batch_targets": batch_targets,
         "training.lr": lr,
         "training.seed": seed,
@@ -116,7 +125,11 @@ def train(
                 from athwe_core.runs.find import find_run
 
                 run = find_run(runs, again, dataset=dataset, unfinished=True, notify=output.note)
-                output.note(f"resuming run {run.name}")
+                if resume is not None and (epochs is not None or patience is not None):
+                    from athwe_core.runs.extend import extend_run
+
+                    extend_run(run, epochs=epochs, patience=patience)
+                _note_resumed(run, prepared, output)
                 return run
             chosen, why = opt.choose_dataset(dataset, runs)
             output.note(f"data set {chosen} ({why})")
@@ -136,6 +149,24 @@ def train(
         found = run.open_data(prepared, verify=verify and resume is not None)
         output.note(f"prepared version {found.version}, {found.rules}; run {run.name}")
         _train_and_show(run, found, checkpoint_minutes, output, world)
+
+
+def _note_resumed(run: RunFolder, prepared: Path, output: Output) -> None:
+    """Say that the run continues, or that it is finished and whether newer prepared data exist."""
+    from athwe_core.data.store.dataset import current_version
+    from athwe_core.runs.find import FINISHED
+
+    manifest = run.manifest()
+    if manifest["status"] != FINISHED:
+        output.note(f"resuming run {run.name}")
+        return
+    epochs = manifest["results"]["epochs"]
+    output.note(f"run {run.name} is finished. To continue it: athwe train --resume {run.name} --epochs {2 * epochs}")
+    data = manifest["data"]
+    current = current_version(data["name"], prepared_dir=prepared)
+    if current not in (None, data["version"]):
+        again = f"athwe train --dataset {data['name']}"
+        output.note(f"{data['name']} has a newer prepared version, {current}. To train on it: {again}")
 
 
 def _refuse_settings(context: typer.Context) -> None:

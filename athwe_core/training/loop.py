@@ -74,6 +74,8 @@ def train(
 ) -> Result:
     """Train the run's configuration to its end, from its last checkpoint where it has one.
 
+    A finished run is not trained or ranked again: its recorded results are returned. `extend_run` lets it continue.
+
     Args:
         run: folder with `config.yaml`; a configuration that fits the data set.
         should_stop: asked after every step and block of ranked users; True saves the state and ends.
@@ -90,6 +92,9 @@ def train(
         DataError: The prepared data set vanished meanwhile.
     """
     require(checkpoint_minutes > 0, "--checkpoint-minutes", "must be positive", checkpoint_minutes)
+    manifest = run.manifest() if run.path.is_dir() else {}
+    if manifest.get("status") == FINISHED:
+        return Result(True, manifest["results"])
     try:
         with run.locked() if world.is_first else nullcontext():
             training = _Training(run, prepared, listener, should_stop, checkpoint_minutes, notify, world)

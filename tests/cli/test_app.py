@@ -43,6 +43,7 @@ COMMANDS = {
         "--batching",
         "--modalities",
         "--epochs",
+        "--patience",
         "--batch-targets",
         "--lr",
         "--seed",

@@ -123,3 +123,18 @@ def test_a_non_finite_loss_stops_with_exit_code_1(world: Path) -> None:
     result = call(world, "train", "--dataset", "demo", "--lr", "1e30", "--epochs", "2", *SMALL)
     assert result.exit_code == 1
     assert "must be finite" in one_error_line(result)
+
+
+def test_a_finished_run_says_so_and_continues_with_more_epochs(world: Path, tmp_path: Path) -> None:
+    first = call(world, "train", "--dataset", "demo", "--epochs", "1", "--name", "longer", *SMALL)
+    assert first.exit_code == 0, first.output
+    again = call(world, "train", "--resume", "longer")
+    assert (
+        "run demo/athwe/longer is finished. To continue it: athwe train --resume demo/athwe/longer --epochs 2"
+        in " ".join(again.stderr.split())
+    )
+    assert "NDCG@10" in again.stdout
+    more = call(world, "train", "--resume", "demo/athwe/longer", "--epochs", "2", "--json")
+    assert json.loads(more.stdout)["epochs"] == 2
+    saved = yaml.safe_load((world / "runs" / "demo" / "athwe" / "longer" / "config.yaml").read_text())
+    assert saved["training"]["epochs"] == 2
