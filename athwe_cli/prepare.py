@@ -82,6 +82,13 @@ def prepare(
     half_features: Annotated[
         bool, typer.Option("--half-features", help="Keep vectors in half precision: half the disk and memory.")
     ] = False,
+    keep_feature_scale: Annotated[
+        bool,
+        typer.Option(
+            "--keep-feature-scale",
+            help="Leave the lengths of given and encoded vectors as they are. Default: one factor for all of a kind.",
+        ),
+    ] = False,
     refresh: Annotated[
         str | None,
         typer.Option(help="Make one kind of features again for the current version: text, image or clusters."),
@@ -210,6 +217,7 @@ def prepare(
         image_column=image_column,
         clusters=clusters,
         half_features=half_features,
+        keep_feature_scale=keep_feature_scale,
         source=source,  # type: ignore[arg-type]  # checked there
         user_column=user_column,
         item_column=item_column,

@@ -28,7 +28,7 @@ import multiprocessing
 {PREPARE}
 if __name__ == "__main__":
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        print(pool.map_async(work, [1]).get(100))
+        print(pool.map_async(work, [1]).get(100)[0])
 """
 FROM_STANDARD_INPUT = f"""
 {PREPARE}

@@ -23,8 +23,8 @@ ALWAYS_IN_VERSION = (
     *("tie_order", "min_interactions", "category_column", "text_columns", "max_categories", "text_width"),
     *("seed", "demo_users", "demo_items"),
 )
-NEVER_IN_VERSION = ("source", "text_encoder", "image_encoder")
-"""The version has the kind of source that was found in their place, and the revision of the model."""
+NEVER_IN_VERSION = ("source", "text_encoder", "image_encoder", "keep_feature_scale")
+"""The version has the kind of source that was found in their place, the revision of the model, and whether vectors were normalised."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,8 @@ class PrepareOptions:
             labels take precedence.
         half_features: Keep text and image vectors in float16, rounded to 3 decimal digits: half the disk, and half of what
             is read where a sampled catalogue loss fetches them from it.
+        keep_feature_scale: Leave the scale of given and encoded vectors as it is. Without it all vectors of a kind are
+            multiplied by one number, so that the median length of a row is the square root of the width.
     """
 
     tie_order: TieOrder = "file"
@@ -99,6 +101,7 @@ class PrepareOptions:
     quotes: Quotes = "auto"
     time_format: str | None = None
     max_missing_ids: float = 0.01
+    keep_feature_scale: bool = False
 
     def __post_init__(self) -> None:
         choices = {"tie_order": TieOrder, "split": SplitRule, "source": SourceKind, "time_unit": TimeUnit}

@@ -14,9 +14,10 @@ from typing import Any
 import polars as pl
 
 from athwe_core.data.demo import generate as generate_module
+from athwe_core.data.features import scale
 from athwe_core.data.features.build import EncodingSettings, FeatureWork, plan_work
 from athwe_core.data.features.collect import ItemFeatures, collect_features
-from athwe_core.data.features.from_files import find_feature_files, has_given
+from athwe_core.data.features.from_files import VECTOR_STEMS, find_feature_files, has_given
 from athwe_core.data.interactions import Interactions, number_and_order
 from athwe_core.data.options import PrepareOptions, SplitRule
 from athwe_core.data.readers.detect import DEMO, Source, available_datasets, find_source, read_source
@@ -179,6 +180,9 @@ def _version(
     identity = [FORMAT, generator, source.name, options.identity(), inputs]
     identity += [made] if (made := work.identity()) else []
     identity += [{"reader": reader}] if reader else []
+    has_vectors = any(path.stem in VECTOR_STEMS for path in hashes) or work.text_model or work.image_model
+    if has_vectors and not options.keep_feature_scale:  # as it was before there was a choice
+        identity.append(["scale", scale.FORMAT])
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 

@@ -17,6 +17,7 @@ from athwe_core.data.features.build import EncodingSettings, FeatureWork, plan_w
 from athwe_core.data.features.categories import ItemCategories
 from athwe_core.data.features.collect import PROBLEMS, ItemFeatures, with_clusters
 from athwe_core.data.features.from_files import ItemVectors
+from athwe_core.data.features.scale import VectorScale
 from athwe_core.data.options import BUILTIN, PrepareOptions, RefreshKind, typed
 from athwe_core.data.readers.records import ItemTable
 from athwe_core.data.store.checksums import CHECKED
@@ -35,8 +36,16 @@ from athwe_core.messages import reason
 
 DEFAULT_CLUSTERS = 100
 _OPTIONS = {
-    "text": ("text_encoder", "text_pooling", "text_max_tokens", "text_columns", "text_width", "seed"),
-    "image": ("image_encoder", "image_column"),
+    "text": (
+        "text_encoder",
+        "text_pooling",
+        "text_max_tokens",
+        "text_columns",
+        "text_width",
+        "keep_feature_scale",
+        "seed",
+    ),
+    "image": ("image_encoder", "image_column", "keep_feature_scale"),
     "clusters": ("clusters", "seed"),
 }
 """What each kind takes; everything else belongs to the version that is refreshed."""
@@ -159,6 +168,7 @@ def _features(base: PreparedDataset) -> ItemFeatures:
             facts[kind]["source"],
             notes=tuple(manifest.get("vector_notes", {}).get(kind, ())),
             encoder=facts[kind].get("encoder"),
+            scale=VectorScale(**known) if (known := facts[kind].get("scale")) else None,
         )
         for kind, array in (("text", base.text_features), ("image", base.image_features))
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from athwe_core.analysis.audit.result import FeatureFacts, Finding, Grade, Measures
 
 GRADES: tuple[Grade, ...] = ("problem", "look", "ok")
@@ -143,10 +145,24 @@ def _features(kind: str, facts: FeatureFacts | None) -> list[Finding]:
             f"{facts['duplicates']:.1%} of the {kind} vectors equal another item's",
             "The model cannot tell these items apart: look for placeholder texts or images",
         ),
+        _scale(kind, facts),
         _finding(
             _graded(facts["mean_cosine"], look=0.5, problem=0.9),
-            f"{kind.capitalize()} scale and spread",
-            f"norm {facts['norm_mean']:.2f} ± {facts['norm_sd']:.2f}, mean cosine of two items {facts['mean_cosine']:.2f}",
+            f"{kind.capitalize()} spread",
+            f"mean cosine of two items {facts['mean_cosine']:.2f}",
             "The vectors share one direction, which hides their differences: whitening may help, so measure it",
         ),
     ]
+
+
+def _scale(kind: str, facts: FeatureFacts) -> Finding:
+    usual = math.sqrt(facts["width"])
+    ratio = facts["norm_median"] / usual
+    doublings = abs(math.log2(ratio)) if ratio > 0 else 0.0
+    return _finding(
+        _graded(doublings, look=1, problem=3),
+        f"{kind.capitalize()} scale",
+        f"row lengths {facts['norm_mean']:.3g} ± {facts['norm_sd']:.3g}, median {facts['norm_median']:.3g} "
+        f"(usual: {usual:.3g}), {1 - facts['coverage']:.1%} of the rows are zero",
+        "Training is sensitive to the scale: prepare again without --keep-feature-scale",
+    )

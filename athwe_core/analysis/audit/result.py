@@ -86,6 +86,7 @@ class FeatureFacts(TypedDict):
     """1 - distinct vectors / vectors."""
     norm_mean: float
     norm_sd: float
+    norm_median: float
     mean_cosine: float
     """Of random pairs of items."""
 

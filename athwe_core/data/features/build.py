@@ -150,7 +150,8 @@ class FeatureWork:
         if encoded.num_full:
             notes = (f"{encoded.num_full} item texts reach {encoder.max_tokens} tokens; what is longer was cut there",)
         source = f"{self.text_model.name} ({encoder.pooling}) from {found.source}"
-        return ItemVectors(encoded.vectors, source, notes=notes, encoder=encoded.facts)
+        vectors = ItemVectors(encoded.vectors, source, notes=notes, encoder=encoded.facts)
+        return vectors.scaled("text", keep=self.options.keep_feature_scale)
 
     def image(self, item_tokens: list[str]) -> ItemVectors | None:
         """Vectors of the pictures by the encoder; None without one."""
@@ -169,7 +170,8 @@ class FeatureWork:
                 notes.append(f"{len(listed)} items have {what}: {', '.join(listed[:_SHOWN])}{more}")
         problems = [(token, "missing") for token in encoded.missing] + [(token, "broken") for token in encoded.broken]
         source = f"{self.image_model.name} ({encoder.pooling}) from {self.pictures.path.name}"
-        return ItemVectors(vectors, source, notes=tuple(notes), encoder=encoded.facts, problems=tuple(sorted(problems)))
+        made = ItemVectors(vectors, source, notes=tuple(notes), encoder=encoded.facts, problems=tuple(sorted(problems)))
+        return made.scaled("image", keep=self.options.keep_feature_scale)
 
     def clusters(self, vectors: Float32[np.ndarray, "V F"], *, what: str) -> Int32[np.ndarray, "V"]:
         """Labels of the vectors by k-medoids."""

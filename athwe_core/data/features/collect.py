@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,7 @@ class ItemFeatures:
                 "width": found.vectors.shape[1],
                 "missing": found.missing,
                 "source": found.source,
+                **({"scale": asdict(found.scale)} if found.scale else {}),
                 **({"encoder": found.encoder} if found.encoder else {}),
             }
             for kind, found in (("text", self.text), ("image", self.image))
@@ -110,6 +111,7 @@ def collect_features(folder: Path, items: ItemTable | None, item_tokens: list[st
         DataError: A file does not fit (see `given`), or a named column does not exist.
     """
     options = work.options
+    keep = options.keep_feature_scale
     text = read_vectors(folder, "txt_emb", item_tokens) if options.text_columns is None else None
     image = read_vectors(folder, "img_emb", item_tokens)
     given = read_multi_hot(folder, item_tokens) if options.category_column is None else None
@@ -119,8 +121,8 @@ def collect_features(folder: Path, items: ItemTable | None, item_tokens: list[st
         else category_table(items, item_tokens, column=options.category_column, max_categories=options.max_categories)
     )
     found = ItemFeatures(
-        text=work.text(items, item_tokens) if text is None else text,
-        image=work.image(item_tokens) if image is None else image,
+        text=work.text(items, item_tokens) if text is None else text.scaled("text", keep=keep),
+        image=work.image(item_tokens) if image is None else image.scaled("image", keep=keep),
         categories=categories,
         text_clusters=read_clusters(folder, "txt_clusters", item_tokens),
         image_clusters=read_clusters(folder, "img_clusters", item_tokens),

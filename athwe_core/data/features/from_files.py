@@ -7,7 +7,7 @@ no padding row), where row k belongs to line k.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64, UInt8
 
 from athwe_core.data.features.arrays import read_array
+from athwe_core.data.features.scale import VectorScale, measure_scale, multiply
 from athwe_core.errors import DataError
 from athwe_core.messages import clipped
 
 ORDER_FILE = "emb_item_order.txt"
 SUFFIXES = (".pt", ".safetensors", ".npy")
-STEMS = ("txt_emb", "img_emb", "cat", "txt_clusters", "img_clusters")
+VECTOR_STEMS = ("txt_emb", "img_emb")
+STEMS = (*VECTOR_STEMS, "cat", "txt_clusters", "img_clusters")
 MAX_CLUSTERS = 100_000
 """The cluster loss has a weight row for every label up to the largest."""
 
@@ -36,6 +38,8 @@ class ItemVectors:
         notes: What the user should know, one sentence each.
         encoder: Model, revision, pooling and so on, where an encoder made them.
         problems: Raw item id and what is wrong with its picture, for those that have none.
+        scale: Lengths of the rows as they were given, and what was done about them; None for vectors that are made with
+            the usual scale.
     """
 
     vectors: Float32[np.ndarray, "V F"]
@@ -44,6 +48,17 @@ class ItemVectors:
     notes: tuple[str, ...] = ()
     encoder: dict[str, Any] | None = None
     problems: tuple[tuple[str, str], ...] = ()
+    scale: VectorScale | None = None
+
+    def scaled(self, kind: str, *, keep: bool) -> ItemVectors:
+        """The same vectors, normalised in place unless `keep`, with a note; `kind` is `text` or `image`."""
+        scale = measure_scale(self.vectors, keep=keep)
+        if scale is None:
+            return self
+        if scale.factor != 1:
+            multiply(self.vectors, scale.factor)
+        notes = (*self.notes, scale.note(kind, self.vectors.shape[1])) if keep or scale.factor != 1 else self.notes
+        return replace(self, scale=scale, notes=notes)
 
     @property
     def missing(self) -> int:

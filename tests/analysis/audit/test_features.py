@@ -22,7 +22,7 @@ def test_by_hand() -> None:
 
 def test_a_table_of_zeros_and_no_table() -> None:
     found = feature_facts(np.zeros((4, 2), np.float32), 0)
-    assert found == {"width": 2, "coverage": 0, "duplicates": 0, "norm_mean": 0, "norm_sd": 0, "mean_cosine": 0}
+    assert found == {"width": 2, "coverage": 0, "duplicates": 0, "norm_mean": 0, "norm_sd": 0, "norm_median": 0, "mean_cosine": 0}
     assert feature_facts(None, 0) is None
 
 
@@ -55,5 +55,6 @@ def test_a_mapped_table_gives_the_numbers_of_whole_arrays_in_little_memory(tmp_p
         "duplicates": 1 - len(np.unique(present, axis=0)) / len(present),
         "norm_mean": norms[norms > 0].mean(),
         "norm_sd": norms[norms > 0].std(),
+        "norm_median": np.median(norms[norms > 0]),
         "mean_cosine": pytest.approx(float((unit[0] * unit[1]).sum(1).mean()), abs=1e-6),
     }
