@@ -15,7 +15,7 @@ import polars as pl
 
 from athwe_core.data.demo import generate as generate_module
 from athwe_core.data.features import scale
-from athwe_core.data.features.build import EncodingSettings, FeatureWork, plan_work
+from athwe_core.data.features.build import TEXT_FORMAT, EncodingSettings, FeatureWork, plan_work
 from athwe_core.data.features.collect import ItemFeatures, collect_features
 from athwe_core.data.features.from_files import VECTOR_STEMS, find_feature_files, has_given
 from athwe_core.data.interactions import Interactions, number_and_order
@@ -183,7 +183,16 @@ def _version(
     has_vectors = any(path.stem in VECTOR_STEMS for path in hashes) or work.text_model or work.image_model
     if has_vectors and not options.keep_feature_scale:  # as it was before there was a choice
         identity.append(["scale", scale.FORMAT])
+    if work.text_model is None and _has_texts(source, options):
+        identity.append(["text", TEXT_FORMAT])
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _has_texts(source: Source, options: PrepareOptions) -> bool:
+    """Whether built-in features may be made from item texts."""
+    if options.text_columns is not None:
+        return True
+    return source.kind != DEMO and bool(source.items) and not has_given(source.folder, "txt_emb")
 
 
 def _write(path: Path, source: Source, hashes: dict[Path, str], work: FeatureWork, loaded: _Loaded) -> dict[str, Any]:

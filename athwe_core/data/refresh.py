@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 import numpy as np
 
-from athwe_core.data.features.build import EncodingSettings, FeatureWork, plan_work
+from athwe_core.data.features.build import TEXT_FORMAT, EncodingSettings, FeatureWork, plan_work
 from athwe_core.data.features.categories import ItemCategories
 from athwe_core.data.features.collect import PROBLEMS, ItemFeatures, with_clusters
 from athwe_core.data.features.from_files import ItemVectors
@@ -100,7 +100,10 @@ def refresh(
         for note in work.notes:
             notify(note)
     taken = {option: value for option, value in asdict(options).items() if option in _OPTIONS[kind]}
-    step = json.loads(json.dumps({"kind": kind, "options": taken, **work.identity()}))  # as the manifest will say
+    made: dict[str, Any] = {"kind": kind, "options": taken, **work.identity()}
+    if kind == "text" and work.text_model is None:
+        made["text_format"] = TEXT_FORMAT
+    step = json.loads(json.dumps(made))  # as the manifest will have it
     if last_step == step:
         notify(f"{name} has these {kind} features already: version {base.version}")
         return base

@@ -102,7 +102,7 @@ def test_both_feature_layouts_give_each_item_its_own_vector(
     (folder / "emb_item_order.txt").write_text("\n".join(order))
     first_seen = list(dict.fromkeys(item for _, item, _ in reversed(toy_rows)))
     torch.save(torch.tensor([[0.0]] + [[int(token[1]) + 1.0] for token in first_seen]), folder / "txt_emb.pt")
-    prepared = prepare_toy()
+    prepared = prepare_toy(keep_feature_scale=True)
     assert prepared.item_tokens[1:] == first_seen != order
     assert prepared.image_features is not None
     assert prepared.text_features is not None

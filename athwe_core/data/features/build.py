@@ -25,6 +25,8 @@ from athwe_core.data.readers.records import ItemTable
 from athwe_core.errors import ConfigError, DataError
 
 URL_COLUMN = "image_url"
+TEXT_FORMAT = 2
+"""Raise when the built-in features of the same texts change. 1: version 0.1.0; 2: scikit-learn."""
 _SHOWN = 5
 
 
@@ -128,7 +130,7 @@ class FeatureWork:
 
     def text(self, items: ItemTable | None, item_tokens: list[str]) -> ItemVectors | None:
         """Vectors of the item texts by the encoder or, without one, built-in; None when there is no text."""
-        from athwe_core.data.features.text import item_texts, text_features  # noqa: PLC0415 - scipy, for this only
+        from athwe_core.data.features.text import item_texts, text_features  # noqa: PLC0415 - scikit-learn takes a second
 
         columns = self.options.text_columns
         if self.text_model is None:

@@ -84,7 +84,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def test_texts_go_through_the_encoder(toy: Toy, bert: Path) -> None:
-    found = toy.prepare(text_encoder=str(bert), text_pooling="mean", text_max_tokens=8)
+    found = toy.prepare(text_encoder=str(bert), text_pooling="mean", text_max_tokens=8, keep_feature_scale=True)
     assert found.text_features is not None
     assert found.text_features.shape == (7, 16)
     encoder = load_text_encoder(
@@ -136,7 +136,7 @@ def test_demo_keeps_what_it_planted(tmp_path: Path, bert: Path, vit: Path) -> No
 
 
 def test_pictures_of_a_folder(toy: Toy, vit: Path, pictures: Path) -> None:
-    found = toy.prepare(replace(CPU, images=pictures), image_encoder=str(vit))
+    found = toy.prepare(replace(CPU, images=pictures), image_encoder=str(vit), keep_feature_scale=True)
     assert found.image_features is not None
     assert found.image_features.any(axis=1).tolist() == [False, True, True, True, False, False, False]
     encoder = load_image_encoder(find_model(str(vit), option="image_encoder"), device="cpu")
@@ -182,7 +182,12 @@ def test_a_column_of_members_of_an_archive(toy: Toy, vit: Path, tmp_path: Path) 
     toy.items(title=list("abcdef"), cover=["deep/er/x.png", "absent.png", "", "", "", ""])
     with zipfile.ZipFile(tmp_path / "covers.zip", "w") as archive:
         archive.writestr("deep/er/x.png", png(0))
-    found = toy.prepare(replace(CPU, images=tmp_path / "covers.zip"), image_encoder=str(vit), image_column="cover")
+    found = toy.prepare(
+        replace(CPU, images=tmp_path / "covers.zip"),
+        image_encoder=str(vit),
+        image_column="cover",
+        keep_feature_scale=True,
+    )
     assert found.image_features is not None
     assert found.image_features.any(axis=1).tolist() == [False, True, *[False] * 5]
     assert "1 items have a broken picture: i1" in found.manifest["notes"]
@@ -196,7 +201,7 @@ def test_a_column_of_paths(toy: Toy, vit: Path, pictures: Path) -> None:
     found = toy.prepare(image_encoder=str(vit), image_column="cover")
     assert found.image_features is not None
     assert found.image_features.any(axis=1).tolist() == [False, True, True, False, False, False, False]
-    by_id = toy.prepare(replace(CPU, images=pictures), image_encoder=str(vit))
+    by_id = toy.prepare(replace(CPU, images=pictures), image_encoder=str(vit), keep_feature_scale=True)
     np.testing.assert_array_equal(found.image_features[:3], by_id.image_features[:3])  # type: ignore[index]
     assert "1 items have a broken picture: i3" in found.manifest["notes"]  # named, and not there
     toy.items(title=list("abcdef"), cover=[""] * 6)

@@ -35,5 +35,10 @@ def test_what_half_precision_cannot_hold_is_refused(tmp_path: Path) -> None:
     (folder / "toy.inter").write_text("\n".join(["user_id:token\titem_id:token\ttimestamp:float", *rows]) + "\n")
     np.save(folder / "txt_emb.npy", np.full((7, 2), 7e4, np.float32), allow_pickle=False)
     with pytest.raises(DataError, match=r"text_features must be at most 65504 in size for half precision, got 70000"):
-        prepare("toy", data_dir=tmp_path, prepared_dir=tmp_path / "p", options=PrepareOptions(half_features=True))
+        prepare(
+            "toy",
+            data_dir=tmp_path,
+            prepared_dir=tmp_path / "p",
+            options=PrepareOptions(half_features=True, keep_feature_scale=True),
+        )
     assert not list((tmp_path / "p").glob("*/*"))

@@ -1,4 +1,3 @@
-import math
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import polars as pl
 import pytest
 from scipy import sparse
 
-from athwe_core.data.features.text import ngram_counts, text_features, tf_idf, truncated_svd
+from athwe_core.data.features.text import ngram_counts, reduced, text_features
 from athwe_core.data.readers.records import ItemTable
 from athwe_core.errors import DataError
 
@@ -74,7 +73,18 @@ def test_tiny_catalogue_gets_zero_columns_and_a_note() -> None:
     assert found is not None
     used = found.vectors.any(axis=0).sum()
     assert 1 <= used <= 2  # two different titles
-    assert found.notes == (f"the item texts give {used} dimensions; text features beyond, up to 8, are zero",)
+    (note,) = found.notes
+    assert note.startswith(f"text features come from almost nothing: the texts give {used} dimensions; ")
+    assert note.endswith("--text-columns")
+
+
+def test_fewer_dimensions_than_asked_for_get_zero_columns_and_a_note() -> None:
+    titles = [f"word{number} thing{number}" for number in range(20)] * 2
+    found = text_features(table(titles), tokens(40), columns=None, width=64)
+    assert found is not None
+    used = int(found.vectors.any(axis=0).sum())
+    assert 16 <= used <= 20  # that many different titles
+    assert found.notes == (f"the item texts give {used} dimensions; text features beyond, up to 64, are zero",)
 
 
 def test_one_text_alone() -> None:
@@ -98,18 +108,10 @@ def test_ngrams_stay_within_one_text_and_count_by_hand() -> None:
     assert sorted(pair[0].tolist()) == [1, 1, 1, 2, 2]
 
 
-def test_tf_idf_by_hand() -> None:
-    weights = tf_idf(sparse.csr_matrix(np.array([[1.0, 1.0], [1.0, 0.0]], dtype=np.float32))).toarray()
-    rare = 1 + math.log(3 / 2)
-    np.testing.assert_allclose(weights, [[1 / math.hypot(1, rare), rare / math.hypot(1, rare)], [1, 0]], rtol=1e-6)
-
-
-def test_truncated_svd_agrees_with_the_dense_one() -> None:
+def test_the_reduction_agrees_with_the_dense_decomposition() -> None:
     dense = np.random.default_rng(0).normal(size=(60, 8)) @ np.diag(2.0 ** -np.arange(8)) @ np.ones((8, 1))
     dense = dense + np.random.default_rng(1).normal(size=(60, 30)) * 0.5 ** np.arange(30)
-    scores = truncated_svd(sparse.csr_matrix(dense.astype(np.float32)), rank=4, seed=3)
+    scores = reduced(sparse.csr_matrix(dense.astype(np.float32)), rank=4, seed=3)
     left, values, _ = np.linalg.svd(dense, full_matrices=False)
     expected = left[:, :4] * values[:4]
     np.testing.assert_allclose(np.abs(scores), np.abs(expected), atol=1e-4 * values[0])
-    largest = np.abs(scores).argmax(axis=0)
-    assert (scores[largest, range(4)] > 0).all()
