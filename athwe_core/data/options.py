@@ -24,7 +24,8 @@ ALWAYS_IN_VERSION = (
     *("seed", "demo_users", "demo_items"),
 )
 NEVER_IN_VERSION = ("source", "text_encoder", "image_encoder", "keep_feature_scale")
-"""The version has the kind of source that was found in their place, the revision of the model, and whether vectors were normalised."""
+"""The version has in their place the kind of source that was found, the revision of the model, and whether vectors were
+normalised."""
 
 
 @dataclass(frozen=True)

@@ -515,7 +515,14 @@ def audited() -> dict[str, Any]:
         "shuffle": {"ordered": 0.0472, "shuffled": 0.0107},
         "features": {
             "text": {
-                **{"width": 512, "coverage": 1.0, "duplicates": 0.002, "norm_mean": 7.36, "norm_sd": 0.66, "norm_median": 7.3},
+                **{
+                    "width": 512,
+                    "coverage": 1.0,
+                    "duplicates": 0.002,
+                    "norm_mean": 7.36,
+                    "norm_sd": 0.66,
+                    "norm_median": 7.3,
+                },
                 "mean_cosine": 0.45,
             },
             "image": None,

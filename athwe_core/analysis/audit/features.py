@@ -32,7 +32,9 @@ def feature_facts(table: Float[np.ndarray, "V F"] | None, seed: int) -> FeatureF
     digests, norms = _row_digests_and_norms(table)
     present = np.flatnonzero(norms > 0)
     if not len(present):
-        return FeatureFacts(width=width, coverage=0.0, duplicates=0.0, norm_mean=0.0, norm_sd=0.0, norm_median=0.0, mean_cosine=0.0)
+        return FeatureFacts(
+            width=width, coverage=0.0, duplicates=0.0, norm_mean=0.0, norm_sd=0.0, norm_median=0.0, mean_cosine=0.0
+        )
     lengths = norms[present]
     cosines = _pair_cosines(table, norms, present, seed)
     return FeatureFacts(

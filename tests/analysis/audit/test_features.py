@@ -22,7 +22,15 @@ def test_by_hand() -> None:
 
 def test_a_table_of_zeros_and_no_table() -> None:
     found = feature_facts(np.zeros((4, 2), np.float32), 0)
-    assert found == {"width": 2, "coverage": 0, "duplicates": 0, "norm_mean": 0, "norm_sd": 0, "norm_median": 0, "mean_cosine": 0}
+    assert found == {
+        "width": 2,
+        "coverage": 0,
+        "duplicates": 0,
+        "norm_mean": 0,
+        "norm_sd": 0,
+        "norm_median": 0,
+        "mean_cosine": 0,
+    }
     assert feature_facts(None, 0) is None
 
 

@@ -198,7 +198,7 @@ def test_a_column_of_paths(toy: Toy, vit: Path, pictures: Path) -> None:
     toy.items(title=list("abcdef"), cover=names)
     (toy.folder / "below").mkdir()
     (toy.folder / "below" / "x.png").write_bytes(png(0))
-    found = toy.prepare(image_encoder=str(vit), image_column="cover")
+    found = toy.prepare(image_encoder=str(vit), image_column="cover", keep_feature_scale=True)
     assert found.image_features is not None
     assert found.image_features.any(axis=1).tolist() == [False, True, True, False, False, False, False]
     by_id = toy.prepare(replace(CPU, images=pictures), image_encoder=str(vit), keep_feature_scale=True)
