@@ -1,4 +1,4 @@
-"""`athwe audit`: what a data set can and cannot show, before anything is trained on it."""
+"""`athwe audit`: check a prepared data set before training on it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from athwe_cli.render import Output, findings_table, metrics_table, statistics_t
 def audit(
     dataset: opt.Dataset = None,
     version: Annotated[str | None, typer.Option(help="Prepared version. Default: the current one.")] = None,
-    seed: Annotated[int, typer.Option(help="Of random tie orders, shuffles and pairs.")] = 0,
-    shuffles: Annotated[int, typer.Option(help="Random orders the shuffle test averages over.")] = 3,
+    seed: Annotated[int, typer.Option(help="Seed of random tie orders, shuffles and pairs of vectors.")] = 0,
+    shuffles: Annotated[int, typer.Option(help="Number of random orders that the shuffle test averages.")] = 3,
     to: Annotated[
         Path | None, typer.Option("--to", help="HTML page. Default: audit.html in the data set's folder of runs.")
     ] = None,
@@ -25,9 +25,9 @@ def audit(
     runs: opt.RunsDir = opt.RUNS_DIR,
     as_json: opt.Json = False,
 ) -> None:
-    """Measure ties, leakage, cold items, popularity, the need for order, and the features, and grade each.
+    """Measure ties, leakage, cold items, popularity, the value of the order, and the features, and grade each.
 
-    Prints the findings (ok, look, problem) with one line of advice each and writes a self-contained HTML page with figures.
+    Prints each finding with its grade (ok, look, problem) and one line of advice, and writes a self-contained HTML page.
 
     Example: athwe audit --dataset Toys_and_Games
     """

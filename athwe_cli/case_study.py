@@ -23,33 +23,38 @@ if TYPE_CHECKING:
 @one_line_errors
 def case_study(
     user: Annotated[str | None, typer.Option(help="A user's own id.", show_default=False)] = None,
-    random: Annotated[int | None, typer.Option(help="That many users at random.", metavar="N")] = None,
+    random: Annotated[int | None, typer.Option(help="Number of users to draw at random.", metavar="N")] = None,
     pick: Annotated[
         str | None,
-        typer.Option(help="improved or failed (in NDCG@10 over the first --against), or typical (the median rank)."),
+        typer.Option(
+            help="Pick a user: improved or failed most (NDCG@10 against the first --against), or typical (the median rank)."
+        ),
     ] = None,
     history: Annotated[
         Path | None,
-        typer.Option(help="A new user: CSV with a header and columns item_id and timestamp.", metavar="FILE"),
+        typer.Option(help="The history of a new user: a CSV file with columns item_id and timestamp.", metavar="FILE"),
     ] = None,
     run: opt.Run = "last",
     against: Annotated[
-        list[str] | None, typer.Option(help="Another run on the same data to show beside. Repeatable.", metavar="RUN")
+        list[str] | None, typer.Option(help="Another run on the same data to compare with. Repeatable.", metavar="RUN")
     ] = None,
     dataset: opt.Dataset = None,
-    split: Annotated[str, typer.Option(help="validation or test: which held-out item is the true next one.")] = "test",
+    split: Annotated[str, typer.Option(help="validation or test: the held-out item that is the target.")] = "test",
     k: Annotated[int, typer.Option("--k", help="How many items each run recommends.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of --random.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of --random.")] = 0,
     images: Annotated[
         Path | None,
         typer.Option(
-            help="Folder or zip of pictures named by item id. Default: images/ or images*.zip in the data set's folder.",
+            help="Folder or zip of images named by item id. Default: images/ or images*.zip in the data set's folder.",
             show_default=False,
         ),
     ] = None,
     html: Annotated[
         Path | None,
-        typer.Option(help="The page. Default: one for each user in RUNS/DATASET/case-studies.", show_default=False),
+        typer.Option(
+            help="HTML page to write. Default: one for each user in RUNS/DATASET/case-studies.",
+            show_default=False,
+        ),
     ] = None,
     no_html: Annotated[bool, typer.Option("--no-html", help="Write no page.")] = False,
     data: opt.DataDir = opt.DATA_DIR,
@@ -57,10 +62,10 @@ def case_study(
     runs: opt.RunsDir = opt.RUNS_DIR,
     as_json: opt.Json = False,
 ) -> None:
-    """Look closely at a user: the history, the true next item and its rank, each run's recommendations, and why.
+    """Show one user's history, the rank of the true next item, each run's recommendations, and why.
 
-    The why: score by modality, what leaving an item out or another last gap would change, gates, attention, wavelet energy.
-    Also written as an HTML page that needs nothing beside it.
+    The explanation shows how the rank changes when an item is left out or comes at another time. Models that allow it also
+    show score parts, gates, attention and wavelet energy. The HTML page is one file that needs no network.
 
     Example: athwe case-study --user 123
 
@@ -119,7 +124,7 @@ def _find(run: str, against: list[str], dataset: str | None, runs: Path, output:
 
 
 def page_name(stem: str | None, case: CaseStudy) -> str:
-    """File name of a case's page: of the user's id what is safe in a name; where that is not all of it, with a hash."""
+    """File name of a case's page: the characters of the user's id that are safe, and a hash where some are not."""
     raw = stem if stem is not None else str(case["user"])
     safe = re.sub(r"[^A-Za-z0-9._-]", "_", raw)[:100].lstrip(".")
     if safe != raw:
@@ -145,4 +150,4 @@ def _write_pages(pages: dict[Path, list[CaseStudy]], pictures: ImageSource | Non
         output.note(f"page {path}")
     if pictures is not None and pictures.broken:
         shown = ", ".join(map(repr, pictures.broken[:3])) + (", ..." if len(pictures.broken) > 3 else "")
-        output.note(f"pictures in {pictures.path} that could not be read: {len(pictures.broken)} ({shown})")
+        output.note(f"images in {pictures.path} that could not be read: {len(pictures.broken)} ({shown})")

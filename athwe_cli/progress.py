@@ -1,4 +1,4 @@
-"""How far long work of `prepare` is: a bar in a terminal, a line now and then elsewhere."""
+"""Progress of `prepare`: a bar in a terminal, a line from time to time elsewhere."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from rich.progress import (
 
 from athwe_cli.render import Output
 
-_QUIET_SECONDS = 1.0  # what is read in less needs no bar
+_QUIET_SECONDS = 1.0  # shorter reading needs no bar
 _SECONDS_BETWEEN_LINES = 20.0
 
 
 class _Bar:
-    """A bar that is there while something is under way, in a terminal only."""
+    """A bar that is shown while work goes on, in a terminal only."""
 
     def __init__(self, output: Output) -> None:
         self.output = output
@@ -31,7 +31,7 @@ class _Bar:
         self._last_line = time.monotonic()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._progress is not None:
             self._progress.stop()
         self._progress = None
@@ -51,7 +51,7 @@ class _Bar:
 
 
 class ReadingDisplay(_Bar):
-    """Listens to the reader: bytes read and in all, as they lie on disk."""
+    """Progress of reading, in bytes on disk."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)
@@ -74,7 +74,7 @@ class ReadingDisplay(_Bar):
 
 
 class WorkDisplay(_Bar):
-    """Listens to encoding, downloading and clustering; one thing at a time."""
+    """Progress of encoding, downloading and clustering, one after another."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(output)
@@ -95,7 +95,7 @@ class WorkDisplay(_Bar):
             self.close()
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         super().close()
         self._what = ""
 

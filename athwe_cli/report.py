@@ -1,4 +1,4 @@
-"""`athwe report`: one page with all that is known of a data set."""
+"""`athwe report`: one page about a data set and the runs on it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def report(
     runs: opt.RunsDir = opt.RUNS_DIR,
     as_json: opt.Json = False,
 ) -> None:
-    """Write one HTML page: data facts, runs compared, groups, learning curves, experiments, and how to get each again.
+    """Write one HTML page: the data, a comparison of runs, groups, learning curves, experiments, and how to repeat each.
 
-    The page needs nothing beside it and no network.
+    The page is one file and needs no network.
 
     Example: athwe report --dataset Toys_and_Games
     """
@@ -49,9 +49,9 @@ def report(
     output = Output(as_json=as_json)
     name, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {name} ({why})")
-    asked = None if run is None else [find_run(runs, text, dataset=name) for text in run]
-    data = _open(name, asked, prepared, runs)
-    found = collect_report(data, runs, runs=asked)
+    chosen = None if run is None else [find_run(runs, text, dataset=name) for text in run]
+    data = _open(name, chosen, prepared, runs)
+    found = collect_report(data, runs, runs=chosen)
     page = to or runs / data.name / "report.html"
     page.parent.mkdir(parents=True, exist_ok=True)
     replace_text(page, report_page(found, draw_figures(found, data)))
@@ -61,11 +61,11 @@ def report(
     output.json({**found, "page": str(page)})
 
 
-def _open(name: str, asked: list[RunFolder] | None, prepared: Path, runs: Path) -> PreparedDataset:
-    """The version of the first run asked for, else of the newest finished one, else the current one."""
+def _open(name: str, chosen: list[RunFolder] | None, prepared: Path, runs: Path) -> PreparedDataset:
+    """The version of the first chosen run, else of the newest finished run, else the current version."""
     from athwe_core.data.prepare import open_prepared
     from athwe_core.runs.find import FINISHED, list_runs
 
     finished = [each for each in list_runs(runs, dataset=name) if each.manifest().get("status") == FINISHED]
-    chosen = asked[0] if asked else finished[-1] if finished else None
-    return open_prepared(name, prepared_dir=prepared) if chosen is None else chosen.open_data(prepared)
+    run = chosen[0] if chosen else finished[-1] if finished else None
+    return open_prepared(name, prepared_dir=prepared) if run is None else run.open_data(prepared)

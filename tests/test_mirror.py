@@ -62,7 +62,6 @@ TESTED_IN = {
     "athwe_core/runs/schema.py": "tests/robustness/test_fuzz_checkpoint.py",
     # tested through the commands
     "athwe_core/analysis/evaluate_run.py": "tests/cli/test_evaluate.py",
-    "athwe_cli/progress.py": "tests/cli/test_prepare_features.py",
 }
 """Modules without a mirrored test, by reason, and the file that tests them."""
 

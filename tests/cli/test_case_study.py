@@ -235,7 +235,7 @@ class TestText:
     [
         ([], 2, "needs exactly one of --user, --random, --pick, --history, got 'none'. Try --random 1"),
         (["--user", "1", "--random", "2"], 2, "got '--user and --random'"),
-        (["--user", "2001"], 3, "user must be one of the 200 users of demo, got '2001'. Near ones: '200'"),
+        (["--user", "2001"], 3, "--user must be one of the 200 users of demo, got '2001'. Similar ids: '200'"),
         (["--random", "0"], 2, "--random must be in 1..200"),
         (["--random", "201"], 2, "--random must be in 1..200"),
         (["--pick", "worst"], 2, "--pick must be one of improved, failed, typical, got 'worst'"),

@@ -1,4 +1,4 @@
-"""A history that is in no data set, from a CSV file."""
+"""The history of a new user, from a CSV file."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ def read_history(path: Path, prepared: PreparedDataset, *, split: str = "test") 
 
     Args:
         path: CSV with a header; a column `item_id` (or `item`) with raw ids and `timestamp` (or `time`) with unix seconds or
-            ISO dates, UTC where they name no zone. Other columns are left alone.
-        split: what the case says of itself; nothing is held out.
+            ISO dates, UTC unless they name a zone. Other columns are ignored.
+        prepared: the data set whose items the history has.
+        split: stored in the case; no item is held out.
     Raises:
-        DataError: The file is unreadable or has no rows, lacks a column, or a row has an unknown item (near ids are named)
-            or no time; file and line are named.
+        DataError: The file is unreadable or has no rows, lacks a column, or a row has an unknown item or no time.
+            The message has file and line, and similar ids for an unknown item.
     """
     rows = _read_rows(path)
     header = [name.strip().lower() for name in rows[0][1]]

@@ -1,4 +1,4 @@
-"""Whose next item is looked at: a user by id, users at random, or the one who shows best where two runs differ."""
+"""Selecting the user of a case study: by id, at random, or by where two runs differ most."""
 
 from __future__ import annotations
 
@@ -17,36 +17,38 @@ from athwe_core.runs.find import RunFolder
 
 PICKS = ("improved", "failed", "typical")
 PICK_METRIC_K = 10
-"""Improved and failed are by the change of NDCG at this cut-off, then by the change of rank."""
+"""`improved` and `failed` go by the change of NDCG at this cut-off, then by the change of rank."""
 MOST_NAMES_COMPARED = 200_000
 
 
 @dataclass(frozen=True)
 class Case:
-    """A history whose next item is asked, n >= 1 items in time order."""
+    """A history of n >= 1 items in time order, and the item that follows it."""
 
     user: str | None
-    """Raw id, None = not in the data."""
+    """Raw id; None = a new user who is not in the data."""
     split: str
     """`validation` or `test`."""
     item_ids: list[int]
-    """(n,) internal ids, oldest first: everything before the target, not only the window of a model."""
+    """(n,) internal ids, oldest first. All items before the target, not only the latest ones that a model reads."""
     timestamps: list[int]
     """(n,) unix seconds."""
     target: tuple[int, int] | None = None
-    """Internal id and unix seconds of the item that follows; None = not known."""
+    """Internal id and unix seconds of the item that follows; None for a new user."""
     picked: str | None = None
-    """Why this user, where the choice was not the reader's."""
+    """Why this user was picked; None where the user was named or drawn at random."""
 
 
 def case_of_user(prepared: PreparedDataset, user: str, *, split: str, picked: str | None = None) -> Case:
     """The case of a user of the data set.
 
     Args:
+        prepared: the data set.
         user: raw id.
-        split: `validation` or `test`: which held-out item is asked.
+        split: `validation` or `test`: the held-out item that is the target.
+        picked: why this user was picked, if it was.
     Raises:
-        DataError: There is no such user (near ids are named), or the split asks nothing of them.
+        DataError: There is no such user (similar ids are listed), or the user has no target in the split.
         ConfigError: An unknown split.
     """
     held_out = prepared.split.held_out(split)
@@ -54,11 +56,11 @@ def case_of_user(prepared: PreparedDataset, user: str, *, split: str, picked: st
         number = prepared.user_tokens.index(user)
     except ValueError:
         rule = f"must be one of the {prepared.num_users} users of {prepared.name}"
-        raise DataError("user", rule, user, near_ids(user, prepared.user_tokens) or "Try --random 1") from None
+        raise DataError("--user", rule, user, near_ids(user, prepared.user_tokens) or "Try --random 1") from None
     row, start = int(held_out[number]), int(prepared.split.start[number])
     if row < 0:
-        asked = [name for name in ("validation", "test") if prepared.split.held_out(name)[number] >= 0]
-        remedy = f"Try --split {asked[0]}" if asked else "Try another user, or --random 1"
+        splits = [name for name in ("validation", "test") if prepared.split.held_out(name)[number] >= 0]
+        remedy = f"Try --split {splits[0]}" if splits else "Try another user, or --random 1"
         raise DataError(f"user {user!r}", f"has no {split} item under the {prepared.split_rule} split", remedy=remedy)
     return Case(
         user=user,
@@ -71,36 +73,45 @@ def case_of_user(prepared: PreparedDataset, user: str, *, split: str, picked: st
 
 
 def near_ids(text: str, known: Sequence[str]) -> str:
-    """A sentence with the ids that look most like `text`; empty without any."""
+    """A remedy with at most three ids that are similar to `text`; empty where there are none."""
     if len(known) > MOST_NAMES_COMPARED:
         known = [name for name in known if name[:2] == text[:2]][:MOST_NAMES_COMPARED]
     near = difflib.get_close_matches(text, known, n=3)
-    return f"Near ones: {', '.join(map(repr, near))}" if near else ""
+    return f"Similar ids: {', '.join(map(repr, near))}" if near else ""
 
 
 def random_users(prepared: PreparedDataset, count: int, *, split: str, seed: int = 0) -> list[str]:
-    """`count` different users who are asked in `split`, drawn from `seed`.
+    """Different users with a target in `split`, drawn at random.
 
-    Raises: ConfigError when there are not that many, or `count` is below 1.
+    Args:
+        prepared: the data set.
+        count: how many, >= 1.
+        split: `validation` or `test`.
+        seed: of the draw.
+    Returns: raw ids.
+    Raises:
+        ConfigError: There are not that many users, or `count` is below 1.
     """
-    asked = prepared.split.users(split)
-    if not 1 <= count <= len(asked):
-        raise ConfigError("--random", f"must be in 1..{len(asked)}, the users asked in {split}", count)
-    chosen = np.random.default_rng(seed).choice(asked, count, replace=False)
+    users = prepared.split.users(split)
+    if not 1 <= count <= len(users):
+        raise ConfigError("--random", f"must be in 1..{len(users)}, the users with a {split} target", count)
+    chosen = np.random.default_rng(seed).choice(users, count, replace=False)
     return [prepared.user_tokens[user] for user in chosen]
 
 
 def pick_user(kind: str, run: RunFolder, against: RunFolder | None = None, *, split: str) -> tuple[str, str]:
-    """The user who shows best what changed, by the ranks both runs wrote down; equal users go by their order.
+    """The user whose rank changed most between two runs, or a typical user, from the ranks that the runs stored.
 
     Args:
         kind: `improved`: largest gain of NDCG@10 over `against`, then of rank; `failed`: largest loss; `typical`: the rank
-            nearest the median of `run`.
-    Returns: raw user id, and why it is that one.
+            nearest to the median of `run`. Ties go to the first user.
+        run, against: finished runs on the same data.
+        split: `validation` or `test`.
+    Returns: raw user id, and why this user.
     Raises:
-        ConfigError: An unknown kind, or nothing to compare with where there must be.
+        ConfigError: The kind is unknown, or `against` is missing where it is needed.
         CheckpointError: A run has no ranks of the split.
-        DataError: Nobody improved or failed, or the two runs treat seen items differently.
+        DataError: Nobody improved or failed, or only one of the runs leaves seen items out.
     """
     if kind not in PICKS:
         raise ConfigError("--pick", f"must be one of {', '.join(PICKS)}", kind)

@@ -1,4 +1,4 @@
-"""The figures of an experiment, from its `result.json`: what each part is worth, and a metric against a setting."""
+"""The figures of an experiment, from its `result.json`: the effect of each part, and a metric against a setting."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ablation_figure(result: Mapping[str, Any], *, metrics: Sequence[str] | None 
 
     Args:
         result: the `result.json` of an ablation.
-        metrics: None = the result's metric and its like at another cut-off.
+        metrics: None = the result's metric, and the same one at another cut-off.
     """
     metrics = list(metrics or _metric_pair(result))
     variants = result["variants"]
@@ -181,7 +181,7 @@ def _note(axes: Axes, text: str, at: tuple[float, float], *, offset: tuple[float
 
 
 def _circumstances(result: Mapping[str, Any]) -> str:
-    """Split, seeds, order of ties, and whether it was only a quick look."""
+    """Split, seeds, tie order, and whether epochs were limited."""
     seeds = len(result["seeds"])
     spread = f"mean and sd of {seeds} seeds" if seeds > 1 else "one seed"
     unequal = {len(variant["metrics"][result["split"]][result["metric"]]["values"]) for variant in result["variants"]}

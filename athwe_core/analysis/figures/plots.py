@@ -1,4 +1,4 @@
-"""The figures of an analysis, each from the numbers that `--json` prints.
+"""The figures of an analysis, from the numbers that `--json` prints.
 
     ablation_figure       what each part is worth (figure 3 of the HM4SR paper)
     sweep_figure          a metric against a setting (figures 4, 5 and 8)
@@ -6,7 +6,7 @@
     groups_figure         a metric by groups of users
     time_distribution     interactions over time (figure 7)
 
-`save_figure` writes one to files, `inline_svg` makes one a part of a page.
+`save_figure` writes a figure to files, `inline_svg` makes it a part of a page.
 """
 
 from __future__ import annotations

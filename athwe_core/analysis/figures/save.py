@@ -1,4 +1,4 @@
-"""A figure as files for print, or as a part of a page."""
+"""Saving a figure as files, or as a part of a page."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _PRESENTATION = (
     *("stroke-dashoffset", "stroke-linejoin", "stroke-linecap", "stroke-miterlimit"),
     *("text-anchor", "font-size", "font-weight"),
 )
-"""Properties kept of a style, as attributes of their own; the family of letters is the page's."""
+"""Style properties that are kept as attributes; the font is the page's."""
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write STEM.svg (letters as outlines, equal bytes for an equal figure) and STEM.png (200 dpi), each in one step."""
+    """Write STEM.svg (text as outlines, equal bytes for an equal figure) and STEM.png (200 dpi), each atomically."""
     written = []
     for kind, options in (("svg", {"metadata": {"Date": None, "Creator": None}}), ("png", {"dpi": 200})):
         path = stem.with_name(f"{stem.name}.{kind}")
@@ -36,11 +36,12 @@ def save_figure(figure: Figure, stem: Path) -> list[Path]:
 
 
 def inline_svg(figure: Figure, *, title: str, description: str) -> str:
-    """The figure as an `<svg>` element for HTML: transparent, as wide as its place, coloured by the page's CSS variables.
+    """The figure as an `<svg>` element for HTML: transparent, as wide as its container, in the page's CSS colours.
 
     Args:
-        title, description: what it is and what it shows, for those who do not see it. Two figures of one page must differ
-            in one of them or in what they show.
+        figure: the figure.
+        title, description: text alternatives for screen readers. Two figures of one page must differ in one of them or in
+            their content.
     Returns: markup without style attributes or scripts; its ids begin with a hash of the content and the two texts.
     """
     buffer = io.BytesIO()
@@ -79,7 +80,7 @@ def inline_svg(figure: Figure, *, title: str, description: str) -> str:
 
 
 def _page_attributes(attributes: dict[str, str], prefix: str, referenced: set[str]) -> list[tuple[str, str]]:
-    """Attributes with styles written out one by one, ids made the figure's own and colours the page's."""
+    """Attributes with each style property on its own, ids with the figure's prefix, and the page's colours."""
     found = []
     for name, value in attributes.items():
         if name == "id":

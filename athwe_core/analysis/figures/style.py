@@ -1,6 +1,6 @@
-"""How figures look: colours, sizes of letters, the heading, the axes.
+"""The style of figures: colours, font sizes, heading and axes.
 
-Each colour stands for a CSS variable: on paper a figure has these colours, in a page those of the page, light or dark.
+Each colour has a CSS variable. A file has these colours; in a page a figure takes the page's, light or dark.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from matplotlib.textpath import text_to_path
 
 INK, MUTED, LINE = "#20252b", "#59616c", "#d9dde3"
 SERIES = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8a8f00", "#7a5195")
-"""Okabe and Ito's colours, told apart by the colour-blind; the last two for figures of more than six lines."""
+"""The colour-blind safe palette of Okabe and Ito, and two more for figures of more than six lines."""
 MARKERS = "osD^vPXh"
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.4, 1.2)), (0, (5, 1.4, 1.4, 1.4)))
 CSS = {INK: "var(--ink)", MUTED: "var(--muted)", LINE: "var(--line)"} | {
@@ -36,11 +36,11 @@ RC: Any = {
     "ytick.color": MUTED,
     "svg.hashsalt": "athwe",
 }
-"""Settings of the drawing library while a figure is written."""
+"""Settings of matplotlib while a figure is written."""
 
 
 def plain(text: object) -> str:
-    """Text that the drawing library takes as it is, without reading dollar signs as mathematics."""
+    """Text with escaped dollar signs, which matplotlib would read as mathematics."""
     return str(text).replace("$", r"\$")
 
 
@@ -98,7 +98,7 @@ def new_figure(
 
 
 def style_axes(axes: Axes, *, grid: str = "y") -> None:
-    """Thin left and lower axis, pale grid lines behind the marks on one direction."""
+    """Thin left and lower axis, and pale grid lines of one axis behind the marks."""
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     for side in ("left", "bottom"):
@@ -109,7 +109,7 @@ def style_axes(axes: Axes, *, grid: str = "y") -> None:
 
 
 def wrap(text: str, points: float, inches: float) -> list[str]:
-    """Lines of words, none wider than `inches` unless it is one word."""
+    """Lines of words, none wider than `inches` unless it is a single word."""
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
@@ -121,13 +121,13 @@ def wrap(text: str, points: float, inches: float) -> list[str]:
 
 
 def text_width(text: str, points: float) -> float:
-    """Inches that a line of letters of that size takes."""
+    """Width of a line of text in inches, at a font size in points."""
     width, _, _ = text_to_path.get_text_width_height_descent(text, FontProperties(size=points), ismath=False)
     return float(width) / 72
 
 
 def shortened(text: str, points: float, inches: float) -> str:
-    """Text that fits, its middle left out where it would not: names differ at their beginnings and ends."""
+    """Text that fits into a width, with its middle left out: names differ at their beginnings and ends."""
     kept = len(text)
     short = text
     while text_width(short, points) > inches and kept > 2:

@@ -52,7 +52,7 @@ def test_names_of_columns(header: str, write: Callable[..., Path], case_data: Pr
         ("item,time\nITEM,-5\n", "line 2: time must be unix seconds >= 0 .* got '-5'"),
         ("item,time\nITEM,1960-01-01\n", "got '1960-01-01'"),
         ("item,time\nITEM,\n", "line 2: time must be .* got ''"),
-        ("item,time\nITEMx,1\n", r"line 2: item must be an item of demo, got 'item-\d+x'\. Near ones: 'item-"),
+        ("item,time\nITEMx,1\n", r"line 2: item must be an item of demo, got 'item-\d+x'\. Similar ids: 'item-"),
         ("item,time\n,1\n", "line 2: item must be an item of demo, got ''"),
         ('item,time\n"ITEM,1\n', "line 2 must have 2 fields like the header, got 1"),
     ],

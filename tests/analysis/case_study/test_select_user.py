@@ -46,7 +46,9 @@ class TestUsers:
             assert case.target == (items[last], times[last])
 
     def test_an_unknown_user_is_told_near_ids(self, case_data: PreparedDataset) -> None:
-        with pytest.raises(DataError, match=r"one of the 150 users of demo, got '1423'\. Near ones: '14'|'142'|'143'"):
+        with pytest.raises(
+            DataError, match=r"one of the 150 users of demo, got '1423'\. Similar ids: '14'|'142'|'143'"
+        ):
             case_of_user(case_data, "1423", split="test")
         with pytest.raises(DataError, match=r"got 'zzz'\. Try --random 1"):
             case_of_user(case_data, "zzz", split="test")
@@ -71,14 +73,16 @@ class TestUsers:
 
     @pytest.mark.parametrize("count", [0, 151])
     def test_too_many_random_users(self, case_data: PreparedDataset, count: int) -> None:
-        with pytest.raises(ConfigError, match=rf"--random must be in 1\.\.150, the users asked in test, got {count}"):
+        with pytest.raises(
+            ConfigError, match=rf"--random must be in 1\.\.150, the users with a test target, got {count}"
+        ):
             random_users(case_data, count, split="test")
 
     def test_near_ids_of_many_look_at_those_that_begin_alike(self, monkeypatch: pytest.MonkeyPatch) -> None:
         known = ["AB123", "AB124", "XB125"]
-        assert near_ids("AB125", known) == "Near ones: 'XB125', 'AB124', 'AB123'"
+        assert near_ids("AB125", known) == "Similar ids: 'XB125', 'AB124', 'AB123'"
         monkeypatch.setattr(select_user, "MOST_NAMES_COMPARED", 2)
-        assert near_ids("AB125", known) == "Near ones: 'AB124', 'AB123'"
+        assert near_ids("AB125", known) == "Similar ids: 'AB124', 'AB123'"
         assert near_ids("QQ", known) == ""
 
 
