@@ -161,7 +161,7 @@ def _items(base: PreparedDataset) -> ItemTable:
 
 
 def _features(base: PreparedDataset) -> ItemFeatures:
-    """The features of a version, with what its manifest says about them."""
+    """The features of a version, with the facts of its manifest."""
     facts, manifest = base.statistics["features"], base.manifest
     vectors = {
         kind: None
