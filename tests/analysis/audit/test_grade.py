@@ -19,7 +19,7 @@ from athwe_core.analysis.audit.grade import findings
         (("popularity", "gini"), (0.3, 0.75, 0.95), "Popularity"),
         (("features", "text", "duplicates"), (0.0, 0.1, 0.5), "Text duplicates"),
         (("features", "text", "mean_cosine"), (0.1, 0.6, 0.95), "Text spread"),
-        (("features", "text", "norm_median"), (8.0, 40.0, 0.01), "Text scale"),
+        (("features", "text", "norm_median"), (22.0, 80.0, 0.1), "Text scale"),
     ],
 )
 def test_grades(path: tuple[str, ...], values: tuple[float, ...], title: str) -> None:
