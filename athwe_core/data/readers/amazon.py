@@ -83,7 +83,7 @@ def read_amazon(
         notes.append(f"{paths[0].name}: the latest time is {latest} s: another unit than {release.unit}?")
     items = None
     if item_paths:
-        items, item_notes = _read_items(item_paths, builder.item_names(), reading)
+        items, item_notes = _read_items(item_paths, builder.item_names(str(paths[0])), reading)
         notes += item_notes
     return builder.build(
         counts, place=str(paths[0]), items=items, notes=[*notes, *reading.notes], max_missing_ids=max_missing_ids

@@ -118,7 +118,7 @@ def _read_items(path: Path | None, inter: Path, reading: Reading) -> tuple[ItemT
         name = inter.name.removesuffix(".gz").removesuffix(".inter")
         return None, [f"no {name}.item or {name}.item.gz: no item text, no categories"], False
     table = read_table(path, required=("item_id",), reading=reading)
-    clean = clean_ids(table.frame["item_id"], "item")
+    clean = clean_ids(table.frame["item_id"], "item", str(path))
     is_kept = ~clean.is_placeholder & clean.texts.is_first_distinct()
     frame = table.frame.with_columns(clean.texts.alias("item_id")).filter(is_kept)
     num_missing = int(clean.is_placeholder.sum())

@@ -32,12 +32,13 @@ class CleanIds:
     is_rewritten: pl.Series
 
 
-def clean_ids(texts: pl.Series, what: str) -> CleanIds:
+def clean_ids(texts: pl.Series, what: str, place: str) -> CleanIds:
     """Bring raw ids to one spelling.
 
     Args:
         texts: (N,) strings without null, best each once.
         what: `user` or `item`, for messages.
+        place: File they come from, for messages.
     Raises:
         DataError: An id is a number that was cut to a few digits (`1.23457E+11`): several ids would become one.
     """
@@ -45,7 +46,7 @@ def clean_ids(texts: pl.Series, what: str) -> CleanIds:
     if len(rounded):
         rule = f"must not be numbers cut to a few digits ({len(rounded)} are)"
         remedy = "Write the ids as whole numbers or texts; spreadsheets shorten long ones"
-        raise DataError(f"{what} ids", rule, brief(rounded[0]), remedy)
+        raise DataError(f"{place}: {what} ids", rule, brief(rounded[0]), remedy)
     is_rewritten = texts.str.contains(_REWRITTEN)
     if is_rewritten.any():
         clean = texts.str.strip_chars().str.replace(r"^b'(.*)'$", "$1").str.replace(r'^b"(.*)"$', "$1")

@@ -183,9 +183,9 @@ class RecordsBuilder:
         self._timestamps.append(np.asarray(timestamps, dtype=np.int64))
         self._parts.append((part, len(users)))
 
-    def item_names(self) -> set[str]:
+    def item_names(self, place: str) -> set[str]:
         """The distinct item ids of the rows so far, in one spelling."""
-        return set(clean_ids(self._items.ids().names, "item").texts)
+        return set(clean_ids(self._items.ids().names, "item", place).texts)
 
     def build(
         self,
@@ -214,7 +214,7 @@ class RecordsBuilder:
         shown, is_rewritten = [], False
         for what, coder in (("user", self._users), ("item", self._items)):
             raw = coder.ids()
-            clean = clean_ids(raw.names, what)
+            clean = clean_ids(raw.names, what, place)
             in_rows = np.bincount(raw.numbers, minlength=len(raw.names))
             missing = np.flatnonzero(clean.is_placeholder.to_numpy())
             shown += [f"{what} {brief(raw.names[int(name)])!r} in {in_rows[name]:,}" for name in missing]

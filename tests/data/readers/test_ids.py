@@ -9,21 +9,21 @@ from athwe_core.errors import DataError
 
 def test_one_user_has_one_spelling() -> None:
     texts = ["7", "7.0", " 7", "b'7'", 'b"7"', "7\t", "07", "-7.00", "7.5", "7.0.0", "x 7"]
-    clean = clean_ids(pl.Series(texts), "user")
+    clean = clean_ids(pl.Series(texts), "user", "a.csv")
     assert clean.texts.to_list() == [*["7"] * 6, "07", "-7", "7.5", "7.0.0", "x 7"]
     assert clean.is_rewritten.to_list() == [False, True, True, True, True, True, False, True, False, False, False]
 
 
 @pytest.mark.parametrize("text", ["nan", "NaN", "null", "None", "NA", "N/A", "<NA>", "", "  ", "-1", "-1.0", "\\N"])
 def test_placeholders_are_no_ids(text: str) -> None:
-    assert clean_ids(pl.Series([text, "nana", "-11"]), "item").is_placeholder.to_list() == [True, False, False]
+    assert clean_ids(pl.Series([text, "nana", "-11"]), "item", "a.csv").is_placeholder.to_list() == [True, False, False]
 
 
 def test_ids_cut_to_a_few_digits_are_refused() -> None:
     with pytest.raises(
-        DataError, match=r"user ids must not be numbers cut to a few digits \(1 are\), got '1\.23457E\+11'"
+        DataError, match=r"a\.csv: user ids must not be numbers cut to a few digits \(1 are\), got '1\.23457E\+11'"
     ):
-        clean_ids(pl.Series(["a", "1.23457E+11"]), "user")
+        clean_ids(pl.Series(["a", "1.23457E+11"]), "user", "a.csv")
 
 
 def records_of(users: list[str | None], *, most: float = 1.0, parts: bool = False):  # type: ignore[no-untyped-def]
