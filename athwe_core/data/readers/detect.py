@@ -201,7 +201,7 @@ def _why(kind: str, paths: Sequence[Path]) -> str:
 
 
 def _as_wanted(kind: str | None, role: str, wanted: str) -> tuple[str | None, str]:
-    """What a file is, with --source taken into account: any table is a `table`; reviews of 2014 and 2018 have the same keys."""
+    """What a file is under --source: any table is a `table`; reviews of 2014 and 2018 have the same keys."""
     same = ("amazon-2014", "amazon-2018")
     if role == INTERACTIONS and kind in same and wanted in same:
         return wanted, role
