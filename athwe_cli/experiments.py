@@ -19,7 +19,7 @@ from athwe_cli.render import Output
 from athwe_cli.signals import noted_signals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from athwe_core.analysis.experiments.plan import Experiment, Plan, PlannedRun
     from athwe_core.analysis.experiments.result import ExperimentResult, Spread
@@ -182,7 +182,7 @@ class ExperimentDisplay:
             header, steps = self._epochs[run.identity]
             self.output.note(f"{_name(run)} {header}: step {step}/{steps}")
 
-    def epoch_ends(self, run: PlannedRun, record: dict[str, Any], *, is_best: bool) -> None:
+    def epoch_ends(self, run: PlannedRun, record: Mapping[str, Any], *, is_best: bool) -> None:
         """Print the epoch's line."""
         from athwe_core.evaluation.metrics import metric_name
         from athwe_core.runs.schema import selected

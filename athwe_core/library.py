@@ -27,6 +27,7 @@ from athwe_core.models.inputs import adapt_to_data
 from athwe_core.models.protocol import Model
 from athwe_core.models.registry import build_config
 from athwe_core.runs.find import FINISHED, RunFolder, create_run, find_run
+from athwe_core.runs.schema import EpochRecord
 from athwe_core.training import loop
 from athwe_core.training.build import build_best
 from athwe_core.training.log_listener import LogListener, logger
@@ -216,7 +217,7 @@ class Run:
         return dict(manifest["results"])
 
     @property
-    def history(self) -> list[dict[str, Any]]:
+    def history(self) -> list[EpochRecord]:
         """A record for each finished epoch: losses, validation metrics, seconds."""
         return self.folder.metrics()
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from athwe_core.config import Config, read_yaml
 from athwe_core.data.prepare import PreparedDataset, open_prepared
@@ -17,7 +17,7 @@ from athwe_core.models.registry import config_from_tree
 from athwe_core.runs.checkpoint import not_written, settle
 from athwe_core.runs.json_files import read_object, read_object_lines
 from athwe_core.runs.rank_table import read_ranks
-from athwe_core.runs.schema import RESTORE, require_manifest, require_record
+from athwe_core.runs.schema import RESTORE, EpochRecord, require_manifest, require_record
 from athwe_core.safe_write import file_hash, reason, remove_abandoned, replace_text, replacing
 
 if TYPE_CHECKING:
@@ -138,16 +138,16 @@ class RunFolder:
             return error
         return None
 
-    def metrics(self) -> list[dict[str, Any]]:
+    def metrics(self) -> list[EpochRecord]:
         """One record per finished epoch; CheckpointError with the line where one is damaged."""
         path = self.path / METRICS
-        records: list[dict[str, Any]] = []
+        records: list[EpochRecord] = []
         for name, record in read_object_lines(path, remedy=RESTORE) if path.exists() else ():
             require_record(name, record, epoch=len(records) + 1)
-            records.append(record)
+            records.append(cast(EpochRecord, record))
         return records
 
-    def write_metrics(self, records: list[dict[str, Any]]) -> None:
+    def write_metrics(self, records: Sequence[EpochRecord]) -> None:
         """Replace the epoch records."""
         with refusals(self.path / METRICS):
             replace_text(self.path / METRICS, "".join(json.dumps(record) + "\n" for record in records))

@@ -4,11 +4,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 from athwe_core.errors import CheckpointError
 
 RESTORE = "Restore it from a copy, or train again"
+
+
+class EpochRecord(TypedDict):
+    """A line of `metrics.jsonl`: what an epoch came to."""
+
+    epoch: int
+    """From 1."""
+    steps: int
+    losses: dict[str, float]
+    """Mean of each loss term, unweighted, and of `total`."""
+    gradient_norm: NotRequired[float]
+    """Mean norm of the gradient of all weights; version 0.1.0 did not record it."""
+    validation: dict[str, float]
+    """Metrics of the validation split by name."""
+    selection_metric: NotRequired[str]
+    """The metric that chooses the best epoch; version 0.1.0 used ndcg@20."""
+    seconds: float
+    """Time of training."""
+    validation_seconds: float
 
 
 def require_manifest(name: str, manifest: dict[str, Any], *, has_results: bool) -> None:

@@ -1,4 +1,4 @@
-"""What the C library does with memory that was freed: kept for the next step, given back where it grew."""
+"""Freed memory in the C library (glibc): reused by the next step, returned to the system when it has grown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CHECK_STEPS = 16
-"""Steps between two looks at how much the process holds."""
+"""Steps between two checks of the process's memory."""
 KEPT_BYTES = 2**30
 """Growth after which memory is released. Steps of unlike sizes leave gaps that glibc does not reuse: prefix training on
 Toys_and_Games grew to 3.4 GB in 60 steps and 9.5 GB in 13 epochs."""
@@ -41,13 +41,16 @@ def keep_freed_memory() -> bool:
 
 
 def release_free_memory() -> bool:
-    """Give free memory back where the C library can; whether it did."""
+    """Return free memory to the system.
+
+    Returns: whether the C library could.
+    """
     trim = _of_libc("malloc_trim")
     return trim is not None and bool(trim(0))
 
 
 def resident_bytes() -> int | None:
-    """What this process holds of the machine's memory; None where the system does not say."""
+    """Resident memory of this process in bytes; None where the system does not report it."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * mmap.PAGESIZE
     except (OSError, ValueError, IndexError):
@@ -55,13 +58,13 @@ def resident_bytes() -> int | None:
 
 
 class HeapTrimmer:
-    """Gives back what the process has grown by, when that is much."""
+    """Returns free memory to the system when the process has grown by much."""
 
     def __init__(self) -> None:
         self._before: int | None = None
 
     def look(self) -> None:
-        """After a step: release when more than `KEPT_BYTES` came since the last release, or the first look."""
+        """Check after a step: release when the process grew by more than `KEPT_BYTES` since the last release."""
         now = resident_bytes()
         if now is None:
             release_free_memory()

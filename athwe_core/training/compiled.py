@@ -1,4 +1,4 @@
-"""The batch's way to its losses through torch's compiler: fewer, fused kernels, replayed as one CUDA graph."""
+"""The loss module through torch's compiler: fewer, fused kernels, replayed as one CUDA graph."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from athwe_core.training.step import compute_gradients
 LossTerms = dict[str, torch.Tensor]
 
 MOST_SHAPES = 64
-"""Shapes of batches that are compiled for; any more run as they are."""
+"""Most batch shapes that code is compiled for; further shapes run uncompiled."""
 
 
 def wants_compiler(config: Config, device: torch.device, world: ProcessGroup, *, has_fixed_shapes: bool) -> bool:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Any
+
+from athwe_core.runs.schema import EpochRecord
 
 logger = logging.getLogger("athwe")
 """Progress has level INFO. Parts of a model that a data set has no features for have level WARNING."""
@@ -22,7 +23,7 @@ class LogListener:
     def step_ends(self, step: int, means: dict[str, float]) -> None:
         """Log nothing."""
 
-    def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
+    def epoch_ends(self, record: EpochRecord, *, is_best: bool) -> None:
         """Log losses, the validation metric that selects the best epoch, and the seconds of training."""
         losses = ", ".join(f"{name} {value:.4f}" for name, value in record["losses"].items())
         metric = record["selection_metric"]

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, validation after each, early stopping, a checkpoint to go on from."""
+"""The training loop: epochs of steps, validation after each epoch, early stopping, checkpoints."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.runs.checkpoint import load_weights, save_checkpoint
 from athwe_core.runs.find import FINISHED, INTERRUPTED, RUNNING, RunFolder
+from athwe_core.runs.schema import EpochRecord
 from athwe_core.safe_write import reason
 from athwe_core.training.allocator import CHECK_STEPS, HeapTrimmer
 from athwe_core.training.build import build_setup
@@ -43,21 +44,21 @@ class Listener(Protocol):
     """Methods that training calls, to show or record its progress."""
 
     def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int, best: float | None) -> None:
-        """Epoch (from 1) of at most `epochs` begins with `done` of its `steps` behind it; best validation value so far."""
+        """Epoch (from 1) of at most `epochs` begins, `done` of its `steps` finished; `best` validation value so far."""
 
     def step_ends(self, step: int, means: dict[str, float]) -> None:
-        """Step (from 1) of the epoch is done; means of the loss terms over the epoch so far."""
+        """Step (from 1) of the epoch has ended; `means` of the loss terms over the epoch so far."""
 
-    def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
-        """The record of `metrics.jsonl`."""
+    def epoch_ends(self, record: EpochRecord, *, is_best: bool) -> None:
+        """An epoch has ended; `record` is its line of `metrics.jsonl`."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a run came to."""
+    """Outcome of `train`."""
 
     finished: bool
-    """False when it was asked to stop; it can be resumed."""
+    """False when it was stopped; it can be resumed."""
     results: dict[str, Any]
     """best_epoch, epochs, seconds_per_epoch, validation, test; empty when not finished."""
 
@@ -108,12 +109,12 @@ def train(
         if not is_out_of_memory(error):
             raise
         memory = reason(error)
-        remedy = "Free some, or use a larger device; athwe train --dry-run says what is needed"
+        remedy = "Free some, or use a larger device; athwe train --dry-run shows what is needed"
         raise NoMemoryError(f"run {run.name}", f"must fit into memory ({memory})", remedy=remedy) from None
 
 
 class _Training:
-    """A run under way."""
+    """A run in progress."""
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class _Training:
         world: ProcessGroup,
     ) -> None:
         self.run, self.prepared, self.listener = run, prepared, listener
-        self.asked_to_stop, self.notify, self.world = should_stop, notify, world
+        self.stop_requested, self.notify, self.world = should_stop, notify, world
         self.config = run.config()
         self.setup = build_setup(self.config, prepared)
         self.optimizer = make_optimizer(self.setup.model, lr=self.config.training.lr)
@@ -146,7 +147,7 @@ class _Training:
         self.trimmer = HeapTrimmer()
 
     def to_the_end(self) -> Result:
-        """Epochs until it is over, then the results."""
+        """Train the remaining epochs, then rank and write the results."""
         while not self.is_over():
             if not self.train_epoch() or (is_best := self.finish_epoch()) is None:
                 self.save_last()
@@ -163,29 +164,29 @@ class _Training:
         return self.stopped() if results is None else Result(True, results)
 
     def should_stop(self) -> bool:
-        """One of the processes was asked to stop."""
-        return self.world.any(self.asked_to_stop())
+        """Whether any of the processes is to stop."""
+        return self.world.any(self.stop_requested())
 
     def is_over(self) -> bool:
-        """No epoch is to come."""
+        """Whether no epoch is left to train."""
         waited = self.progress.epoch - self.progress.best_epoch
         return self.progress.epoch >= self.config.training.epochs or waited >= self.config.training.patience
 
     def save_last(self) -> None:
-        """The checkpoint to go on from."""
+        """Save the checkpoint that `--resume` starts from."""
         self.read()  # a step that was not finite ends the run before it is saved
         if not self.world.is_first:
             return
         save_checkpoint(self.run.last, self.setup.model, self.progress.state(), self.optimizer, keep=self.run.previous)
 
     def stopped(self) -> Result:
-        """Asked to stop, with the state saved."""
+        """Record the stop; the state is saved."""
         if self.world.is_first:
             self.run.update_manifest(status=INTERRUPTED)
         return Result(False, {})
 
     def train_epoch(self) -> bool:
-        """The epoch's steps from `progress.step` on; False when asked to stop before its end."""
+        """Take the epoch's steps from `progress.step` on; False when stopped before its end."""
         settings, progress, L = self.config.training, self.progress, self.config.model.max_length
         rows = training_rows(self.prepared.split, batching=settings.batching, max_length=L)
         rng = keyed_rng(settings.seed, "shuffle", progress.epoch)
@@ -223,7 +224,7 @@ class _Training:
         return True
 
     def read(self, *, leave: int = 0) -> None:
-        """What the steps came to, but for the latest `leave` of them, which may still be under way."""
+        """Read the values of all steps but the latest `leave`, which may still be running on the device."""
         sums = self.progress.sums
         while len(self.unread) > leave:
             step, readout = self.unread.popleft()
@@ -235,7 +236,7 @@ class _Training:
             self.listener.step_ends(step + 1, loss_means(sums, step + 1))
 
     def step(self, packed: Callable[[int | None], PackedBatch | None], shards: BatchShards) -> dict[str, torch.Tensor]:
-        """One update, with as much memory_saving as it takes; where it cannot be done the state is saved.
+        """One update, with as much memory saving as it needs. Where it does not fit at all, the state is saved.
 
         Several processes take the step as it is: one alone cannot take it again.
         """
@@ -268,7 +269,7 @@ class _Training:
         return terms
 
     def finish_epoch(self) -> bool | None:
-        """Validate, add the record, move progress on; whether the epoch is the best so far, None when asked to stop."""
+        """Validate, add the record and advance; whether the epoch is the best so far, None when stopped."""
         began, progress, settings = time.perf_counter(), self.progress, self.config.evaluation
         ranks = self.ranks("validation")
         if ranks is None:
@@ -276,30 +277,28 @@ class _Training:
         metric = self.config.training.selection_metric
         selection = mean_metrics(ranks, (int(metric.partition("@")[2]),))[metric]
         is_best = selection > progress.best_value
-        norms = progress.sums.get(GRADIENT_NORM)
-        gradient_norm = {} if norms is None else {GRADIENT_NORM: norms / progress.step}
-        self.records.append(
-            {
-                "epoch": progress.epoch + 1,
-                "steps": progress.step,
-                "losses": loss_means(progress.sums, progress.step),
-                **gradient_norm,
-                "validation": mean_metrics(ranks, settings.ks) | {metric: selection},
-                "selection_metric": metric,
-                "seconds": progress.seconds,
-                "validation_seconds": time.perf_counter() - began,
-            }
-        )
+        record: EpochRecord = {
+            "epoch": progress.epoch + 1,
+            "steps": progress.step,
+            "losses": loss_means(progress.sums, progress.step),
+            "validation": mean_metrics(ranks, settings.ks) | {metric: selection},
+            "selection_metric": metric,
+            "seconds": progress.seconds,
+            "validation_seconds": time.perf_counter() - began,
+        }
+        if GRADIENT_NORM in progress.sums:
+            record["gradient_norm"] = progress.sums[GRADIENT_NORM] / progress.step
+        self.records.append(record)
         progress.epoch, progress.step, progress.sums, progress.seconds = progress.epoch + 1, 0, {}, 0.0
         if is_best:
             progress.best_epoch, progress.best_value = progress.epoch, selection
         return is_best
 
     def ranks(self, split: str) -> Float64[np.ndarray, " U"] | None:
-        """Of the held-out items, by the weights as they are; None when asked to stop, which several processes do not hear."""
+        """Ranks of the held-out items by the current weights; None when stopped. Several processes rank to the end."""
         exclude_seen = self.config.evaluation.exclude_seen
         model, world = self.setup.model, self.world
-        on_progress = RankingProgress(split, self.notify, lambda: world.size == 1 and self.asked_to_stop())
+        on_progress = RankingProgress(split, self.notify, lambda: world.size == 1 and self.stop_requested())
         try:
             return rank_users(
                 model, self.prepared, split=split, exclude_seen=exclude_seen, world=world, on_progress=on_progress
@@ -308,7 +307,7 @@ class _Training:
             return None
 
     def finish(self) -> dict[str, Any] | None:
-        """Rank both splits with the best weights and write the results; None when asked to stop before."""
+        """Rank both splits with the best weights and write the results; None when stopped before."""
         import polars as pl  # noqa: PLC0415 - only here
 
         self.world.wait()  # until the first has written the best
@@ -345,18 +344,18 @@ def loss_means(sums: dict[str, float], steps: int) -> dict[str, float]:
 
 
 class _Clock:
-    """Saves when the time since the last save is up."""
+    """Saves a checkpoint when the last one is old enough."""
 
     def __init__(self, minutes: float, save: Callable[[], None]) -> None:
         self._seconds, self._save = 60 * minutes, save
         self._saved = time.monotonic()
 
     def begin(self) -> None:
-        """An epoch begins: it was saved just now, or there is nothing to save."""
+        """Start the interval: the state was saved just now, or there is nothing to save."""
         self._saved = time.monotonic()
 
     def tick(self) -> None:
-        """After a step."""
+        """Save after a step where the interval has passed."""
         if time.monotonic() - self._saved >= self._seconds:
             self._save()
             self._saved = time.monotonic()

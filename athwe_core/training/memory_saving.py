@@ -1,4 +1,4 @@
-"""Ways to spare memory in a step that leave its result as it is: smaller catalogue chunks, activations computed twice."""
+"""Saving memory in a step without changing its result: smaller catalogue chunks, activation checkpointing."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from athwe_core.nn.dropout import replayed_dropout
 
 @dataclass(frozen=True)
 class MemorySaving:
-    """How much a step spares."""
+    """How a step saves memory."""
 
     chunk_elements: int
-    """Scores of the catalogue held at a time."""
+    """Most catalogue scores held at a time."""
     recomputes: bool
-    """The network's stages keep their inputs only and are computed again on the way back, with the same dropout."""
+    """Stages of the model keep their inputs only and are computed again in the backward pass, with the same dropout."""
     what: str
-    """In words."""
+    """Description for messages."""
 
 
 LEVELS = (
-    MemorySaving(CHUNK_ELEMENTS, False, "as usual"),
+    MemorySaving(CHUNK_ELEMENTS, False, "nothing saved"),
     MemorySaving(CHUNK_ELEMENTS // 8, False, "smaller catalogue chunks"),
     MemorySaving(CHUNK_ELEMENTS // 64, True, "still smaller catalogue chunks and activations computed twice"),
 )
-"""From none to all; each is slower than the one before."""
+"""From no saving to all of it; each level is slower than the one before."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A step that does not fit: spare memory and do it again; where that is not enough, find the batch that would fit."""
+"""Out-of-memory handling: repeat the step with more memory saving; if that fails, find the batch size that fits."""
 
 from __future__ import annotations
 
@@ -17,20 +17,21 @@ from athwe_core.training.optim import GuardedAdam
 from athwe_core.training.step import compute_gradients, train_step
 
 TRIALS = 6
-"""Halvings of the interval in which the largest batch is sought: to 2 % of the batch."""
+"""Bisection steps in the search for the largest batch; its result is exact to 2 % of the batch."""
 MARGIN = 0.95
-"""Share of what fitted that is proposed: other batches of as many targets have other numbers of tokens."""
+"""Share of the largest fitting batch that is proposed: other batches of as many targets have more tokens."""
 
 Pack = Callable[[int | None], PackedBatch | None]
-"""The batch's first rows with at most so many targets, on the device, or all of it for None; None where one row has more."""
+"""Packs the first rows of the batch that have at most this many targets; the whole batch for None. Returns the batch on the
+device, or None where the first row has more targets."""
 
 
 class NoMemoryError(AthweError):
-    """Weights, features or a step do not fit into the memory of the device, however much is spared (exit code 1)."""
+    """Weights, features or a step do not fit into the memory of the device, even with all memory saving (exit code 1)."""
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether it says that there was no memory: of a device, or of this machine where the system refuses any more."""
+    """Whether an error means that memory ran out, on a device or on this machine."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
@@ -47,7 +48,7 @@ def step_within_memory(
     level: int,
     notify: Callable[[str], None],
 ) -> tuple[dict[str, Tensor], int]:
-    """`train_step` on the whole batch, with more and more memory_saving until it fits.
+    """`train_step` on the whole batch, with more memory saving until it fits.
 
     Args:
         level: index into LEVELS to begin with.
@@ -81,7 +82,7 @@ def step_within_memory(
 def largest_batch(
     setup: TrainingSetup, optimizer: torch.optim.Optimizer, pack: Pack, config: Config, *, epoch: int, step: int
 ) -> int:
-    """Most targets of this batch whose gradients fit with all memory_saving, less a margin; 0 where not even one does.
+    """Most targets of this batch whose gradients fit with all memory saving, less a margin; 0 where not even one row fits.
 
     Found by trial, with room held free for what Adam keeps once it has made a step.
     """
@@ -119,7 +120,7 @@ def _trainable(setup: TrainingSetup) -> list[Tensor]:
 
 
 def _let_go(optimizer: torch.optim.Optimizer, *, keep_moments: bool) -> None:
-    """Free what a broken-off step left: gradients, and the moments where it broke off while they were first made."""
+    """Free what an interrupted step left: gradients, and moments that it had only begun to allocate."""
     optimizer.zero_grad(set_to_none=True)
     if not keep_moments:
         optimizer.state.clear()

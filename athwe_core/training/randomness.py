@@ -1,4 +1,4 @@
-"""Randomness keyed by what it is for: nothing to save, and a resumed run draws what it would have drawn."""
+"""Random generators whose seeds derive from (purpose, epoch, step): a resumed run draws the same, with nothing to save."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where training is, and how it comes back from a checkpoint."""
+"""The state of a training run, and how it is restored from a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ import torch
 from athwe_core.errors import CheckpointError
 from athwe_core.runs.checkpoint import STATE, load_optimizer, load_state, load_weights
 from athwe_core.runs.find import METRICS, RunFolder
+from athwe_core.runs.schema import EpochRecord
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.memory_saving import LEVELS
 
 
 @dataclass
 class TrainingState:
-    """Where training is: with the keyed random draws, all it takes to go on exactly."""
+    """Position of a run: with the keyed random generators, all that an exact resume needs besides weights and optimiser."""
 
     epoch: int = 0
     """Epochs finished."""
     step: int = 0
-    """Steps of the epoch under way that are done."""
+    """Finished steps of the current epoch."""
     best_epoch: int = 0
     best_value: float = -1.0
     sums: dict[str, float] = field(default_factory=dict)
-    """Sums of the loss terms over the epoch under way."""
+    """Sums of loss terms and gradient norms over the finished steps of the current epoch."""
     seconds: float = 0.0
-    """Training time of the epoch under way."""
+    """Training time of the current epoch, seconds."""
     memory_saving: int = 0
-    """How much memory steps spare: index into LEVELS."""
+    """Level of memory saving: index into LEVELS."""
 
     def state(self) -> dict[str, Any]:
-        """As a checkpoint keeps it."""
+        """Plain values for `state.json` of a checkpoint."""
         return {"progress": asdict(self)}
 
 
@@ -46,10 +47,17 @@ def restore(
     notify: Callable[[str], None],
     *,
     may_write: bool = True,
-) -> tuple[TrainingState, list[dict[str, Any]]]:
-    """TrainingState and epoch records of the last checkpoint, of the one before where that is damaged, or of a fresh start.
+) -> tuple[TrainingState, list[EpochRecord]]:
+    """Restore weights and optimiser from the last checkpoint, or from the one before where that is damaged or not finite.
 
-    `metrics.jsonl` is cut back to them by the process that may write.
+    Args:
+        run: the run.
+        setup: its model, which receives the weights.
+        optimizer: receives the moments.
+        notify: called with one sentence when the last checkpoint cannot be used.
+        may_write: cut `metrics.jsonl` back to the finished epochs; one process of a job does it.
+    Returns: the state and the records of the finished epochs; of a fresh start where there is no checkpoint.
+    Raises: CheckpointError when no checkpoint can be used, or records are missing.
     """
     kept = [folder for folder in (run.last, run.previous) if folder.exists()]
     progress = TrainingState()
@@ -95,13 +103,13 @@ def _progress(folder: Path) -> TrainingState:
 
 
 def environment(setup: TrainingSetup) -> dict[str, Any]:
-    """What the numbers of a run depend on beside its configuration, its data and the version of torch."""
+    """Device, precision and threads, which the results of a run depend on besides configuration, data and torch version."""
     precision = {torch.float32: "fp32", torch.bfloat16: "bf16"}[setup.compute_dtype]
     return {"device": str(setup.device), "precision": precision, "threads": torch.get_num_threads()}
 
 
 def changed_environment(manifest: dict[str, Any], here: dict[str, Any]) -> str | None:
-    """One sentence on what differs from where the run was trained before; None where nothing does."""
+    """One sentence on what differs from the environment that trained the run before; None where nothing differs."""
     before = {**manifest, "torch": manifest.get("versions", {}).get("torch")}
     now = {**here, "torch": torch.__version__}
     names = [name for name in ("device", "precision", "threads", "torch") if before.get(name) not in (None, now[name])]

@@ -7,6 +7,8 @@ import pytest
 import yaml
 from cli_runner import SMALL, call, one_error_line
 
+from athwe_core.data.store import dataset
+
 
 def test_json_is_one_object_with_the_results(world: Path) -> None:
     found = json.loads((world / "first.json").read_text())
@@ -138,3 +140,17 @@ def test_a_finished_run_says_so_and_continues_with_more_epochs(world: Path, tmp_
     assert json.loads(more.stdout)["epochs"] == 2
     saved = yaml.safe_load((world / "runs" / "demo" / "athwe" / "longer" / "config.yaml").read_text())
     assert saved["training"]["epochs"] == 2
+
+
+def test_a_finished_run_names_newer_prepared_data(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "current_version", lambda name, *, prepared_dir: "0123456789ab")
+    shown = " ".join(call(world, "train", "--resume", "first").stderr.split())
+    assert "demo has a newer prepared version, 0123456789ab. To train on it: athwe train --dataset demo" in shown
+    monkeypatch.undo()
+    assert "newer prepared version" not in call(world, "train", "--resume", "first").stderr
+
+
+def test_a_device_that_is_not_there_does_not_take_the_name(world: Path) -> None:
+    options = ("--dataset", "demo", "--name", "unstarted", "--device", "cuda:99")
+    assert "training.device must exist" in one_error_line(call(world, "train", *options))
+    assert not (world / "runs" / "demo" / "athwe" / "unstarted").exists()

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
@@ -15,6 +15,7 @@ from athwe_core.analysis.child_process import ChildProcess, Message
 from athwe_core.analysis.experiments.plan import Plan, PlannedRun
 from athwe_core.errors import CheckpointError, require
 from athwe_core.runs.find import RunFolder, create_run
+from athwe_core.runs.schema import EpochRecord
 from athwe_core.training.loop import train
 
 RUN_MODULE = "athwe_core.analysis.experiments.run_one"
@@ -39,7 +40,7 @@ class ExperimentListener(Protocol):
 
     def step_ends(self, run: PlannedRun, step: int, means: dict[str, float]) -> None: ...
 
-    def epoch_ends(self, run: PlannedRun, record: dict[str, Any], *, is_best: bool) -> None: ...
+    def epoch_ends(self, run: PlannedRun, record: EpochRecord, *, is_best: bool) -> None: ...
 
     def note(self, run: PlannedRun, text: str) -> None:
         """One sentence that the user should know."""
@@ -60,7 +61,7 @@ class _RunListener:
     def step_ends(self, step: int, means: dict[str, float]) -> None:
         self.listener.step_ends(self.run, step, means)
 
-    def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
+    def epoch_ends(self, record: EpochRecord, *, is_best: bool) -> None:
         self.listener.epoch_ends(self.run, record, is_best=is_best)
 
     def note(self, text: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 from athwe_core.analysis.child_process import Document, Parent, serve
 from athwe_core.runs.find import RunFolder
+from athwe_core.runs.schema import EpochRecord
 from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.loop import train
 
@@ -31,7 +31,7 @@ class _Reporter:
             self.last_step = now
             self.parent.send("step_ends", step=step, means=means)
 
-    def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
+    def epoch_ends(self, record: EpochRecord, *, is_best: bool) -> None:
         self.parent.send("epoch_ends", record=record, is_best=is_best)
 
     def note(self, text: str) -> None:

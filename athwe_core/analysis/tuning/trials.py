@@ -17,7 +17,7 @@ from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import ConfigError, NonFiniteLossError, require
 from athwe_core.models.inputs import adapt_to_data
 from athwe_core.runs.find import MANIFEST, RunFolder, create_run
-from athwe_core.runs.schema import selected
+from athwe_core.runs.schema import EpochRecord, selected
 from athwe_core.training.loop import Listener, train
 from athwe_core.training.randomness import keyed_rng, keyed_seed
 
@@ -169,11 +169,11 @@ class _Reports:
     def step_ends(self, step: int, means: dict[str, float]) -> None:
         self.listener.step_ends(step, means)
 
-    def epoch_ends(self, record: dict[str, Any], *, is_best: bool) -> None:
+    def epoch_ends(self, record: EpochRecord, *, is_best: bool) -> None:
         self.listener.epoch_ends(record, is_best=is_best)
         self.report(record)
 
-    def report(self, record: dict[str, Any]) -> None:
+    def report(self, record: EpochRecord) -> None:
         """Report an epoch to optuna, once; raises _EndedEarlyError when the trial is to be pruned."""
         epoch = record["epoch"]
         if epoch not in self.reported:
