@@ -179,13 +179,9 @@ class Run:
 
     def __repr__(self) -> str:
         metric = self.config.training.selection_metric
-        results = self.folder.manifest().get("results", {})
-        reached = f", validation {metric} {results['validation'][metric]:.4f}" if self._has(results, metric) else ""
+        value = self.folder.manifest().get("results", {}).get("validation", {}).get(metric)
+        reached = "" if value is None else f", validation {metric} {value:.4f}"
         return f"<Run {self.name}: {self.status}{reached}>"
-
-    @staticmethod
-    def _has(results: Mapping[str, Any], metric: str) -> bool:
-        return metric in results.get("validation", {})
 
     @property
     def name(self) -> str:

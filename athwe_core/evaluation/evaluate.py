@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from threading import Barrier
 
 import numpy as np
 import torch
@@ -93,17 +94,28 @@ def _in_workers(
     threads, workers = torch.get_num_threads(), min(workers, len(blocks))
     done, users = 0, sum(map(len, blocks))
     pool = None
-    if workers > 1:
-        pool = ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(threads // workers,))
+    all_began = Barrier(workers + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(threads // workers)
+        torch.get_num_threads()  # from now on the setting of another thread does not reach this one
+        all_began.wait()
+
     try:
-        ranked = map(rank_block, blocks) if pool is None else pool.map(rank_block, blocks)
+        if workers > 1:
+            pool = ThreadPoolExecutor(workers, initializer=begin)
+            ranked = pool.map(rank_block, blocks)  # at least as many blocks as workers, so all of them begin
+            all_began.wait()
+            torch.set_num_threads(threads)  # a worker's setting reaches every thread that begins after it
+        else:
+            ranked = map(rank_block, blocks)
         for block, _ in zip(blocks, ranked, strict=True):
             done += len(block)
             on_progress(done, users)
     finally:
+        all_began.abort()
         if pool is not None:
             pool.shutdown(cancel_futures=True)
-            torch.set_num_threads(threads)  # a worker's setting reaches further than the worker
 
 
 def user_blocks(rows: Rows, users_at_once: int) -> Iterator[NDArray[np.int64]]:

@@ -45,7 +45,7 @@ def seeded_dropout(seed: int) -> Iterator[None]:
         seed: of the step.
     """
     with default_generators_kept(), dropout_generator(torch.Generator().manual_seed(seed)):
-        torch.manual_seed(seed)
+        _seed_default_generators(seed)
         yield
 
 
@@ -72,8 +72,17 @@ class _DefaultGenerators:
                     self._saved.close()
 
 
+def _seed_default_generators(seed: int) -> None:
+    """`torch.manual_seed`, which takes longer: without a CUDA device it formats the stack of calls each time."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+
+
 def _cuda_devices() -> list[int]:
-    """The devices whose generators `torch.manual_seed` seeds."""
+    """The devices that have a generator already."""
     return list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
 
 

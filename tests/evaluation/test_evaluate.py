@@ -87,11 +87,19 @@ def test_blocks_are_ranked_side_by_side_and_the_threads_are_as_before(
 
     monkeypatch.setattr(evaluate, "target_ranks", noted)
     monkeypatch.setattr(evaluate, "workers_and_users", lambda *_: (2, 5))
+    of_new_threads = set()
+
+    def start_a_thread(*_: int) -> None:
+        other = threading.Thread(target=lambda: of_new_threads.add(torch.get_num_threads()))
+        other.start()
+        other.join()
+
     if is_broken:
         with pytest.raises(AthweError, match="must not be NaN"):
             rank_users(network, global_time_data, split="test")
     else:
-        rank_users(network, global_time_data, split="test")
+        rank_users(network, global_time_data, split="test", on_progress=start_a_thread)
+        assert of_new_threads == {4}  # other threads of the program are not slowed down by the workers' setting
     assert len(seen) == 2
     assert torch.get_num_threads() == 4
 
