@@ -23,7 +23,7 @@ TINY: dict[str, object] = {
     "model.hidden_size": 8,
     "model.inner_size": 12,
     "model.max_length": 6,
-    "model.dropout": 0.5,
+    "model.dropout": 0.2,
     "training.batch_targets": 256,
     "training.epochs": 1,
     "training.precision": "fp32",
