@@ -39,7 +39,7 @@ def audit(
     output = Output(as_json=as_json)
     name, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {name} ({why})")
-    data = open_prepared(name, prepared_dir=prepared, version=version, verify=True)
+    data = open_prepared(name, prepared_dir=prepared, version=version, check_all=True)
     facts = run_audit(data, seed=seed, shuffles=shuffles, progress=lambda what: output.note(f"measuring {what}"))
     page = to or runs / name / "audit.html"
     page.parent.mkdir(parents=True, exist_ok=True)

@@ -52,7 +52,7 @@ def evaluate(
     if run == "last":
         output.note(f"data set {name} ({why})")
     found = find_run(runs, run, dataset=name, notify=output.note)
-    data = found.open_data(prepared, verify=verify)
+    data = found.open_data(prepared, check_all=verify)
     output.note(f"run {found.name}, prepared version {data.version}")
     chosen_ks = None if k is None else tuple(sorted(set(k)))
     result = evaluate_run(found, data, split=split, exclude_seen=exclude_seen, ks=chosen_ks, notify=output.note)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def open_or_prepare(
-    name: str, version: str | None, data: Path, prepared: Path, output: Output, *, verify: bool = False
+    name: str, version: str | None, data: Path, prepared: Path, output: Output, *, check_all: bool = False
 ) -> PreparedDataset:
     """Open a prepared version; prepare a data set that has none with the default options.
 
@@ -24,7 +24,7 @@ def open_or_prepare(
         data: Folder of the data sets.
         prepared: Folder of prepared versions.
         output: Receives notes.
-        verify: Compare every file of the version with its checksum.
+        check_all: Compare every file of the version with its checksum.
 
     Raises:
         ConfigError, DataError: The data set or version does not exist or is damaged.
@@ -34,7 +34,7 @@ def open_or_prepare(
     if version is None and not list_versions(name, prepared_dir=prepared):
         output.note(f"{name} is not prepared yet: preparing it with the default options")
         return prepare(name, data_dir=data, prepared_dir=prepared, notify=output.note)
-    return open_prepared(name, prepared_dir=prepared, version=version, verify=verify)
+    return open_prepared(name, prepared_dir=prepared, version=version, check_all=check_all)
 
 
 def option_of(key: str) -> str:

@@ -133,7 +133,7 @@ def train(
                 return run
             chosen, why = opt.choose_dataset(dataset, runs)
             output.note(f"data set {chosen} ({why})")
-            found = open_or_prepare(chosen, version, data, prepared, output, verify=verify)
+            found = open_or_prepare(chosen, version, data, prepared, output, check_all=verify)
             settings = configure(preset, chosen, config, flags, overrides or [], found, output)
             if dry_run:
                 _show_plan(settings, found, output)
@@ -146,7 +146,7 @@ def train(
         run = _same_run(world, first_run)
         if run is None:
             return
-        found = run.open_data(prepared, verify=verify and resume is not None)
+        found = run.open_data(prepared, check_all=verify and resume is not None)
         output.note(f"prepared version {found.version}, {found.rules}; run {run.name}")
         _train_and_show(run, found, checkpoint_minutes, output, world)
 

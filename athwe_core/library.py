@@ -85,7 +85,7 @@ def prepare(
 
 
 def load_dataset(
-    name: str, *, version: str | None = None, prepared_dir: Folder | None = None, verify: bool = False
+    name: str, *, version: str | None = None, prepared_dir: Folder | None = None, check_all: bool = False
 ) -> PreparedDataset:
     """Open a data set that was prepared before.
 
@@ -93,10 +93,10 @@ def load_dataset(
         name: of the data set.
         version: 12 hex digits; None = the current one.
         prepared_dir: folder of prepared versions; None = `ATHWE_PREPARED`, else `prepared`.
-        verify: read every file and compare it with its checksum.
+        check_all: read every file and compare it with its checksum.
     Raises: DataError when there is no such version, or it is damaged.
     """
-    return open_prepared(name, prepared_dir=_folder(prepared_dir, "prepared"), version=version, verify=verify)
+    return open_prepared(name, prepared_dir=_folder(prepared_dir, "prepared"), version=version, check_all=check_all)
 
 
 def train(

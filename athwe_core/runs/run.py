@@ -205,16 +205,16 @@ class RunFolder:
             raise CheckpointError(str(self.per_user), f"must hold ranks of the {split} split", remedy=remedy)
         return frame
 
-    def open_data(self, prepared_dir: Path, *, verify: bool = False) -> PreparedDataset:
+    def open_data(self, prepared_dir: Path, *, check_all: bool = False) -> PreparedDataset:
         """Open the prepared version the run was trained on.
 
         Args:
             prepared_dir: Folder of prepared versions.
-            verify: Read every file of it whole, see `open_prepared`.
+            check_all: Read every file of it whole, see `open_prepared`.
         Raises: DataError when it is gone or its content is another one now.
         """
         data = self.manifest()["data"]
-        prepared = open_prepared(data["name"], prepared_dir=prepared_dir, version=data["version"], verify=verify)
+        prepared = open_prepared(data["name"], prepared_dir=prepared_dir, version=data["version"], check_all=check_all)
         if prepared.manifest["content_hash"] != data["content_hash"]:
             raise DataError(
                 f"prepared data set {data['name']} version {data['version']}",

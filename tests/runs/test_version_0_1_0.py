@@ -25,13 +25,13 @@ def run(place: Path) -> RunFolder:
     return find_run(place / "trained", "last")
 
 
-def opened(place: Path, *, verify: bool = False) -> PreparedDataset:
-    return open_prepared("toy", prepared_dir=place / "prepared_versions", verify=verify)
+def opened(place: Path, *, check_all: bool = False) -> PreparedDataset:
+    return open_prepared("toy", prepared_dir=place / "prepared_versions", check_all=check_all)
 
 
-@pytest.mark.parametrize("verify", [False, True])
-def test_the_prepared_version_opens(place: Path, verify: bool) -> None:
-    prepared = opened(place, verify=verify)
+@pytest.mark.parametrize("check_all", [False, True])
+def test_the_prepared_version_opens(place: Path, check_all: bool) -> None:
+    prepared = opened(place, check_all=check_all)
     assert (prepared.num_users, prepared.num_items, len(prepared.item_ids)) == (7, 6, 42)
     assert prepared.user_tokens == [f"u{number}" for number in range(7)]
     assert sorted(prepared.item_tokens) == ["", *(f"i{number}" for number in range(6))]

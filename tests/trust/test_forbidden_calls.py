@@ -21,6 +21,7 @@ PERMITTED = {
     ): "texts to and rows from processes of its own",
     ("athwe_core/data/readers/amazon_metadata.py", "imports multiprocessing"): "the same",
     ("athwe_core/evaluation/evaluate.py", "imports concurrent.futures"): "threads: nothing is pickled between them",
+    ("athwe_core/host_process.py", "imports multiprocessing"): "asks whether this process is a worker; it starts none",
     ("athwe_core/analysis/figures/save.py", "reads XML"): "a figure that matplotlib drew a moment before",
     ("athwe_core/analysis/pages/html.py", "marks text as safe HTML"): "own style and script, escaped JSON, own figures",
     ("athwe_core/analysis/audit/page.py", "marks text as safe HTML"): "an own figure",

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 from scipy import sparse
-from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
-from sklearn.utils.extmath import randomized_svd
 
 from athwe_core.data.features.categories import column_missing
 from athwe_core.data.features.from_files import ItemVectors
@@ -92,6 +90,8 @@ def text_features(
     Raises:
         DataError: A named column does not exist.
     """
+    from sklearn.feature_extraction.text import TfidfTransformer  # noqa: PLC0415 - loads seconds of libraries
+
     found = item_texts(items, item_tokens, columns=columns, between_names=" ")
     if found is None:
         return None
@@ -123,6 +123,8 @@ def ngram_counts(texts: list[str]) -> sparse.csr_matrix:
     Returns:
         (N, buckets) float32 counts; buckets that occur in fewer than two texts are left out (all kept if none is shared).
     """
+    from sklearn.feature_extraction.text import HashingVectorizer  # noqa: PLC0415 - loads seconds of libraries
+
     words = HashingVectorizer(token_pattern=r"\S+", ngram_range=(1, 2), **_COUNTS)
     characters = HashingVectorizer(analyzer="char", ngram_range=(4, 4), **_COUNTS)
     bounded = (f" {text} " for text in texts)  # so that the starts and ends of words count
@@ -141,6 +143,8 @@ def reduced(weights: sparse.csr_matrix, *, rank: int, seed: int) -> Float32[np.n
         seed: Of the random start.
     Source: Halko, Martinsson and Tropp, SIAM Review 53 (2011), algorithm 4.4, as in scikit-learn.
     """
+    from sklearn.utils.extmath import randomized_svd  # noqa: PLC0415 - loads seconds of libraries
+
     left, values, _ = randomized_svd(weights, rank, n_iter=4, n_oversamples=16, random_state=seed)
     has_weight = values > _NO_WEIGHT * values[0]
     return left[:, has_weight] * values[has_weight]

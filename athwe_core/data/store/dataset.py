@@ -174,7 +174,7 @@ def current_version(name: str, *, prepared_dir: Path) -> str | None:
 
 
 def open_prepared(
-    name: str, *, prepared_dir: Path, version: str | None = None, verify: bool = False
+    name: str, *, prepared_dir: Path, version: str | None = None, check_all: bool = False
 ) -> PreparedDataset:
     """Open a prepared version, by default the current one.
 
@@ -182,7 +182,7 @@ def open_prepared(
         name: Name of the data set.
         prepared_dir: Folder of prepared versions.
         version: Its 12 hex digits; None = the version marked current.
-        verify: Read every file whole and compare it with its checksum. Without it, that is done only where size, time of
+        check_all: Read every file whole and compare it with its checksum. Without it, that is done only where size, time of
             change or sampled blocks of a file differ from the last time.
     Raises:
         ConfigError: NAME is no plain folder name.
@@ -204,7 +204,7 @@ def open_prepared(
         remedy = f"Or run: athwe prepare --dataset {name}"
         raise DataError(f"prepared version of {name!r}", rule, clipped(version), remedy)
     path = folder / version
-    manifest, arrays = read_version(path, name, verify=verify)
+    manifest, arrays = read_version(path, name, check_all=check_all)
     return PreparedDataset(name=name, path=path, version=version, manifest=manifest, **arrays)
 
 

@@ -62,13 +62,13 @@ _LATER = {
 """What older manifests may lack."""
 
 
-def read_version(path: Path, name: str, *, verify: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_version(path: Path, name: str, *, check_all: bool = False) -> tuple[dict[str, Any], dict[str, Any]]:
     """Read one version's manifest and map its arrays.
 
     Args:
         path: `PREPARED/NAME/<version>`.
         name: Name of the data set, for messages.
-        verify: Read every file whole and compare it with its checksum, instead of only where a cheap look finds a change.
+        check_all: Read every file whole and compare it with its checksum, instead of only where a cheap look finds a change.
     Returns:
         The manifest, and read-only memory maps by name.
     Raises:
@@ -79,7 +79,7 @@ def read_version(path: Path, name: str, *, verify: bool = False) -> tuple[dict[s
         arrays = {stem: _map(path, stem) for stem in manifest["arrays"] if stem in _KINDS}
         _check_shapes(path, manifest, arrays)
         _check_rows(manifest, arrays)
-        _check_content(path, manifest, verify=verify)
+        _check_content(path, manifest, check_all=check_all)
     except DataError:
         raise
     except Exception as error:  # numpy and json raise many kinds over damaged files; all mean the same
@@ -166,36 +166,36 @@ def _check_rows(manifest: dict[str, Any], arrays: dict[str, Any]) -> None:
             raise ValueError(f"{stem}.npy does not fit to offsets.npy")
 
 
-def _check_content(path: Path, manifest: dict[str, Any], *, verify: bool) -> None:
+def _check_content(path: Path, manifest: dict[str, Any], *, check_all: bool) -> None:
     """Compare the files with their checksums. Raises ValueError."""
     try:
-        _compare(path, manifest, verify=verify)
+        _compare(path, manifest, check_all=check_all)
     except OSError as error:
         raise ValueError(f"{Path(error.filename or path).name}: {error.strerror or error}") from None
 
 
-def _compare(path: Path, manifest: dict[str, Any], *, verify: bool) -> None:
+def _compare(path: Path, manifest: dict[str, Any], *, check_all: bool) -> None:
     wanted = {f"{stem}.npy" for stem in manifest["arrays"]} | set(PARQUET)
     if "files" not in manifest:
-        _compare_of_0_1(path, manifest, verify=verify)
+        _compare_of_0_1(path, manifest, check_all=check_all)
         return
     hashes = dict(manifest["files"])
     if hashes.pop(MANIFEST, None) != own_hash(manifest, MANIFEST):
         raise ValueError(f"{MANIFEST} is not what was written")
     if not wanted <= hashes.keys() or not all(Path(name).name == name for name in hashes):
         raise ValueError(f"{MANIFEST}: files must list every file of this folder")
-    if changed := changed_files(path, hashes, everything=verify):
+    if changed := changed_files(path, hashes, everything=check_all):
         raise ValueError(f"{', '.join(changed)} {'is' if len(changed) == 1 else 'are'} not what was written")
 
 
-def _compare_of_0_1(path: Path, manifest: dict[str, Any], *, verify: bool) -> None:
+def _compare_of_0_1(path: Path, manifest: dict[str, Any], *, check_all: bool) -> None:
     """Version 0.1.0 wrote one hash for all arrays that training reads, and later one for each table."""
     tables: dict[str, str] = {f"{stem}.parquet": digest for stem, digest in manifest.get("tables", {}).items()}
     arrays = [f"{stem}.npy" for stem in CONTENT_ARRAYS if stem in manifest["arrays"]]
     names = [*arrays, *tables]
     if not all(Path(name).name == name for name in names):
         raise ValueError(f"{MANIFEST}: tables must name files of this folder")
-    if not verify and looks_unchanged(path, names):
+    if not check_all and looks_unchanged(path, names):
         return
     if content_hash(file_hashes(path, arrays), CONTENT_ARRAYS) != manifest["content_hash"]:
         raise ValueError("an array is not what was written")

@@ -1,4 +1,4 @@
-"""Files of a prepared version that change are noticed: at once where a cheap look shows it, with `verify` always."""
+"""Files of a prepared version that change are noticed: at once where a cheap look shows it, with `check_all` always."""
 
 import hashlib
 import json
@@ -30,8 +30,8 @@ def prepared(
     return prepare_toy(text_width=4)
 
 
-def reopen(prepared: PreparedDataset, *, verify: bool = False) -> PreparedDataset:
-    return open_prepared("toy", prepared_dir=prepared.path.parents[1], verify=verify)
+def reopen(prepared: PreparedDataset, *, check_all: bool = False) -> PreparedDataset:
+    return open_prepared("toy", prepared_dir=prepared.path.parents[1], check_all=check_all)
 
 
 def edit(path: Path, *, keeps_time: bool = False) -> None:
@@ -108,7 +108,7 @@ def test_a_copy_is_read_whole_once(prepared: PreparedDataset, monkeypatch: pytes
     read.clear()
     reopen(prepared)
     assert read == []
-    reopen(prepared, verify=True)
+    reopen(prepared, check_all=True)
     assert set(read) == prepared.manifest["files"].keys() - {"manifest.json"}
 
 
