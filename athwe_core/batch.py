@@ -184,6 +184,10 @@ class Catalogue:
     """Multi-hot, 0 or 1."""
     clusters: dict[str, Integer[Tensor, " V"]] = field(default_factory=dict)
     """Cluster label of each item by modality; -1 = no cluster."""
+    similar_items: Int64[Tensor, " V"] | None = None
+    """The most similar item of each item by common users; its own id where it has none."""
+    similarity: Float[Tensor, " V"] | None = None
+    """How similar that item is; 0 where an item has none."""
     target_counts: Int64[Tensor, " V"] | None = None
     """How often each item is a training target; the sampled catalogue loss draws by it."""
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from athwe_core.batch import Catalogue, TimeRange
 from athwe_core.config import Config, config_tree
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.similar_items import most_similar_items
 from athwe_core.errors import DataError
 from athwe_core.models.protocol import Available, Model, ModelInputs
 from athwe_core.models.registry import config_from_tree, find_model
@@ -100,8 +101,21 @@ def make_catalogue(prepared: PreparedDataset, config: Config, *, on_meta: bool =
         clusters={
             m: tensor(c, on_meta=False) for m in needs.features if needs.clusters and (c := clusters[m]) is not None
         },
+        **(similar_items(prepared, on_meta=on_meta) if needs.similar_items else {}),
         target_counts=target_counts(prepared) if is_sampled else None,
     )
+
+
+def similar_items(prepared: PreparedDataset, *, on_meta: bool = False) -> dict[str, torch.Tensor]:
+    """The most similar item of each item in the training split, and how similar it is, by field of `Catalogue`."""
+    V = prepared.num_item_rows
+    if on_meta:
+        return {"similar_items": torch.zeros(V, dtype=torch.int64), "similarity": torch.zeros(V)}
+    is_training = prepared.split.is_training(len(prepared.item_ids))
+    users = np.repeat(np.arange(len(prepared.offsets) - 1), np.diff(prepared.offsets))[is_training]
+    items = np.asarray(prepared.item_ids, np.int64)[is_training]
+    nearest, best = most_similar_items(users, items, num_item_rows=V)
+    return {"similar_items": torch.from_numpy(nearest), "similarity": torch.from_numpy(best)}
 
 
 def target_counts(prepared: PreparedDataset) -> torch.Tensor:

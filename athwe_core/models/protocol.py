@@ -93,6 +93,15 @@ class Model(nn.Module, ABC):
     has_fixed_shapes: bool = True
     """Whether every shape inside a step follows from the batch's shapes, so that compiled code serves all batches."""
 
+    def begin_epoch(self, epoch: int, *, is_resumed: bool) -> None:
+        """What a model does before the steps of an epoch.
+
+        Args:
+            epoch: counted from 0.
+            is_resumed: whether some of its steps are done; what was renewed at its beginning is then in the checkpoint, if
+                it is in a persistent buffer.
+        """
+
     def draw(self, batch: PackedBatch, generator_of: Callable[[str], torch.Generator]) -> Draws:
         """Every random choice of a step besides weights and dropout.
 
@@ -162,6 +171,7 @@ class InputNeeds:
     """Modalities: text, image."""
     categories: bool = False
     clusters: bool = False
+    similar_items: bool = False
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from pydantic import model_validator
 from torch import Tensor, nn
 
@@ -90,12 +90,16 @@ class SASRec(IdModel):
         """Input norm, then the Transformer; its last layer computes the supervised positions only."""
         grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
         wanted = None if batch.all_supervised else batch.target_index
-        return self.transformer(self.embed(items, batch), grid, ONE, wanted)[0].to(items.dtype)
+        return self.transformer(self.embed(items, self.slots(batch)), grid, ONE, wanted)[0].to(items.dtype)
 
-    def embed(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "1 T D"]:
+    def slots(self, batch: PackedBatch) -> Int64[Tensor, " T"]:
+        """Which position vector each token has."""
+        return batch.positions
+
+    def embed(self, items: Float[Tensor, "T D"], slots: Int64[Tensor, " T"]) -> Float[Tensor, "1 T D"]:
         """Normalised sum of item and position, with dropout."""
         if self.position is not None:
-            items = items + F.embedding(batch.positions, self.position)
+            items = items + F.embedding(slots, self.position)
         return self.drop(self.input_norm(items[None].to(self.product_dtype(items)), ONE))
 
     def recompute_stages(self) -> Sequence[nn.Module]:
@@ -125,7 +129,7 @@ def _golden_outputs(model: SASRec, golden: Golden, batch: PackedBatch) -> dict[s
     """Our outputs by recorded name, in the order of the batch."""
     found = recbole_outputs(model, golden, batch)
     grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
-    tokens = model.embed(model.item_table()[batch.item_ids], batch)
+    tokens = model.embed(model.item_table()[batch.item_ids], batch.positions)
     found["input_emb"] = tokens[0]
     for number, layer in enumerate(model.transformer.layers):
         tokens = layer(tokens, grid, ONE)
@@ -138,26 +142,33 @@ def published_sasrec(golden: Golden) -> SASRec:
 
     Raises: CheckpointError for a missing weight.
     """
+    sizes, state = published_state(golden)
+    config = replace_in(build_config("sasrec"), [*sizes, f"model.num_heads={golden.setting('num_heads', 2)}"])
+    catalogue = Catalogue(num_item_rows=len(state["tables.id.weight"]))
+    model = SASRec(cast(SASRecConfig, config), ModelInputs(catalogue, TimeRange(0, 1, 1)))
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def published_state(golden: Golden) -> tuple[list[str], dict[str, Tensor]]:
+    """Sizes as overrides of a configuration, and weights by our names, of a network with RecBole's layers.
+
+    Raises: CheckpointError for a missing weight.
+    """
     table, position = golden.weight("item_embedding.weight"), golden.weight("position_embedding.weight")
     layer = "trm_encoder.layer.{}."
     num_layers = sum(f"w.{layer.format(n)}feed_forward.dense_1.weight" in golden for n in range(100))
-    config = replace_in(
-        build_config("sasrec"),
-        [
-            f"model.hidden_size={table.shape[1]}",
-            f"model.inner_size={len(golden.weight(f'{layer.format(0)}feed_forward.dense_1.weight'))}",
-            f"model.num_layers={num_layers}",
-            f"model.num_heads={golden.setting('num_heads', 2)}",
-            f"model.max_length={len(position)}",
-        ],
-    )
-    model = SASRec(cast(SASRecConfig, config), ModelInputs(Catalogue(num_item_rows=len(table)), TimeRange(0, 1, 1)))
+    sizes = [
+        f"model.hidden_size={table.shape[1]}",
+        f"model.inner_size={len(golden.weight(f'{layer.format(0)}feed_forward.dense_1.weight'))}",
+        f"model.num_layers={num_layers}",
+        f"model.max_length={len(position)}",
+    ]
     state = {"tables.id.weight": table, "position": position}
     state |= {f"input_norm.{kind}": golden.weight(f"LayerNorm.{kind}")[None, None] for kind in ("weight", "bias")}
     for n in range(num_layers):
         state |= {f"transformer.layers.{n}.{name}": value for name, value in golden.layer(layer.format(n)).items()}
-    model.load_state_dict(state)
-    return model.eval()
+    return sizes, state
 
 
 MODEL = ModelSpec(

@@ -195,6 +195,7 @@ class _Training:
         self.listener.epoch_begins(
             progress.epoch + 1, epochs=settings.epochs, steps=steps, done=progress.step, best=best
         )
+        self.setup.model.begin_epoch(progress.epoch, is_resumed=progress.step > 0)
         self.clock.begin()
         began = time.perf_counter() - progress.seconds
         for chosen in batches[progress.step :]:
