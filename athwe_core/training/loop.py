@@ -35,8 +35,17 @@ from athwe_core.training.out_of_memory import NoMemoryError, is_out_of_memory, s
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.ranking_progress import RankingProgress, StopRanking
 from athwe_core.training.state import changed_environment, environment, restore
-from athwe_core.training.step import GRADIENT_NORM, PendingLosses, check_finite, steps_ahead, train_step
+from athwe_core.training.step import (
+    GRADIENT_NORM,
+    PendingLosses,
+    check_finite,
+    has_lost_gradient,
+    steps_ahead,
+    train_step,
+)
 
+MOST_LOST_GRADIENTS = 10
+"""Steps in a row without a finite gradient after which training stops. Single ones occur in very narrow networks."""
 CHECKPOINT_MINUTES = 10.0
 
 
@@ -142,6 +151,7 @@ class _Training:
             notify(change)
         if world.is_first:
             run.update_manifest(status=RUNNING, process=os.getpid(), **here)
+        self.lost_gradients = 0
         self.unread: deque[tuple[int, PendingLosses]] = deque()
         self.clock = _Clock(checkpoint_minutes, self.save_last)
         self.trimmer = HeapTrimmer()
@@ -230,7 +240,14 @@ class _Training:
         while len(self.unread) > leave:
             step, readout = self.unread.popleft()
             terms = readout.read()
-            check_finite(terms, self.config, epoch=self.progress.epoch, step=step)
+            self.lost_gradients = self.lost_gradients + 1 if has_lost_gradient(terms) else 0
+            if self.lost_gradients in (0, MOST_LOST_GRADIENTS):
+                check_finite(terms, self.config, epoch=self.progress.epoch, step=step)
+            else:
+                if self.lost_gradients == 1:
+                    where = f"step {step + 1} of epoch {self.progress.epoch + 1}"
+                    self.notify(f"{where} has a gradient that is not finite: its update is left out")
+                terms[GRADIENT_NORM] = 0.0
             for name, value in terms.items():
                 if step == 0 or name in sums:  # a checkpoint of version 0.1.0 has no gradient norms
                     sums[name] = sums.get(name, 0.0) + value

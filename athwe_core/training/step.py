@@ -142,6 +142,12 @@ def steps_ahead(device: torch.device) -> int:
     return 2 if device.type == "cuda" else 0
 
 
+def has_lost_gradient(terms: dict[str, float]) -> bool:
+    """Whether the loss of a step was finite and its gradient was not, so that its update was left out."""
+    losses = (value for name, value in terms.items() if name != GRADIENT_NORM)
+    return not math.isfinite(terms.get(GRADIENT_NORM, 0.0)) and all(map(math.isfinite, losses))
+
+
 def check_finite(terms: dict[str, float], config: Config, *, epoch: int, step: int) -> None:
     """Check the values that `train_step` returned.
 
