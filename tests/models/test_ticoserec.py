@@ -47,8 +47,18 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_the_published_network_is_ours() -> None:
     found = parity_differences(GOLDEN / "ticoserec.npz", "ticoserec")
     states = {"block_0", "block_1", "states", "seq", "scores", "scores_ranked", "aug_states_1", "aug_states_2"}
-    assert set(found) == states | {"loss_rec", "loss_cl", "loss_total", "loss_cl_no_padding"}
+    losses = {"loss_rec", "loss_cl", "loss_total", "loss_cl_no_padding"}
+    modes = ("minimum", "maximum")
+    views = {f"op_{name}_{mode}" for name in OPERATORS for mode in modes} | {"op_mask_random", "offline_similarity"}
+    windows = {
+        f"window_start_{name}_{mode}{form}"
+        for name in ("crop", "reorder")
+        for mode in modes
+        for form in ("", "_full_window")
+    }
+    assert set(found) == states | losses | views | windows
     assert max(found.values()) < 2e-5
+    assert all(found[name] == 0 for name in found if name.startswith(("op_", "window_")))
 
 
 def test_a_golden_file_without_its_weights_is_named() -> None:
