@@ -108,6 +108,8 @@ class LRURec(IdModel):
         inputs: the number of items; no features are read.
     """
 
+    has_fixed_shapes = False  # torch's compiler makes no code for complex numbers
+
     def __init__(self, config: LRURecConfig, inputs: ModelInputs) -> None:
         model = config.model
         super().__init__(config, inputs, hidden_size=model.hidden_size, dropout_rate=model.dropout)
