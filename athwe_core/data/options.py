@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from athwe_core.data.readers.dates import is_format
 from athwe_core.errors import require
 
 TieOrder = Literal["file", "item", "random"]
@@ -105,6 +104,7 @@ class PrepareOptions:
     keep_feature_scale: bool = False
 
     def __post_init__(self) -> None:
+
         choices = {"tie_order": TieOrder, "split": SplitRule, "source": SourceKind, "time_unit": TimeUnit}
         choices |= {"text_pooling": Pooling, "quotes": Quotes}
         for name, choice in choices.items():
@@ -136,6 +136,8 @@ class PrepareOptions:
         if self.time_format is not None:
             require(self.time_unit == "auto", "--time-format", "replaces --time-unit: name one of them", self.time_unit)
             rule, remedy = "must be a date format with a year", "E.g. --time-format '%d.%m.%Y %H:%M'"
+            from athwe_core.data.readers.dates import is_format  # noqa: PLC0415 - training opens data without polars
+
             require(is_format(self.time_format), "--time-format", rule, self.time_format, remedy)
 
     def identity(self) -> dict[str, Any]:

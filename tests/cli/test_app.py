@@ -34,7 +34,7 @@ COMMANDS = {
     | {"--text-encoder", "--text-pooling", "--text-max-tokens", "--image-encoder", "--images", "--image-column"}
     | {"--download-images", "--allow-private-hosts", "--clusters", "--refresh", "--device"}
     | {"--source", "--raw", "--item-file", "--user-column", "--item-column", "--time-column", "--time-unit"}
-    | {"--columns", "--time-format", "--quotes", "--max-missing-ids"}
+    | {"--columns", "--time-format", "--quotes", "--max-missing-ids", "--keep-feature-scale"}
     | {"--max-bad-lines", "--export", "--to", "--overwrite"},
     "audit": {"--dataset", "--version", "--seed", "--shuffles", "--to", "--prepared", "--runs", "--json"},
     "train": {

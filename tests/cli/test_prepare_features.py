@@ -89,14 +89,18 @@ def test_refresh_image_from_a_folder(world: Path, save_model, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["--text-pooling", "max"], 2, "text_pooling must be one of cls, mean, got 'max'"),
-        (["--text-max-tokens", "0"], 2, "text_max_tokens must be a whole number >= 1, got 0"),
+        (["--text-pooling", "max"], 2, "--text-pooling must be one of cls, mean, got 'max'"),
+        (["--text-max-tokens", "0"], 2, "--text-max-tokens must be a whole number >= 1, got 0"),
         (["--clusters", "-1"], 2, "clusters must be a whole number >= 0, got -1"),
-        (["--text-encoder", ""], 2, "text_encoder must name a model or a folder, got ''"),
+        (["--text-encoder", ""], 2, "--text-encoder must name a model or a folder, got ''"),
         (["--text-encoder", "./absent", "--text-columns", "title"], 3, "There is no such folder"),
         (["--refresh", "image"], 2, "refresh image needs an encoder. Name one with --image-encoder"),
         (["--refresh", "titles"], 2, "refresh must be one of text, image, clusters, got 'titles'"),
-        (["--refresh", "text", "--min-interactions", "7"], 2, "min_interactions cannot change when only text features"),
+        (
+            ["--refresh", "text", "--min-interactions", "7"],
+            2,
+            "--min-interactions cannot change when only text features",
+        ),
         (
             ["--refresh", "text", "--raw", "x"],
             2,

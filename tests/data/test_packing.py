@@ -124,7 +124,7 @@ def test_an_epoch_is_a_permutation_that_repeats_with_its_generator() -> None:
     assert epoch(1) != first
 
 
-NUMBERS = {"num_targets", "all_supervised"}
+NUMBERS = {"num_targets", "all_supervised", "longest_row"}
 
 
 def check_invariants(batch: PackedBatch) -> None:

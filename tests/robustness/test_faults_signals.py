@@ -52,13 +52,13 @@ main()
 """`athwe ARGUMENTS` that is signalled at its third step, and again there or while it saves because of the first."""
 BREAKS_WORKERS = """
 import sys
-if "--multiprocessing-fork" in sys.orig_argv:
+if "athwe_core.analysis.experiments.run_one" in sys.orig_argv:
     import torch
     def step(*_, **__):
         raise ZeroDivisionError("a library broke\\nin two lines")
     torch.optim.Adam.step = step
 """
-"""A `sitecustomize.py`: in processes that multiprocessing starts, Adam fails."""
+"""A `sitecustomize.py`: in processes that train one run of an experiment, Adam fails."""
 
 
 @pytest.fixture(scope="module")

@@ -76,7 +76,7 @@ def test_a_malformed_file_is_read_right_or_refused(tmp_path: Path, working_folde
     for file, content in case.files.items():
         (tmp_path / "data" / "toy" / file).write_bytes(content)
     places = {"data_dir": tmp_path / "data", "prepared_dir": tmp_path / "prepared"}
-    options = PrepareOptions(min_interactions=3, text_width=2, **case.options)
+    options = PrepareOptions(min_interactions=3, text_width=2, keep_feature_scale=True, **case.options)
     if isinstance(case.expected, Refused):
         with pytest.raises(DataError) as found, guarded():
             prepare("toy", options=options, **places)

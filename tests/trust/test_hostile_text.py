@@ -139,7 +139,7 @@ class TestEveryWayToTheTerminal:
         result = call(tmp_path, "prepare", "--dataset", "t", "--raw", str(tmp_path / "t.csv"), "--max-bad-lines", "0.5")
         assert result.exit_code == 0, result.output
         refuse_controls(result.output)
-        assert "could not be read and were left out" in result.stderr
+        assert "1 dropped: 1 could not be read" in result.stderr
 
 
 def test_rich_keeps_its_own_codes_and_the_texts_their_styles() -> None:
