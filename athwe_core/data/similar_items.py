@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import csr_array
 
 _ITEMS_AT_ONCE = 4096
+
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
 
 
 def item_similarity(
@@ -25,6 +29,8 @@ def item_similarity(
     Returns: one sparse row of V similarities for each of `chosen`.
     Source: item-based collaborative filtering with inverse user frequency (Breese et al. 1998), as TiCoSeRec uses it.
     """
+    from scipy.sparse import csr_array  # noqa: PLC0415 - its import changes warning filters
+
     pairs = np.unique(np.stack([users, items]), axis=1)
     ones = np.ones(pairs.shape[1])
     has_item = csr_array((ones, (pairs[0], pairs[1])), shape=(int(users.max()) + 1, num_item_rows))
