@@ -41,6 +41,22 @@ def missing(node: ast.FunctionDef | ast.ClassDef, function: ast.FunctionDef | No
     return found + ["Returns"] * (gives and bool(arguments) and not re.search(r"\b(Returns|Yields):", text))
 
 
+FORMULA = re.compile(r"\n\n {4,}\S.* = \S")
+WITH_EQUATIONS = sorted(
+    path for room in ("nn", "losses", "models", "evaluation") for path in (ROOT / room).rglob("*.py")
+)
+
+
+@pytest.mark.parametrize("path", WITH_EQUATIONS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_an_equation_has_its_source(path: Path) -> None:
+    """In the docstring itself, or of all in a module in the module's."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    if "Source:" in (ast.get_docstring(tree) or ""):
+        return
+    texts = {node.name: ast.get_docstring(node) or "" for node, _ in public(tree.body)}
+    assert not [name for name, text in texts.items() if FORMULA.search(text) and "Source:" not in text]
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_public_docstrings_are_complete(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -29,6 +29,7 @@ def popularity_ranks(data: PreparedDataset, *, split: str, exclude_seen: bool) -
     Returns: (U,) ranks in the order of `data.split.users(split)`.
     Raises:
         ConfigError: `split` is unknown.
+    Source: the most popular items, as in Cremonesi et al. 2010.
     """
     none = np.zeros(0, np.int64)
     nothing = _Transitions(np.zeros(data.num_item_rows + 1, np.int64), none, none)
@@ -48,6 +49,7 @@ def transition_ranks(data: PreparedDataset, *, split: str, exclude_seen: bool) -
     Returns: (U,) ranks in the order of `data.split.users(split)`.
     Raises:
         ConfigError: `split` is unknown.
+    Source: the first-order chain of Rendle et al. 2010, counted and not factorised.
     """
     return _rank_users(data, _training_transitions(data), split=split, exclude_seen=exclude_seen)
 

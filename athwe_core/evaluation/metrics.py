@@ -23,6 +23,7 @@ def per_user_metrics(ranks: Float64[np.ndarray, "U"], ks: Sequence[int]) -> dict
     Returns: (U,) arrays in [0, 1] under `ndcg@k` for each k, then `mrr@k`, then `hit@k`.
     Raises:
         DataError: There are no ranks, or one is below 1 or NaN.
+    Source: Jarvelin and Kekalainen 2002 for NDCG; Voorhees 1999 for the reciprocal rank.
     """
     ranks = np.asarray(ranks, np.float64)
     if not len(ranks):

@@ -31,6 +31,8 @@ def target_ranks(
     Returns: multiples of 1/2 in 1..V-1, on the device of the scores; exact for V up to 2**23.
     Raises:
         AthweError: A score is NaN. Comparisons with it are false, so the target would rank first.
+    Source: McSherry and Najork 2008, the expectation over orders of tied items.   Differs: the rank itself is averaged, not
+        the metric.
     """
     assert scores.dtype in (torch.float32, torch.float64), f"scores must be float32 or float64, got {scores.dtype}"
     assert bool((targets > 0).all()), "targets must be items, got the padding"

@@ -20,6 +20,7 @@ def paired_test(a: Float64[np.ndarray, "U"], b: Float64[np.ndarray, "U"]) -> flo
     Returns: p in [0, 1]; 1.0 where no user differs, 0.0 where every user differs by the same amount.
     Raises:
         DataError: `a` and `b` have different lengths, or fewer than two users.
+    Source: Student 1908; for rankings, Smucker et al. 2007.
     """
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if a.shape != b.shape or len(a) < 2:

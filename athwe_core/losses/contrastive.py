@@ -43,6 +43,7 @@ def exclusion_bias(excluded: Bool[Tensor, "N N_all"], dtype: torch.dtype = torch
         excluded: from `excluded_pairs`.
         dtype: of the result.
     Returns: 0 where a pair counts, -1e9 where it is excluded.
+    Source: HM4SR eq. 23 and 25, whose sums leave these pairs out.
     """
     return excluded.to(dtype).mul_(_EXCLUDED)
 

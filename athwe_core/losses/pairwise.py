@@ -72,6 +72,7 @@ def item_scores(
         items: rows of the table, in 0..V-1; -1 = padding, which is scored as row 0.
         bias: of each item; None = 0.
     Returns: scores in float32, or in the dtype of the states where that is wider.
+    Source: HM4SR eq. 19, for a few items.
     """
     items = items.clamp(min=0)
     dtype = torch.promote_types(states.dtype, torch.float32)

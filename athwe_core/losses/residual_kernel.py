@@ -43,6 +43,7 @@ def softmax_residual_(
         first_row: columns before it are not items.
         num_columns: this column and those after it are not items.
     Returns: float32 losses, at most LOSS_CAP. They and the row are NaN where the row has a NaN or no column above -inf.
+    Source: HM4SR eq. 20 and its gradient.
     """
     run = triton_softmax_residual_ if scores.is_cuda and _has_triton() else torch_softmax_residual_
     return run(scores, targets, bias, first_row, num_columns)

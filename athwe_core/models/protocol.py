@@ -84,6 +84,8 @@ class Model(nn.Module, ABC):
         score(v) = user_vector . item_table[v] + item_bias[v]
 
     A model reads a `PackedBatch`: rows laid end to end without padding. Where it needs a rectangle, `batch.padded` is one.
+
+    Source: HM4SR eq. 19; the bias is that of matrix factorisation.
     """
 
     max_length: int
@@ -150,7 +152,10 @@ class Model(nn.Module, ABC):
 
 
 def total_loss(terms: Mapping[str, Float[Tensor, ""]], loss_weights: Mapping[str, float]) -> Float[Tensor, ""]:
-    """main + sum of weight * term (HM4SR eq. 27); the main term is the first and has no weight."""
+    """main + sum of weight * term; the main term is the first and has no weight.
+
+    Source: HM4SR eq. 27.
+    """
     main, *others = terms
     return sum((loss_weights[name] * terms[name] for name in others), start=terms[main])
 

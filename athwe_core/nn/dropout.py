@@ -94,6 +94,7 @@ def dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
         rate: probability in [0, 1).
         training: False = identity.
     Returns: a tensor like x; x itself where nothing is dropped.
+    Source: Srivastava et al. 2014.
     """
     if not training or rate == 0:
         return x

@@ -47,6 +47,7 @@ def grid_intervals(
         grid: which token attends to which.
         time_span: largest interval.
     Returns: intervals in 0..time_span; arbitrary ones where the grid has no pair.
+    Source: TiSASRec (Li et al. 2020), section 3.1, personalised time intervals.
     """
     elapsed, units = (values[grid.slot_tokens].view(grid.shape) for values in (elapsed, units))
     of_keys = rounded_quotient(elapsed[:, None, :], units[:, :, None])

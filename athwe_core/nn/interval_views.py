@@ -39,6 +39,7 @@ def by_gap(
         count: items to choose.
         mode: which gaps. Of equal gaps `minimum` takes the earlier and `maximum` the later.
     Returns: True for chosen items, `min(count, known)` in each row.
+    Source: TiCoSeRec, the positions that its operators choose.
     """
     is_known = torch.arange(gaps.shape[1], device=gaps.device) < known[:, None]
     order = torch.where(is_known, gaps, torch.iinfo(gaps.dtype).max).argsort(dim=1, stable=True)
@@ -89,6 +90,7 @@ def crop(
         start: first item of the window.
         count: items of the window, >= 1.
     Returns: rows and their lengths.
+    Source: TiCoSeRec, Ti-Crop.
     """
     L = items.shape[1]
     place = torch.arange(L, device=items.device)
@@ -107,6 +109,7 @@ def reorder(
         count: items of the window.
         order: place i of the window gets its old place order[i]; only the first `count` entries are read.
     Returns: rows.
+    Source: TiCoSeRec, Ti-Reorder.
     """
     place = torch.arange(items.shape[1], device=items.device) - start[:, None]
     is_inside = (place >= 0) & (place < count[:, None])
@@ -121,6 +124,7 @@ def mask(items: Int64[Tensor, "B L"], chosen: Bool[Tensor, "B L"]) -> Int64[Tens
         items: rows.
         chosen: True for items to mask.
     Returns: rows.
+    Source: TiCoSeRec, Ti-Mask.
     """
     return items.masked_fill(chosen, 0)
 
@@ -135,6 +139,7 @@ def substitute(
         chosen: True for items to replace.
         similar: the most similar item of each item.
     Returns: rows.
+    Source: TiCoSeRec, Ti-Substitute.
     """
     return torch.where(chosen, similar[items], items)
 
@@ -156,6 +161,7 @@ def insert(
         similar: the most similar item of each item.
         max_length: M, positions of the result.
     Returns: rows and their lengths.
+    Source: TiCoSeRec, Ti-Insert.
     """
     L = items.shape[1]
     chosen = chosen & (torch.arange(L, device=items.device) < lengths[:, None])
@@ -181,6 +187,7 @@ def share_of_least_variance(
         row_mask: False = padding, which is no row.
         share: of the rows, in [0, 1].
     Returns: True for floor(share * rows) rows.
+    Source: TiCoSeRec, the choice of uniform sequences.
     """
     is_known = torch.arange(gaps.shape[1], device=gaps.device) < known[:, None]
     number = known.clamp(min=1)[:, None]

@@ -36,6 +36,7 @@ class StackedLayerNorm(nn.Module):
     Args:
         num_modalities: M >= 1.
         hidden_size: D >= 1.
+    Source: Ba et al. 2016.
     """
 
     def __init__(self, *, num_modalities: int, hidden_size: int) -> None:
@@ -180,6 +181,7 @@ class TransformerLayer(nn.Module):
 
     Args:
         num_modalities, hidden_size, inner_size, num_heads, dropout_rate: as in `StackedTransformer`.
+    Source: Vaswani et al. 2017.
     """
 
     def __init__(

@@ -81,6 +81,7 @@ def causal_reconstruct(low: Float[Tensor, "T C"], highs: list[Float[Tensor, "T C
     Args:
         low, highs: bands as `causal_decompose` returns them.
     Returns: their sum.
+    Source: the a trous algorithm (Holschneider et al. 1989).
     """
     return sum(highs, start=low)
 

@@ -24,6 +24,7 @@ class Athwe(Network, Model):
     Args:
         config: stages, sizes and loss terms.
         inputs: item features of the configured modalities; categories and cluster labels for the terms that use them.
+    Source: HM4SR eq. 1-27; ATHWE for the wavelet and the terms cluster and diversity.
     """
 
     def __init__(self, config: AthweConfig, inputs: ModelInputs) -> None:

@@ -71,6 +71,7 @@ class Network(nn.Module):
         compute_dtype: dtype of products, and of what the encoders hold, while training; weights, and sums inside kernels, are
             in float32. Evaluation is in float32.
         generator: draws the initial weights.
+    Source: HM4SR eq. 1-19; the wavelet stage is ATHWE's.
     """
 
     def __init__(

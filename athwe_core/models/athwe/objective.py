@@ -27,6 +27,8 @@ def placeholder_mask(
 
     Prefix batching replaces floor(beta n) of the n tokens of each row, packed batching each token with probability beta,
     because one augmented pass serves all its positions.
+
+    Source: HM4SR eq. 24.   Differs: the share in packed batching holds on average, not in each row.
     """
     draw = to_device(torch.rand(batch.num_tokens, generator=generator), batch.rows.device)
     if batching == "packed":
