@@ -109,6 +109,21 @@ class ModelSection(Section):
     """L: latest items of a history that the model reads."""
 
 
+class AttentionSection(ModelSection):
+    """Sizes of a model whose layers have attention heads."""
+
+    hidden_size: PositiveWhole
+    num_layers: PositiveWhole
+    num_heads: PositiveWhole
+    dropout: Rate
+
+    @model_validator(mode="after")
+    def _divides_heads(self) -> AttentionSection:
+        rule = f"must divide model.hidden_size={self.hidden_size}"
+        require(self.hidden_size % self.num_heads == 0, "model.num_heads", rule, self.num_heads)
+        return self
+
+
 class CatalogueLossConfig(Section):
     """Main loss: the next item against the catalogue. A model narrows `kind` to those that it offers."""
 
@@ -251,6 +266,7 @@ def config_tree(config: Config) -> dict[str, Any]:
 
 __all__ = [
     "RANKING_METRIC",
+    "AttentionSection",
     "CatalogueLossConfig",
     "Config",
     "CrossEntropyConfig",

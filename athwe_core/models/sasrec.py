@@ -18,15 +18,13 @@ from typing import Literal, cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
-from pydantic import model_validator
 from torch import Tensor, nn
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
-from athwe_core.config_schema import Config, ModelSection, PositiveWhole, Rate
-from athwe_core.errors import require
+from athwe_core.config_schema import AttentionSection, Config, PositiveWhole
 from athwe_core.models.golden import Golden
 from athwe_core.models.id_model import DROPOUT, IdLosses, IdModel, recbole_outputs
-from athwe_core.models.protocol import ModelInputs, ModelSpec, Removal, Tree
+from athwe_core.models.protocol import Explanation, ModelInputs, ModelSpec, Removal, Tree
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.nn.transformer import AttentionGrid, StackedLayerNorm, StackedTransformer
 
@@ -34,24 +32,13 @@ ONE = (slice(0, 1),)
 """The one encoder of the stacked layers."""
 
 
-class SASRecModelConfig(ModelSection):
+class SASRecModelConfig(AttentionSection):
     """Sizes of SASRec."""
 
     name: Literal["sasrec"]
-    hidden_size: PositiveWhole
     inner_size: PositiveWhole
-    num_layers: PositiveWhole
-    num_heads: PositiveWhole
-    dropout: Rate
-    """On the input, the attention weights and the output of both sublayers."""
     position_embedding: bool
     """False leaves P out: the order of items is then known from the causal mask alone."""
-
-    @model_validator(mode="after")
-    def _divides_heads(self) -> SASRecModelConfig:
-        rule = f"must divide model.hidden_size={self.hidden_size}"
-        require(self.hidden_size % self.num_heads == 0, "model.num_heads", rule, self.num_heads)
-        return self
 
 
 class SASRecConfig(Config):
@@ -105,6 +92,13 @@ class SASRec(IdModel):
     def recompute_stages(self) -> Sequence[nn.Module]:
         """The Transformer's layers."""
         return list(self.transformer.layers)
+
+    def explain(self, batch: PackedBatch, table: Float[Tensor, "V D"]) -> Explanation:
+        """Attention of the last position in each layer, mean over heads."""
+        grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
+        tokens = self.embed(table[batch.item_ids], self.slots(batch))
+        layers = self.transformer.attention(tokens, grid, ONE)
+        return Explanation(attention={"id": [weights[0, :, -1].mean(0).tolist() for weights in layers]})
 
 
 def _take_out_position(tree: Tree) -> Mapping[str, str]:

@@ -148,3 +148,18 @@ def test_initial_weights_have_the_documented_scales() -> None:
     assert state["tables.id.weight"].std().item() == pytest.approx(0.02, rel=0.05)
     assert all((value == 0).all() for name, value in state.items() if name.endswith("bias"))
     assert all((value == 1).all() for name, value in state.items() if "norm" in name and name.endswith("weight"))
+
+
+@torch.no_grad()
+def test_the_inside_view_is_the_attention_of_the_last_item() -> None:
+    model = build()
+    items, n = [3, 7, 7, 2], 4
+    found = model.explain(pack_histories([(items, [0, 5, 9, 9])]), model.item_table()).attention["id"]
+    assert [len(layer) for layer in found] == [n, n]
+    assert [sum(layer) for layer in found] == pytest.approx([1, 1])
+    grid_free = model.transformer.layers[0]
+    tokens = model.embed(model.item_table()[torch.tensor(items)], torch.arange(n))[0]
+    query, key, _ = (tokens @ grid_free.qkv_weight[0] + grid_free.qkv_bias[0]).view(n, 3, 2, 4).unbind(1)
+    by_head = [(query[-1, head] @ key[:, head].T / 2).softmax(0) for head in range(2)]  # the root of 4 is 2
+    assert found[0] == pytest.approx(sum(by_head).div(2).tolist(), abs=1e-5)
+    assert model.explain(pack_histories([([5], [0])]), model.item_table()).attention["id"] == [[1.0], [1.0]]

@@ -9,15 +9,14 @@ from pydantic import model_validator
 
 from athwe_core.batch import MODALITIES
 from athwe_core.config_schema import (
+    AttentionSection,
     Config,
     CrossEntropyConfig,
     LossesSection,
-    ModelSection,
     NotNegativeReal,
     NotNegativeWhole,
     PositiveReal,
     PositiveWhole,
-    Rate,
     Reals,
     Section,
     Share,
@@ -116,15 +115,11 @@ class TimeEncodingConfig(Section):
     """freq of eq. 13."""
 
 
-class AthweModelConfig(ModelSection):
+class AthweModelConfig(AttentionSection):
     """The network and its optional stages."""
 
     name: Literal["athwe"]
-    hidden_size: PositiveWhole
     inner_size: PositiveWhole
-    num_layers: PositiveWhole
-    num_heads: PositiveWhole
-    dropout: Rate
     modalities: Annotated[Words, must("be a subset of id, text, image that contains id, in this order", _is_ordered)]
     """Subset of id, text, image that contains id, in this order."""
     score_weights: bool
@@ -133,12 +128,6 @@ class AthweModelConfig(ModelSection):
     wavelet: WaveletConfig
     temporal_moe: TemporalMoEConfig
     time_encoding: TimeEncodingConfig
-
-    @model_validator(mode="after")
-    def _divides_heads(self) -> AthweModelConfig:
-        rule = f"must divide model.hidden_size={self.hidden_size}"
-        require(self.hidden_size % self.num_heads == 0, "model.num_heads", rule, self.num_heads)
-        return self
 
 
 class WeightConfig(Section):

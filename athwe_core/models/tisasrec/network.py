@@ -27,7 +27,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from athwe_core.batch import PackedBatch
-from athwe_core.config_schema import Config, ModelSection, NotNegativeReal, PositiveWhole, Rate, Section
+from athwe_core.config_schema import AttentionSection, Config, NotNegativeReal, PositiveWhole, Section
 from athwe_core.errors import require
 from athwe_core.models.id_model import IdLosses, IdModel, supervised
 from athwe_core.models.protocol import LossInputs, ModelInputs
@@ -45,14 +45,10 @@ NO_INTERVAL = 2**62
 """Longer than any interval."""
 
 
-class TiSASRecModelConfig(ModelSection):
+class TiSASRecModelConfig(AttentionSection):
     """Sizes of TiSASRec."""
 
     name: Literal["tisasrec"]
-    hidden_size: PositiveWhole
-    num_layers: PositiveWhole
-    num_heads: PositiveWhole
-    dropout: Rate
     time_span: PositiveWhole
     """Largest relative interval; longer ones count as this."""
     interval_embedding: bool
@@ -68,8 +64,6 @@ class TiSASRecModelConfig(ModelSection):
 
     @model_validator(mode="after")
     def _is_consistent(self) -> TiSASRecModelConfig:
-        rule = f"must divide model.hidden_size={self.hidden_size}"
-        require(self.hidden_size % self.num_heads == 0, "model.num_heads", rule, self.num_heads)
         needs = self.positions_from == "newest" and self.position_embedding
         rule = "needs model.positions_from=newest and model.position_embedding=true"
         require(needs or not self.attends_padding, "model.attends_padding", rule, self.attends_padding)
