@@ -65,6 +65,15 @@ def train(
         str | None,
         typer.Option(help="Resume this run instead of starting a new one (glossary: resume).", metavar="RUN"),
     ] = None,
+    init_from: Annotated[
+        str | None,
+        typer.Option(
+            help="Start from the best weights of this run, or from those of a safetensors file. What fits is loaded, what "
+            "does not is reported; item vectors are matched by item id.",
+            metavar="RUN_OR_FILE",
+            show_default=False,
+        ),
+    ] = None,
     version: Annotated[
         str | None, typer.Option(help="Prepared version of the data set. Default: the current one.")
     ] = None,
@@ -97,6 +106,8 @@ def train(
     Example: athwe train --resume last --epochs 60
 
     Example: athwe train --dataset Toys_and_Games --preset hm4sr --seed 1 --set model.dropout=0.3
+
+    Example: athwe train --dataset demo --preset sasrec --init-from last
     """
     flags = {
         "training.batching": batching,
@@ -135,13 +146,29 @@ def train(
             output.note(f"data set {chosen} ({why})")
             found = open_or_prepare(chosen, version, data, prepared, output, check_all=verify)
             settings = configure(preset, chosen, config, flags, overrides or [], found, output)
+            start = None
+            if init_from is not None:
+                from athwe_core.training.initial_weights import (
+                    build_from,
+                    find_initial_weights,
+                    save_first_checkpoint,
+                )
+
+                initial = find_initial_weights(init_from, runs, prepared)
+                start, notes = build_from(settings, found, initial)
+                for note in notes:
+                    output.note(note)
             if dry_run:
                 _show_plan(settings, found, output)
                 return None
             from athwe_core.runs.find import create_run
 
             command = shlex.join(["athwe", *sys.argv[1:]])
-            return create_run(runs, settings, found, preset=preset, name=name, command=command)
+            source = None if start is None else initial.source
+            run = create_run(runs, settings, found, preset=preset, name=name, command=command, init_from=source)
+            if start is not None:
+                save_first_checkpoint(run, start)
+            return run
 
         run = _same_run(world, first_run)
         if run is None:

@@ -30,6 +30,12 @@ from athwe_core.runs.find import FINISHED, RunFolder, create_run, find_run
 from athwe_core.runs.schema import EpochRecord
 from athwe_core.training import loop
 from athwe_core.training.build import build_best
+from athwe_core.training.initial_weights import (
+    build_from,
+    find_initial_weights,
+    initial_weights_of,
+    save_first_checkpoint,
+)
 from athwe_core.training.log_listener import LogListener, logger
 
 if TYPE_CHECKING:
@@ -107,6 +113,7 @@ def train(
     set: Mapping[str, object] | None = None,
     name: str | None = None,
     runs_dir: Folder | None = None,
+    init_from: Folder | Run | None = None,
     listener: loop.Listener | None = None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> Run:
@@ -121,6 +128,8 @@ def train(
         set: changes to the preset, by key, such as `{"training.epochs": 3}`.
         name: of the run; None = date and time.
         runs_dir: folder of runs; None = `ATHWE_RUNS`, else `runs`.
+        init_from: start from the weights of a run (itself, or a name as `load_run` takes it) or of a safetensors file. What
+            fits is loaded; the log tells what does not. Item vectors are matched by item id.
         listener: receives the progress; None = `LogListener()`.
         should_stop: called after every step; True saves the state and returns an interrupted run, which can be resumed.
     Returns: the run.
@@ -136,9 +145,22 @@ def train(
     config, notes = adapt_to_data(build_config(preset, changes), data)
     for note in notes:
         logger.warning(note)
-    folder = create_run(
-        _folder(runs_dir, "runs"), config, data, preset=preset.lower(), name=name, command="athwe_core.train"
-    )
+    runs = _folder(runs_dir, "runs")
+    initial = None
+    if isinstance(init_from, Run):
+        initial = initial_weights_of(init_from.folder, init_from.data)
+    elif init_from is not None:
+        initial = find_initial_weights(str(init_from), runs, data.path.parents[1])
+    start, source = None, None
+    if initial is not None:
+        source = initial.source
+        start, notes = build_from(config, data, initial)
+        for note in notes:
+            logger.info(note)
+    command = "athwe_core.train"
+    folder = create_run(runs, config, data, preset=preset.lower(), name=name, command=command, init_from=source)
+    if start is not None:
+        save_first_checkpoint(folder, start)
     return Run(folder, data).resume(listener=listener, should_stop=should_stop)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from athwe_core.data.packing import Rows, SplitInteractionArrays, evaluation_rows, items_before, pack
 from athwe_core.distributed import ALONE, ProcessGroup
 from athwe_core.evaluation.ranking import target_ranks
-from athwe_core.models.protocol import Model, scores_of
+from athwe_core.models.protocol import Model
 
 BLOCK_USERS = 512
 BLOCK_TOKENS = 4096
@@ -61,7 +61,7 @@ def rank_users(
     @torch.inference_mode()
     def rank_block(chosen: NDArray[np.int64]) -> None:
         batch = pack(data, rows, chosen, max_length=L).to(device)
-        scores = scores_of(model.user_vectors(batch, table), table, bias)
+        scores = model.scores(model.user_vectors(batch, table), table, bias)
         users = batch.user_index.cpu().numpy()
         row = np.searchsorted(rows.user_index, users)
         excluded = _seen(data, users, rows.stop[row], device) if exclude_seen else None

@@ -11,7 +11,7 @@ from athwe_core.data.histories import Histories
 from athwe_core.data.packing import Rows, items_before, pack_histories
 from athwe_core.errors import AthweError
 from athwe_core.evaluation.evaluate import BLOCK_SCORES, BLOCK_USERS, user_blocks
-from athwe_core.models.protocol import Model, scores_of
+from athwe_core.models.protocol import Model
 
 SCORES_HELD = 6
 """Memory for each score while the best are found, in scores: the score, its bits twice, its key of 8 bytes and a copy."""
@@ -48,7 +48,7 @@ def recommend_items(
         windows = [slice(start[user], stop[user]) for user in block]
         batch = pack_histories([(histories.item_ids[window], histories.timestamps[window]) for window in windows])
         batch = batch.to(model.device)
-        scores = scores_of(model.user_vectors(batch, table), table, bias)
+        scores = model.scores(model.user_vectors(batch, table), table, bias)
         users = block[batch.user_index.cpu().numpy()]
         seen = items_before(histories, users, stop[users]) if exclude_seen else (np.zeros(0, np.int64),) * 2
         found = top_items(scores, k=k, excluded=(torch.from_numpy(seen[0]), torch.from_numpy(seen[1])))

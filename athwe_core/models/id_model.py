@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from athwe_core.batch import PackedBatch
@@ -100,10 +100,10 @@ class IdModel(Model):
     def losses(self, batch: PackedBatch, inputs: LossInputs) -> dict[str, Float[Tensor, ""]]:
         """The main loss alone: ce, bce or bpr."""
         rows = None if inputs.candidates is None else inputs.candidates.rows(batch.item_ids)
-        table = self.tables(rows)
+        table = self.item_vectors(rows, inputs.draws)
         tokens = batch.item_ids if rows is None else torch.searchsorted(rows, batch.item_ids)
         table, items = table_and_items(table, tokens)
-        states, table = self._with_bias(self.encode(items, batch), table, rows)
+        states, table = self.scored(self.encode(items, batch), table, rows)
         scale = loss_scale(batch.target_ids, inputs.shards, self.compute_dtype, inputs.chunk_elements)
         if self.loss_kind in ("bce", "bpr"):
             negatives = item_scores(states, table, inputs.draws["negatives"])
@@ -114,8 +114,22 @@ class IdModel(Model):
         ce = next_item_loss(states, table, batch.target_ids, scale=scale, candidates=candidates, table_items=rows)
         return {"ce": ce}
 
-    def _with_bias(self, states: Tensor, table: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        """States and table whose products are the scores: the bias of the items is one more column of the table."""
+    def item_vectors(self, items: Int64[Tensor, " Vr"] | None, draws: Draws) -> Float[Tensor, "Vr D"]:
+        """Vectors of some items, or of all, in a training step with these random choices."""
+        return self.tables(items)
+
+    def scored(
+        self, states: Float[Tensor, "N D"], table: Float[Tensor, "Vr D"], rows: Int64[Tensor, " Vr"] | None
+    ) -> tuple[Float[Tensor, "N K"], Float[Tensor, "Vr K"]]:
+        """States and item vectors whose products are the scores in the loss.
+
+        The bias of the items, if any, is one more column of the table.
+
+        Args:
+            states: of the supervised positions.
+            table: item vectors, those of `rows` where these are given.
+            rows: ascending item ids; None = all items.
+        """
         bias = self.item_bias()
         if bias is None:
             return states, table

@@ -137,6 +137,19 @@ class Model(nn.Module, ABC):
         """A term added to every score of an item; None = no bias."""
         return None
 
+    def scores(
+        self, user_vectors: Float[Tensor, "N K"], table: Float[Tensor, "V K2"], bias: Float[Tensor, " V"] | None
+    ) -> Float[Tensor, "N V"]:
+        """Scores of all items, by which users are ranked.
+
+        A model whose score is no inner product defines it here; its user vectors and its table may differ in width then.
+
+        Args:
+            user_vectors: from `user_vectors`.
+            table, bias: what `item_table` and `item_bias` return.
+        """
+        return scores_of(user_vectors, table, bias)
+
     def recompute_stages(self) -> Sequence[nn.Module]:
         """Modules whose activations may be dropped and computed again in the backward pass, to save memory."""
         return ()

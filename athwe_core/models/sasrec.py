@@ -106,6 +106,10 @@ def _take_out_position(tree: Tree) -> Mapping[str, str]:
     return {}
 
 
+POSITION = Removal("Position", lambda tree: tree["model"]["position_embedding"], _take_out_position)
+"""The removal of a model whose configuration has `model.position_embedding`."""
+
+
 def _golden_pairs(golden: Golden) -> dict[str, tuple[Tensor, Tensor]]:
     """(ours, published) of each recorded output: rows as a packed stream, and once more padded to their full length."""
     model = published_sasrec(golden)
@@ -170,9 +174,6 @@ MODEL = ModelSpec(
     summary="SASRec: self-attention over item ids (Kang and McAuley, ICDM 2018)",
     config=SASRecConfig,
     build=SASRec,
-    removals=(
-        Removal("Position", lambda tree: tree["model"]["position_embedding"], _take_out_position),
-        DROPOUT,
-    ),
+    removals=(POSITION, DROPOUT),
     golden_pairs=_golden_pairs,
 )

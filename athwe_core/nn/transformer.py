@@ -67,10 +67,16 @@ class AttentionGrid:
         grid_tokens: token in each slot, -1 = empty.
         token_slots: flat slot of each token.
         rows: row of each token.
+        kept: tokens that later ones of their row attend to; each attends to itself all the same. None = all tokens.
     """
 
     def __init__(
-        self, grid_tokens: Int64[Tensor, "G S"], token_slots: Int64[Tensor, " T"], rows: Int64[Tensor, " T"]
+        self,
+        grid_tokens: Int64[Tensor, "G S"],
+        token_slots: Int64[Tensor, " T"],
+        rows: Int64[Tensor, " T"],
+        *,
+        kept: Bool[Tensor, " T"] | None = None,
     ) -> None:
         self.shape = grid_tokens.shape
         self.slot_tokens = torch.where(grid_tokens >= 0, grid_tokens, len(rows) - 1).flatten()
@@ -78,6 +84,9 @@ class AttentionGrid:
         row_of_slot = torch.where(grid_tokens >= 0, rows[grid_tokens.clamp(min=0)], -1)
         same_row = row_of_slot[:, :, None] == row_of_slot[:, None, :]
         self.allowed: Bool[Tensor, "G S S"] = same_row.tril_()
+        if kept is not None:
+            itself = torch.eye(self.shape[1], dtype=torch.bool, device=rows.device)
+            self.allowed &= kept[self.slot_tokens].view(self.shape)[:, None] | itself
         self.bias = torch.zeros(self.shape[0], 1, *self.allowed.shape[1:], device=rows.device)
         self.bias.masked_fill_(~self.allowed[:, None], -math.inf)
 

@@ -161,9 +161,30 @@ def load_weights(folder: Path, network: nn.Module) -> None:
 
     Raises: CheckpointError when they are damaged, not finite, or of another network; `network` is then unchanged.
     """
-    tensors = _read_finite(folder, WEIGHTS)
+    tensors = read_weights(folder)
     _require_same(folder / WEIGHTS, tensors, network.state_dict())
     network.load_state_dict(tensors)
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint by name.
+
+    Raises: CheckpointError when they are damaged or not finite.
+    """
+    return _read_finite(folder, WEIGHTS)
+
+
+def read_weight_file(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file that belongs to no checkpoint.
+
+    Raises: CheckpointError when the file is missing or unreadable, or a tensor is not finite.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        rule = f"must be a readable file ({error.strerror})"
+        raise CheckpointError(str(path), rule, remedy="Check the path given to --init-from") from None
+    return _finite(path, _parsed(path, content, "Download or export it again"), "Choose another file")
 
 
 def load_optimizer(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -203,18 +224,25 @@ def _read(folder: Path, name: str) -> dict[str, Tensor]:
         raise CheckpointError(str(path), f"must be readable ({error.strerror})", remedy=RESTORE) from None
     if load_state(folder)["files"].get(name) != digest:
         raise _damaged(path)
+    return _parsed(path, path.read_bytes(), RESTORE)
+
+
+def _parsed(path: Path, content: bytes, remedy: str) -> dict[str, Tensor]:
     try:
-        return load(path.read_bytes())
+        return load(content)
     except (SafetensorError, ValueError) as error:
         why = str(error).encode("unicode_escape").decode()  # it may quote what it read
-        raise CheckpointError(str(path), f"must be a readable safetensors file ({why})", remedy=RESTORE) from None
+        raise CheckpointError(str(path), f"must be a readable safetensors file ({why})", remedy=remedy) from None
 
 
 def _read_finite(folder: Path, name: str) -> dict[str, Tensor]:
-    tensors = _read(folder, name)
+    return _finite(folder / name, _read(folder, name), "Train again with a lower --lr")
+
+
+def _finite(path: Path, tensors: dict[str, Tensor], remedy: str) -> dict[str, Tensor]:
     if (bad := _first_not_finite(tensors)) is not None:
         rule = f"must hold finite values, and {bad} is not finite"
-        raise CheckpointError(str(folder / name), rule, remedy="Train again with a lower --lr")
+        raise CheckpointError(str(path), rule, remedy=remedy)
     return tensors
 
 

@@ -21,6 +21,7 @@ from athwe_core.errors import CheckpointError, ConfigError
 from athwe_core.runs.run import (
     CONFIG,
     FINISHED,
+    INIT_FROM,
     INTERRUPTED,
     MANIFEST,
     METRICS,
@@ -51,7 +52,14 @@ __all__ = [
 
 
 def create_run(
-    runs_dir: Path, config: Config, prepared: PreparedDataset, *, preset: str, name: str | None, command: str
+    runs_dir: Path,
+    config: Config,
+    prepared: PreparedDataset,
+    *,
+    preset: str,
+    name: str | None,
+    command: str,
+    init_from: str | None = None,
 ) -> RunFolder:
     """Make a new run folder with configuration and provenance.
 
@@ -62,6 +70,7 @@ def create_run(
         preset: The preset the configuration started from, the middle part of the run's name.
         name: Last part of the run's name; None = the time now.
         command: What the user typed.
+        init_from: The run or file whose weights it starts from; training waits for a checkpoint with them. None = none.
     Raises:
         ConfigError: The name is taken or is no plain folder name; the run cannot start, see `require_startable`.
         CheckpointError: The folder cannot be made, or the disk has no room for the checkpoints.
@@ -85,6 +94,7 @@ def create_run(
             "split_rule": prepared.split_rule,
         },
         "versions": _versions(),
+        **({} if init_from is None else {INIT_FROM: init_from}),
     }
     try:
         with refusals(folder):

@@ -31,6 +31,8 @@ CHANGE_LOCK = ".change.lock"
 CHANGE_WAIT_SECONDS = 60.0
 RANKS = "ranks"
 """Key of the manifest: SHA-256 that each file of ranks may have."""
+INIT_FROM = "init_from"
+"""Key of the manifest: the run or file whose weights the run starts from."""
 FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
 
 

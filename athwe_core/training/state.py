@@ -12,7 +12,7 @@ import torch
 
 from athwe_core.errors import CheckpointError
 from athwe_core.runs.checkpoint import STATE, load_optimizer, load_state, load_weights
-from athwe_core.runs.find import METRICS, RunFolder
+from athwe_core.runs.run import INIT_FROM, METRICS, RunFolder
 from athwe_core.runs.schema import EpochRecord
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.memory_saving import LEVELS
@@ -60,6 +60,9 @@ def restore(
     Raises: CheckpointError when no checkpoint can be used, or records are missing.
     """
     kept = [folder for folder in (run.last, run.previous) if folder.exists()]
+    if not kept and (source := run.manifest().get(INIT_FROM)) is not None:  # killed before its first checkpoint
+        rule = f"must have the weights of {source} to start from"
+        raise CheckpointError(f"run {run.name}", rule, remedy="Delete its folder and train again with --init-from")
     progress = TrainingState()
     for index, folder in enumerate(kept):
         try:

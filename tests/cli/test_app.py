@@ -56,6 +56,7 @@ COMMANDS = {
         "--config",
         "--name",
         "--resume",
+        "--init-from",
         "--verify",
         "--checkpoint-minutes",
         "--version",

@@ -154,3 +154,20 @@ def test_a_device_that_is_not_there_does_not_take_the_name(world: Path) -> None:
     options = ("--dataset", "demo", "--name", "unstarted", "--device", "cuda:99")
     assert "training.device must exist" in one_error_line(call(world, "train", *options))
     assert not (world / "runs" / "demo" / "athwe" / "unstarted").exists()
+
+
+def test_a_run_starts_from_the_weights_of_another(world: Path) -> None:
+    options = ("--epochs", "1", "--lr", "1e-30", "--name", "onward", "--init-from", "first", *SMALL)
+    result = call(world, "train", "--dataset", "demo", *options, "--json")
+    assert result.exit_code == 0, result.output
+    assert "initial weights from run demo/athwe/first" in result.stderr
+    first = json.loads((world / "first.json").read_text())
+    assert json.loads(result.stdout)["test"] == first["test"]
+    refused = call(world, "train", "--resume", "onward", "--init-from", "first")
+    assert "--resume cannot be combined with --init-from" in one_error_line(refused)
+
+
+def test_weights_that_do_not_fit_leave_no_run(world: Path) -> None:
+    narrow = ("--preset", "gru4rec", "--set", "model.hidden_size=12", "--name", "misfit", "--init-from", "first")
+    assert "must have a weight that fits model gru4rec" in one_error_line(call(world, "train", *narrow))
+    assert not (world / "runs" / "demo" / "gru4rec").exists()

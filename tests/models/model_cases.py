@@ -17,16 +17,30 @@ from athwe_core.models.registry import build_config, find_model, replace_in
 from athwe_core.training.optim import make_optimizer
 
 V, L = 14, 6
+WIDTH = {"text": 7, "image": 5}
 START, DAY = 1_400_000_001, 86_400
 Items = Sequence[int]
 
 
-def build(preset: str, *overrides: str, spread: float | None = 0.3, num_items: int = V - 1) -> Any:
-    """A model in evaluation mode, without dropout; with `spread`, weights large enough for every input to matter."""
+def build(
+    preset: str,
+    *overrides: str,
+    spread: float | None = 0.3,
+    num_items: int = V - 1,
+    features: Sequence[str] = (),
+) -> Any:
+    """A model in evaluation mode, without dropout; with `spread`, weights large enough for every input to matter.
+
+    `features` names the modalities of which the catalogue has random vectors.
+    """
     small = ("model.hidden_size=8", f"model.max_length={L}", "model.dropout=0", "training.precision=fp32")
     config = replace_in(build_config(preset), [*small, *overrides])
     generator = torch.Generator().manual_seed(0)
-    inputs = ModelInputs(Catalogue(num_item_rows=num_items + 1), TimeRange(0, 1, 1), generator=generator)
+    vectors = {name: torch.randn(num_items + 1, WIDTH[name], generator=generator) for name in features}
+    for value in vectors.values():
+        value[0] = 0
+    catalogue = Catalogue(num_item_rows=num_items + 1, features=vectors)
+    inputs = ModelInputs(catalogue, TimeRange(0, 1, 1), generator=generator)
     model = find_model(config.model.name).build(config, inputs)
     if spread is not None:
         with torch.no_grad():

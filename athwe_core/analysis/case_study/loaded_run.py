@@ -19,7 +19,7 @@ from athwe_core.data.packing import pack_histories
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import ConfigError, DataError
 from athwe_core.evaluation.ranking import target_ranks
-from athwe_core.models.protocol import Explanation, Model, scores_of
+from athwe_core.models.protocol import Explanation, Model
 from athwe_core.runs.checkpoint import load_state
 from athwe_core.runs.find import RunFolder
 from athwe_core.training.build import build_best
@@ -76,7 +76,7 @@ class CaseRun:
         """Score one history and explain it."""
         batch = pack_histories([history]).to(self.table.device)
         vector = self.model.user_vectors(batch, self.table)
-        scores = scores_of(vector, self.table, self.bias)
+        scores = self.model.scores(vector, self.table, self.bias)
         return ForwardPass(self.model.explain(batch, self.table), vector[0], scores[0])
 
     @torch.inference_mode()
@@ -84,7 +84,7 @@ class CaseRun:
         """Scores of the whole catalogue for each history, in one batch."""
         batch = pack_histories(histories).to(self.table.device)
         vectors = self.model.user_vectors(batch, self.table)
-        return scores_of(vectors, self.table, self.bias)[batch.user_index.argsort()]
+        return self.model.scores(vectors, self.table, self.bias)[batch.user_index.argsort()]
 
     def by_modality(self, found: ForwardPass, items: Sequence[int]) -> list[dict[str, float]]:
         """The parts of each item's score, which sum to it: modalities, and the bias where the model has one.
