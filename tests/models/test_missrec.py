@@ -138,7 +138,7 @@ def test_a_drawn_negative_counts_with_its_weight_and_a_target_once() -> None:
         ("model.fusion=static", "losses.catalogue.kind=sampled", "losses.catalogue.num_negatives=2"),
         ("model.id_embedding=false",),
         PRETRAIN,
-        ("model.num_encoder_layers=2", "model.num_decoder_layers=2"),
+        ("model.num_encoder_layers=2", "model.num_layers=2"),
     ],
 )
 def test_every_parameter_trains(settings: tuple[str, ...], make_data: Callable[..., Any], tmp_path: Path) -> None:

@@ -242,3 +242,16 @@ def test_pre_trained_rows_of_all_positions(make_data: Callable[..., Any]) -> Non
         torch.testing.assert_close(
             model.losses(batch, LossInputs(draws=draws)), model.losses(whole, LossInputs(draws=draws))
         )
+
+
+@torch.no_grad()
+def test_the_attention_of_a_case_study_is_that_of_the_states() -> None:
+    model, batch = small("model.num_layers=1"), pack_histories([history([3, 1, 4])])
+    (weights,) = model.explain(batch, model.item_table()).attention["id"]
+    assert sum(weights) == pytest.approx(1)
+    tokens = model.embed(model.tables(batch.item_ids), batch.positions)
+    query, key, _ = (tokens[0] @ model.transformer.layers[0].qkv_weight[0]).chunk(3, dim=1)
+    biased = model.transformer.layers[0].qkv_bias[0, 0]
+    query, key = query + biased[:8], key + biased[8:16]
+    per_head = [(query[-1].view(2, 4)[h] @ key.view(3, 2, 4)[:, h].T / 2).softmax(0) for h in range(2)]
+    torch.testing.assert_close(torch.tensor(weights), torch.stack(per_head).mean(0), atol=1e-5, rtol=1e-5)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from athwe_core.config_schema import (
+    AttentionSection,
     CatalogueLossConfig,
     Config,
     LossesSection,
-    ModelSection,
     NotNegativeReal,
     PositiveReal,
     PositiveWhole,
-    Rate,
     Section,
     Share,
     model_validator,
@@ -34,16 +33,14 @@ class InterestsConfig(Section):
     """Share of the texts and images that decide the density of one (density peaks)."""
 
 
-class MISSRecModelConfig(ModelSection):
+class MISSRecModelConfig(AttentionSection):
     """Sizes of MISSRec."""
 
     name: Literal["missrec"]
-    hidden_size: PositiveWhole
     inner_size: PositiveWhole
+    num_layers: PositiveWhole
+    """Of the decoder."""
     num_encoder_layers: PositiveWhole
-    num_decoder_layers: PositiveWhole
-    num_heads: PositiveWhole
-    dropout: Rate
     id_embedding: bool
     """True: text, image and id of each item (transductive); False: text and image alone."""
     transformer_trainable: bool
@@ -54,12 +51,6 @@ class MISSRecModelConfig(ModelSection):
     skips_missing: bool
     """True: an item without text (or image) has none; False: it has the bias of the projection, as coded."""
     interests: InterestsConfig
-
-    @model_validator(mode="after")
-    def _divides_heads(self) -> MISSRecModelConfig:
-        rule = f"must divide model.hidden_size={self.hidden_size}"
-        require(self.hidden_size % self.num_heads == 0, "model.num_heads", rule, self.num_heads)
-        return self
 
 
 class MISSRecLossConfig(CatalogueLossConfig):

@@ -52,6 +52,7 @@ def density_peaks(tokens: Float[Tensor, "n D"], num_clusters: int, *, num_neighb
         num_clusters: K in 1..n.
         num_neighbours: for the density, the token itself included, in 1..n.
     Returns: labels and centroids, which are sums over (size + 1e-4).
+    Source: the authors' code; the paper's section on multi-modal interests names the method.
     """
     n, D = tokens.shape
     rows = max(DISTANCES_AT_ONCE // n, 1)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from athwe_core.models.missrec.config import MISSRecModelConfig
 from athwe_core.nn.item_embeddings import linear
@@ -105,7 +106,39 @@ def fused_scores(
         vectors: user vectors.
         directions: of text, image and, if K = 3 D, id.
         preference: f.
+    Source: the authors' code.
     """
     text, image, *ids = (vectors @ part.T for part in directions.split(vectors.shape[1], dim=1))
     fused = torch.lerp(image, text, torch.sigmoid(preference * (text - image)))
     return fused if not ids else (ids[0] + 2 * fused) / 3
+
+
+def fused_cross_entropy(
+    vectors: Float[Tensor, "N D"],
+    directions: Float[Tensor, "S K"],
+    labels: Int64[Tensor, " N"],
+    preference: Float[Tensor, ""],
+    log_weight: Float[Tensor, " S"] | None,
+    chunk_elements: int,
+) -> Float[Tensor, ""]:
+    """Sum of the cross-entropies of `fused_scores`, of which at most a chunk is held at a time.
+
+    Args:
+        labels: index of each next item among the directions; -1 = padding.
+        log_weight: added to the scores of the items that are not the next one; None = 0.
+        chunk_elements: most scores held at a time.
+    """
+
+    def loss_of(part: Tensor, directions: Tensor, own: Tensor, preference: Tensor) -> Tensor:
+        scores = fused_scores(part, directions, preference)
+        if log_weight is not None:
+            is_own = F.one_hot(own.clamp(min=0), len(directions)).bool()
+            scores = scores + torch.where(is_own, 0.0, log_weight)
+        return F.cross_entropy(scores, own, ignore_index=-1, reduction="sum")
+
+    rows = max(chunk_elements // len(directions), 1)
+    losses = [
+        checkpoint(loss_of, part, directions, own, preference, use_reentrant=False, preserve_rng_state=False)
+        for part, own in zip(vectors.split(rows), labels.split(rows), strict=True)
+    ]
+    return torch.stack(losses).sum()

@@ -33,14 +33,13 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from athwe_core.batch import PackedBatch, to_device
 from athwe_core.losses.next_item import loss_scale, next_item_loss
 from athwe_core.models.id_model import INIT_STD
 from athwe_core.models.missrec.config import MISSRecConfig
 from athwe_core.models.missrec.interests import density_peaks, kmeans, one_pass_of_absolutes
-from athwe_core.models.missrec.items import MODALITIES, ItemModalities, ItemParts, fused_scores
+from athwe_core.models.missrec.items import MODALITIES, ItemModalities, ItemParts, fused_cross_entropy, fused_scores
 from athwe_core.models.protocol import Draws, LossInputs, Model, ModelInputs
 from athwe_core.nn.dropout import dropout
 from athwe_core.nn.row_bins import RowBins, first_of_each, hidden_pairs, hidden_pairs_within
@@ -90,7 +89,7 @@ class MISSRec(Model):
             nn.LayerNorm(model.hidden_size, eps=LAYER_NORM_EPS) for _ in range(3)
         )
         sizes = (model.hidden_size, model.num_heads, model.inner_size, model.dropout, F.gelu, LAYER_NORM_EPS, True)
-        encoders, decoders = range(model.num_encoder_layers), range(model.num_decoder_layers)
+        encoders, decoders = range(model.num_encoder_layers), range(model.num_layers)
         self.encoder = nn.ModuleList(nn.TransformerEncoderLayer(*sizes) for _ in encoders)
         self.decoder = nn.ModuleList(nn.TransformerDecoderLayer(*sizes) for _ in decoders)
         num_interests = min(math.ceil(round(model.interests.ratio * 2 * (V - 1), 6)), 2 * (V - 1))
@@ -237,12 +236,7 @@ class MISSRec(Model):
             own = torch.searchsorted(items, targets.clamp(min=0))
             terms["contrast"] = self.in_batch_loss(vectors, directions[own], targets) / parts_of_all
         else:
-            scale = loss_scale(targets, inputs.shards, torch.float32, inputs.chunk_elements)
-            if self.preference is None:
-                settings = {"candidates": inputs.candidates, "table_items": items}
-                terms["ce"] = next_item_loss(vectors, directions, targets, scale=scale, **settings)
-            else:
-                terms["ce"] = self._cross_entropy(vectors, directions, targets, inputs, items) / scale["num_targets"]
+            terms["ce"] = self._cross_entropy(vectors, directions, targets, inputs, items)
         if self.sequence.weight > 0:
             copies, more = self.encode(self.row_tokens(batch, parts.at(where), inputs.draws["kept"]), batch)
             copied = F.normalize(copies, dim=-1)
@@ -260,28 +254,19 @@ class MISSRec(Model):
     def _cross_entropy(
         self, vectors: Tensor, directions: Tensor, targets: Tensor, inputs: LossInputs, items: Tensor | None
     ) -> Tensor:
-        """`next_item_loss` of fused scores, summed over the targets, a chunk of scores at a time."""
-        candidates, labels, log_weight = inputs.candidates, targets - 1, None
-        whole, directions = directions, directions[1:]
-        if candidates is not None:
-            assert items is not None
-            directions = whole[torch.searchsorted(items, candidates.items)]
+        """The main loss over the catalogue or over the candidates; `items` has the ids of the directions."""
+        candidates = inputs.candidates
+        scale = loss_scale(targets, inputs.shards, torch.float32, inputs.chunk_elements)
+        if self.preference is None:
+            return next_item_loss(vectors, directions, targets, scale=scale, candidates=candidates, table_items=items)
+        if candidates is None or items is None:
+            directions, labels, log_weight = directions[1:], targets - 1, None
+        else:
+            directions = directions[torch.searchsorted(items, candidates.items)]
             labels, log_weight = torch.searchsorted(candidates.items, targets), candidates.log_weight
-        labels = torch.where(targets > 0, labels, -1)
-
-        def loss_of(part: Tensor, directions: Tensor, own: Tensor) -> Tensor:
-            scores = self.scores(part, directions, None)
-            if log_weight is not None:
-                is_own = F.one_hot(own.clamp(min=0), len(directions)).bool()
-                scores = scores + torch.where(is_own, 0.0, log_weight)
-            return F.cross_entropy(scores, own, ignore_index=-1, reduction="sum")
-
-        rows = max(inputs.chunk_elements // len(directions), 1)
-        losses = [
-            checkpoint(loss_of, part, directions, own, use_reentrant=False, preserve_rng_state=False)
-            for part, own in zip(vectors.split(rows), labels.split(rows), strict=True)
-        ]
-        return torch.stack(losses).sum()
+        labels, preference = torch.where(targets > 0, labels, -1), self.preference * self.temperature
+        total = fused_cross_entropy(vectors, directions, labels, preference, log_weight, inputs.chunk_elements)
+        return total / scale["num_targets"]
 
     def _vectors(self, states: Float[Tensor, "N D"]) -> Float[Tensor, "N D"]:
         """Directions of states over the temperature."""

@@ -177,7 +177,8 @@ def published_missrec(golden: Golden, *overrides: str) -> MISSRec:
         f"model.interests.ratio={num_interests / (2 * (V - 1))}",
         f"losses.temperature={golden.setting('temperature', 0.07)}",
         "model.skips_missing=false",
-        *(f"model.num_{part}_layers={number}" for part, number in num_layers.items()),
+        f"model.num_encoder_layers={num_layers['encoder']}",
+        f"model.num_layers={num_layers['decoder']}",
         *overrides,
     ]
     config = cast(MISSRecConfig, replace_in(build_config("missrec"), settings))

@@ -30,7 +30,7 @@ from athwe_core.batch import PackedBatch, to_device
 from athwe_core.losses.contrastive import contrastive_loss, excluded_pairs, exclusion_bias
 from athwe_core.losses.next_item import loss_scale
 from athwe_core.models.id_model import INIT_STD
-from athwe_core.models.protocol import Draws, LossInputs, ModelInputs
+from athwe_core.models.protocol import Draws, Explanation, LossInputs, ModelInputs
 from athwe_core.models.sasrec import ONE, SASRec
 from athwe_core.models.unisrec.config import UniSRecConfig, UniSRecModelConfig
 from athwe_core.nn.transformer import AttentionGrid
@@ -134,6 +134,10 @@ class UniSRec(SASRec):
     def item_table(self) -> Float[Tensor, "V D"]:
         """Directions of the item vectors."""
         return F.normalize(self.tables(), dim=-1)
+
+    def explain(self, batch: PackedBatch, table: Float[Tensor, "V D"]) -> Explanation:
+        """Attention of the last position in each layer, mean over heads."""
+        return super().explain(batch, self.tables())
 
     def losses(self, batch: PackedBatch, inputs: LossInputs) -> dict[str, Float[Tensor, ""]]:
         """`ce`; in pre-training `contrast`, and `sequence` where its weight is not 0."""
