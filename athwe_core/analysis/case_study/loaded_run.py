@@ -95,9 +95,11 @@ class CaseRun:
         Returns: by name of the part, for each item; empty for a model without parts.
         """
         columns_of = found.explanation.score_parts
+        if not columns_of:  # the score may be no inner product
+            return [{} for _ in items]
         products = self.table[list(items)] * found.vector
         parts = {name: products[:, columns].sum(-1).tolist() for name, columns in columns_of.items()}
-        if columns_of and self.bias is not None:
+        if self.bias is not None:
             parts["bias"] = self.bias[list(items)].tolist()
         return [{name: values[row] for name, values in parts.items()} for row in range(len(items))]
 
