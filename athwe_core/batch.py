@@ -180,6 +180,8 @@ class Catalogue:
     """V, the padding item included."""
     features: dict[str, Float[Tensor, "V F"]] = field(default_factory=dict)
     """Frozen feature vectors by modality (text, image)."""
+    layer_states: dict[str, Float[Tensor, "V S F"]] = field(default_factory=dict)
+    """States of the layers of frozen encoders by modality (text, image)."""
     categories: Integer[Tensor, "V C"] | None = None
     """Multi-hot, 0 or 1."""
     clusters: dict[str, Integer[Tensor, " V"]] = field(default_factory=dict)

@@ -93,6 +93,7 @@ def make_catalogue(prepared: PreparedDataset, config: Config, *, on_meta: bool =
 
     features = {"text": prepared.text_features, "image": prepared.image_features}
     clusters = {"text": prepared.text_clusters, "image": prepared.image_clusters}
+    similar = similar_items(prepared, on_meta=on_meta) if needs.similar_items else {}
     use_categories = needs.categories and prepared.categories is not None
     return Catalogue(
         num_item_rows=prepared.num_item_rows,
@@ -101,8 +102,9 @@ def make_catalogue(prepared: PreparedDataset, config: Config, *, on_meta: bool =
         clusters={
             m: tensor(c, on_meta=False) for m in needs.features if needs.clusters and (c := clusters[m]) is not None
         },
-        **(similar_items(prepared, on_meta=on_meta) if needs.similar_items else {}),
-        target_counts=target_counts(prepared) if is_sampled else None,
+        similar_items=similar.get("similar_items"),
+        similarity=similar.get("similarity"),
+        target_counts=target_counts(prepared) if is_sampled or needs.target_counts else None,
     )
 
 

@@ -190,6 +190,8 @@ class InputNeeds:
     categories: bool = False
     clusters: bool = False
     similar_items: bool = False
+    target_counts: bool = False
+    """How often each item is a training target; a sampled loss has it anyway."""
 
 
 @dataclass(frozen=True)

@@ -101,6 +101,12 @@ class SASRec(IdModel):
         return Explanation(attention={"id": [weights[0, :, -1].mean(0).tolist() for weights in layers]})
 
 
+def slots_from_newest(batch: PackedBatch, max_length: int) -> Int64[Tensor, " T"]:
+    """Slot of each token where rows end in slot L - 1, as those of code that pads on the left."""
+    lengths = batch.offsets.diff()[batch.rows]
+    return (max_length - lengths + batch.positions).clamp(min=0)
+
+
 def _take_out_position(tree: Tree) -> Mapping[str, str]:
     tree["model"]["position_embedding"] = False
     return {}

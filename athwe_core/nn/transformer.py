@@ -7,7 +7,7 @@ float32 and are cast where they are used.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from athwe_core.nn.dropout import dropout
 LAYER_NORM_EPS = 1e-12
 """As in the published code of HM4SR and of SASRec in RecBole."""
 
+Activation = Literal["gelu", "relu"]
 Encoders = tuple[slice, ...]
 """Encoder of each leading slice of the tokens, as ranges: (slice(0, 3), slice(1, 3)) stands for encoders 0, 1, 2, 1, 2."""
 
@@ -36,11 +37,13 @@ class StackedLayerNorm(nn.Module):
     Args:
         num_modalities: M >= 1.
         hidden_size: D >= 1.
+        eps: added to the variance.
     Source: Ba et al. 2016.
     """
 
-    def __init__(self, *, num_modalities: int, hidden_size: int) -> None:
+    def __init__(self, *, num_modalities: int, hidden_size: int, eps: float = LAYER_NORM_EPS) -> None:
         super().__init__()
+        self.eps = eps
         # Parameters.
         self.weight = nn.Parameter(torch.empty(num_modalities, 1, hidden_size))
         self.bias = nn.Parameter(torch.empty(num_modalities, 1, hidden_size))
@@ -53,7 +56,7 @@ class StackedLayerNorm(nn.Module):
             encoders: whose weight and bias each of the m slices takes.
         Returns: normalised tokens, in the dtype of x.
         """
-        normal = F.layer_norm(x, x.shape[-1:], eps=LAYER_NORM_EPS)
+        normal = F.layer_norm(x, x.shape[-1:], eps=self.eps)
         return torch.addcmul(_select(self.bias, encoders, x), normal, _select(self.weight, encoders, x))
 
 
@@ -120,6 +123,9 @@ class StackedTransformer(nn.Module):
         num_layers: layers of each encoder, >= 1.
         num_heads: attention heads, >= 1.
         dropout_rate: on attention weights and on the outputs of both sublayers, in [0, 1).
+        activation: of the feed-forward sublayer.
+        attention_bias: False leaves the biases of query, key, value and W_o out.
+        eps: of the layer normalisations.
     Source: HM4SR eq. 18; the layers are those of SASRec in RecBole.
     """
 
@@ -132,6 +138,9 @@ class StackedTransformer(nn.Module):
         num_layers: int,
         num_heads: int,
         dropout_rate: float,
+        activation: Activation = "gelu",
+        attention_bias: bool = True,
+        eps: float = LAYER_NORM_EPS,
     ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -141,6 +150,9 @@ class StackedTransformer(nn.Module):
                 inner_size=inner_size,
                 num_heads=num_heads,
                 dropout_rate=dropout_rate,
+                activation=activation,
+                attention_bias=attention_bias,
+                eps=eps,
             )
             for _ in range(num_layers)
         )
@@ -189,28 +201,39 @@ class TransformerLayer(nn.Module):
     """One layer of all encoders: attention and feed-forward sublayers, each added to its input and normalised.
 
     Args:
-        num_modalities, hidden_size, inner_size, num_heads, dropout_rate: as in `StackedTransformer`.
+        num_modalities, hidden_size, inner_size, num_heads, dropout_rate, activation, attention_bias, eps: as in
+            `StackedTransformer`.
     Source: Vaswani et al. 2017.
     """
 
     def __init__(
-        self, *, num_modalities: int, hidden_size: int, inner_size: int, num_heads: int, dropout_rate: float
+        self,
+        *,
+        num_modalities: int,
+        hidden_size: int,
+        inner_size: int,
+        num_heads: int,
+        dropout_rate: float,
+        activation: Activation = "gelu",
+        attention_bias: bool = True,
+        eps: float = LAYER_NORM_EPS,
     ) -> None:
         super().__init__()
         M, D, inner = num_modalities, hidden_size, inner_size
         self.num_heads = num_heads
         self.dropout_rate = dropout_rate
+        self.activation = F.gelu if activation == "gelu" else F.relu
         # Parameters. The three blocks of qkv are query, key, value.
         self.qkv_weight = nn.Parameter(torch.empty(M, D, 3 * D))
-        self.qkv_bias = nn.Parameter(torch.empty(M, 1, 3 * D))
+        self.qkv_bias = nn.Parameter(torch.empty(M, 1, 3 * D)) if attention_bias else None
         self.out_weight = nn.Parameter(torch.empty(M, D, D))
-        self.out_bias = nn.Parameter(torch.empty(M, 1, D))
+        self.out_bias = nn.Parameter(torch.empty(M, 1, D)) if attention_bias else None
         self.inner_weight = nn.Parameter(torch.empty(M, D, inner))
         self.inner_bias = nn.Parameter(torch.empty(M, 1, inner))
         self.outer_weight = nn.Parameter(torch.empty(M, inner, D))
         self.outer_bias = nn.Parameter(torch.empty(M, 1, D))
-        self.attention_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
-        self.feed_forward_norm = StackedLayerNorm(num_modalities=M, hidden_size=D)
+        self.attention_norm = StackedLayerNorm(num_modalities=M, hidden_size=D, eps=eps)
+        self.feed_forward_norm = StackedLayerNorm(num_modalities=M, hidden_size=D, eps=eps)
 
     def forward(self, x: Tensor, grid: AttentionGrid, encoders: Encoders, token_index: Tensor | None = None) -> Tensor:
         """States of all tokens, or of those in `token_index`, with the arguments of `StackedTransformer.forward`."""
@@ -221,7 +244,7 @@ class TransformerLayer(nn.Module):
             x, attended = x.index_select(1, token_index), attended.index_select(1, grid.token_slots[token_index])
         attended = self._linear("out", attended, encoders)
         x = self.attention_norm(x + self._drop(attended), encoders)
-        outer = self._linear("outer", F.gelu(self._linear("inner", x, encoders)), encoders)
+        outer = self._linear("outer", self.activation(self._linear("inner", x, encoders)), encoders)
         return self.feed_forward_norm(x + self._drop(outer), encoders)
 
     def attention_weights(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> Tensor:
@@ -230,8 +253,8 @@ class TransformerLayer(nn.Module):
         return _masked_softmax(query, key, grid)
 
     def _linear(self, name: str, x: Tensor, encoders: Encoders) -> Tensor:
-        weight, bias = getattr(self, f"{name}_weight"), getattr(self, f"{name}_bias")
-        return torch.baddbmm(_select(bias, encoders, x), x, _select(weight, encoders, x))
+        weight, bias = _select(getattr(self, f"{name}_weight"), encoders, x), getattr(self, f"{name}_bias")
+        return torch.bmm(x, weight) if bias is None else torch.baddbmm(_select(bias, encoders, x), x, weight)
 
     def _heads(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> tuple[Tensor, ...]:
         """Query, key and value (m, G, heads, S, D / heads) of all slots."""

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,7 +11,9 @@ M, D, INNER = 3, 8, 12
 ALL: Encoders = (slice(0, M),)
 
 
-def transformer(num_heads: int = 2, num_layers: int = 2, dropout_rate: float = 0.0) -> StackedTransformer:
+def transformer(
+    num_heads: int = 2, num_layers: int = 2, dropout_rate: float = 0.0, **variant: Any
+) -> StackedTransformer:
     stack = StackedTransformer(
         num_modalities=M,
         hidden_size=D,
@@ -17,6 +21,7 @@ def transformer(num_heads: int = 2, num_layers: int = 2, dropout_rate: float = 0
         num_layers=num_layers,
         num_heads=num_heads,
         dropout_rate=dropout_rate,
+        **variant,
     )
     torch.manual_seed(6)
     with torch.no_grad():
@@ -48,10 +53,13 @@ def plain_layer(layer: TransformerLayer, m: int, x: Tensor, num_heads: int, weig
 
     def norm(x: Tensor, weights: StackedLayerNorm) -> Tensor:
         centred = x - x.mean(-1, keepdim=True)
-        return centred / (centred.square().mean(-1, keepdim=True) + 1e-12).sqrt() * weights.weight[m] + weights.bias[m]
+        return (
+            centred / (centred.square().mean(-1, keepdim=True) + weights.eps).sqrt() * weights.weight[m]
+            + weights.bias[m]
+        )
 
     q_w, k_w, v_w = layer.qkv_weight[m].split(D, dim=1)
-    q_b, k_b, v_b = layer.qkv_bias[m].split(D, dim=1)
+    q_b, k_b, v_b = (0, 0, 0) if layer.qkv_bias is None else layer.qkv_bias[m].split(D, dim=1)
     query, key, value = x @ q_w + q_b, x @ k_w + k_b, x @ v_w + v_b
     width = D // num_heads
     future = torch.ones(len(x), len(x), dtype=torch.bool).triu(1)
@@ -60,9 +68,11 @@ def plain_layer(layer: TransformerLayer, m: int, x: Tensor, num_heads: int, weig
         part = slice(h * width, (h + 1) * width)
         scores = (query[:, part] @ key[:, part].T / width**0.5).masked_fill(future, -torch.inf)
         heads.append((scores.softmax(-1) if weights is None else weights[h]) @ value[:, part])
-    x = norm(x + torch.cat(heads, 1) @ layer.out_weight[m] + layer.out_bias[m], layer.attention_norm)
+    out_b = 0 if layer.out_bias is None else layer.out_bias[m]
+    x = norm(x + torch.cat(heads, 1) @ layer.out_weight[m] + out_b, layer.attention_norm)
     inner = x @ layer.inner_weight[m] + layer.inner_bias[m]
-    inner = 0.5 * inner * (1 + torch.erf(inner / 2**0.5))
+    is_gelu = layer.activation is F.gelu
+    inner = 0.5 * inner * (1 + torch.erf(inner / 2**0.5)) if is_gelu else inner.clamp(min=0)
     return norm(x + inner @ layer.outer_weight[m] + layer.outer_bias[m], layer.feed_forward_norm)
 
 
@@ -91,6 +101,35 @@ def test_the_stack_is_a_plain_encoder_for_each_row_and_modality(
                 row = plain_layer(layer, m, row, num_heads)
             torch.testing.assert_close(found[m, begin : begin + length], row, atol=2e-5, rtol=1e-5)
             begin += length
+
+
+@pytest.mark.parametrize("attention_bias", [True, False])
+@pytest.mark.parametrize("eps", [1e-12, 0.3])
+def test_variants_with_relu_without_biases_and_with_another_eps(attention_bias: bool, eps: float) -> None:
+    stack = transformer(activation="relu", attention_bias=attention_bias, eps=eps)
+    assert ("layers.0.out_bias" in stack.state_dict()) == attention_bias
+    grid, lengths = bins([[4]], 5)
+    x = torch.randn(M, 4, D)
+    found = run(stack, x, grid)
+    for m in range(M):
+        row = x[m]
+        for layer in stack.layers:
+            row = plain_layer(layer, m, row, 2)
+        torch.testing.assert_close(found[m], row, atol=2e-5, rtol=1e-5)
+    assert lengths == [4]
+
+
+def test_tokens_that_are_not_kept_are_read_by_themselves_alone() -> None:
+    """The states of kept tokens are those of the row without the others."""
+    stack, x = transformer(), torch.randn(M, 6, D)
+    layout, kept = [[4, 2]], torch.tensor([True, False, True, False, False, True])
+    whole, _ = bins(layout, 7)
+    grid_tokens = torch.tensor([[0, 1, 2, 3, 4, 5, -1]])
+    grid = AttentionGrid(grid_tokens, whole.token_slots, torch.tensor([0, 0, 0, 0, 1, 1]), kept=kept)
+    short, _ = bins([[2, 1]], 3)
+    expected = run(stack, x[:, kept], short)
+    torch.testing.assert_close(run(stack, x, grid)[:, kept], expected, atol=2e-5, rtol=1e-5)
+    assert run(stack, x, grid).isfinite().all()
 
 
 def test_gradients_agree_with_the_plain_encoder() -> None:

@@ -29,7 +29,7 @@ from torch import Tensor
 from athwe_core.batch import PackedBatch, to_device
 from athwe_core.losses.contrastive import symmetric_contrastive_loss
 from athwe_core.models.protocol import Draws, LossInputs, ModelInputs
-from athwe_core.models.sasrec import ONE, SASRec
+from athwe_core.models.sasrec import ONE, SASRec, slots_from_newest
 from athwe_core.models.ticoserec.config import TiCoSeRecConfig
 from athwe_core.nn.interval_views import (
     by_gap,
@@ -78,8 +78,7 @@ class TiCoSeRec(SASRec):
         """Positions, counted as the configuration says."""
         if self.settings.positions_from == "oldest":
             return batch.positions
-        lengths = batch.offsets.diff()[batch.rows]
-        return (self.max_length - lengths + batch.positions).clamp(min=0)
+        return slots_from_newest(batch, self.max_length)
 
     def begin_epoch(self, epoch: int, *, is_resumed: bool) -> None:
         """Renew the similar items where those by the item table compete."""

@@ -1,0 +1,52 @@
+"""IISAN: the network and what the engine must know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from athwe_core.models.id_model import DROPOUT
+from athwe_core.models.iisan.config import TOWERS, IISANConfig
+from athwe_core.models.iisan.network import IISAN, modalities_of
+from athwe_core.models.iisan.published import golden_pairs
+from athwe_core.models.protocol import Available, InputNeeds, ModelSpec, Removal, Tree
+from athwe_core.models.sasrec import POSITION
+
+
+def _needs(config: IISANConfig) -> InputNeeds:
+    is_in_batch = config.losses.catalogue.kind == "in_batch"
+    return InputNeeds(features=modalities_of(config.model), target_counts=is_in_batch)
+
+
+def _adapt(tree: Tree, available: Available) -> list[str]:
+    """Take out the towers without features, as long as one is left."""
+    missing = {"text", "image"} - available.features
+    if len(missing) != 1:
+        return []
+    (name,) = missing
+    gone = [tower for tower in tree["model"]["towers"] if tower in (name, "both")]
+    left = [tower for tower in tree["model"]["towers"] if tower not in gone]
+    if not gone or not left:
+        return []
+    tree["model"]["towers"] = left
+    return [f"{available.dataset} has no {name} features: without the towers {' and '.join(gone)}"]
+
+
+def _remove(name: str, tower: str) -> Removal:
+    def take_out(tree: Tree) -> Mapping[str, str]:
+        tree["model"]["towers"] = [other for other in tree["model"]["towers"] if other != tower]
+        return {}
+
+    return Removal(name, lambda tree: tower in tree["model"]["towers"] and len(tree["model"]["towers"]) > 1, take_out)
+
+
+MODEL = ModelSpec(
+    name="iisan",
+    summary="IISAN: item vectors from side networks over cached states of frozen encoders (Fu et al., SIGIR 2024)",
+    config=IISANConfig,
+    build=IISAN,
+    needs=_needs,
+    adapt=_adapt,
+    removals=(*(_remove(f"{tower.capitalize()}Tower", tower) for tower in TOWERS), POSITION, DROPOUT),
+    golden_pairs=golden_pairs,
+    golden_tolerance={"loss_logits": 1e-3},
+)
