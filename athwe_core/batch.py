@@ -173,6 +173,28 @@ class PaddedView:
 
 
 @dataclass(frozen=True)
+class Attribute:
+    """Labels of the items of one kind: one of each item, such as its brand, or several, such as its categories."""
+
+    values: Int64[Tensor, "V *A"]
+    """Numbers of each item's labels: (V,) where an item has one, (V, A) where it has at most A different ones, in any order.
+    0 = none."""
+    num_values: int
+    """One more than the number of labels, so that 0 counts."""
+
+    def multi_hot(self, items: Int64[Tensor, " n"]) -> Int64[Tensor, "n C"]:
+        """Labels as 0 and 1.
+
+        Args:
+            items: ids in 0..V-1.
+        Returns: one column for each label; an item without labels has zeros.
+        """
+        values = self.values.view(len(self.values), -1)[items]
+        found = values.new_zeros(len(items), self.num_values)
+        return found.scatter_(1, values, 1)[:, 1:]
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """Features and labels of the items. Entry v of each tensor belongs to item v; entry 0 is the padding item."""
 
@@ -184,6 +206,8 @@ class Catalogue:
     """States of the layers of frozen encoders by modality (text, image)."""
     categories: Integer[Tensor, "V C"] | None = None
     """Multi-hot, 0 or 1."""
+    attributes: dict[str, Attribute] = field(default_factory=dict)
+    """Labels by kind: `categories`, or a column of the item metadata."""
     clusters: dict[str, Integer[Tensor, " V"]] = field(default_factory=dict)
     """Cluster label of each item by modality; -1 = no cluster."""
     similar_items: Int64[Tensor, " V"] | None = None
@@ -192,6 +216,16 @@ class Catalogue:
     """How similar that item is; 0 where an item has none."""
     target_counts: Int64[Tensor, " V"] | None = None
     """How often each item is a training target; the sampled catalogue loss draws by it."""
+
+
+@dataclass(frozen=True)
+class Histories:
+    """The training interactions of all users, each user's in time order."""
+
+    offsets: Int64[Tensor, " U1"]
+    """User u has the interactions offsets[u]..offsets[u+1]-1."""
+    item_ids: Int64[Tensor, " I"]
+    """Items in 1..V-1."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ with item 0, all of them on the right or all on the left.
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from athwe_core.batch import PackedBatch
 from athwe_core.data.packing import pack_histories
@@ -30,6 +31,22 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
             return {k: archive[k] for k in archive.files}
     except (ValueError, OSError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise CheckpointError(str(path), f"must be a readable .npz file ({error})") from None
+
+
+@contextmanager
+def outputs_of(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
+    """What modules return while the context lasts, by the names given to them; of several calls the last one's."""
+    found: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Any:
+        return lambda module, arguments, output: found.__setitem__(name, output)
+
+    handles = [module.register_forward_hook(keep(name)) for name, module in modules.items()]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 @dataclass(frozen=True)
@@ -81,15 +98,16 @@ class Golden:
         """One weight, float32."""
         return self[f"w.{name}"].float()
 
-    def layer(self, prefix: str, attention: str = "multi_head_attention") -> dict[str, Tensor]:
+    def layer(self, prefix: str, attention: str = "multi_head_attention", projection: str = "{}") -> dict[str, Tensor]:
         """Weights of one RecBole Transformer layer as those of one of our layers with a single encoder (M = 1).
 
         Args:
             prefix: of the layer's weights, with its last point.
             attention: what the layer's attention half is called.
+            projection: what its query, key and value projections are called, `{}` standing for each.
         """
         feed, part = f"{prefix}feed_forward", f"{prefix}{attention}"
-        qkv = [f"{part}.{name}" for name in ("query", "key", "value")]
+        qkv = [f"{part}.{projection.format(name)}" for name in ("query", "key", "value")]
         state = {
             "qkv_weight": torch.cat([self.weight(f"{name}.weight").T for name in qkv], dim=1)[None],
             "qkv_bias": torch.cat([self.weight(f"{name}.bias") for name in qkv])[None, None],
@@ -138,10 +156,13 @@ class Golden:
         last = batch.offsets[:-1] + (first + self["in.lengths"])[batch.user_index] - 1
         return replace(batch, target_index=last, all_supervised=False)
 
-    def all_supervised(self, batch: PackedBatch, labels: str) -> PackedBatch:
-        """A batch of `batch()` with every token supervised by the (B, L) entry `labels`; padding labels are 0."""
-        targets = self.at_tokens(labels, batch)
+    def all_supervised(self, batch: PackedBatch, labels: str | None = None) -> PackedBatch:
+        """A batch of `batch()` with every token supervised by the (B, L) entry `labels`; padding labels are 0.
+
+        Without labels the batch has no targets and serves to look at all states.
+        """
         every = torch.arange(batch.num_tokens)
+        targets = torch.full_like(every, -1) if labels is None else self.at_tokens(labels, batch)
         return replace(batch, target_index=every, target_ids=targets, all_supervised=True, num_targets=len(every))
 
     def at_tokens(self, name: str, batch: PackedBatch) -> Tensor:

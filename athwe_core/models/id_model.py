@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from athwe_core.batch import PackedBatch
+from athwe_core.batch import PackedBatch, PaddedView
 from athwe_core.config_schema import CatalogueLossConfig, Config, LossesSection
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
 from athwe_core.losses.next_item import loss_scale, next_item_loss
@@ -98,21 +98,36 @@ class IdModel(Model):
         return {"negatives": negatives}
 
     def losses(self, batch: PackedBatch, inputs: LossInputs) -> dict[str, Float[Tensor, ""]]:
-        """The main loss alone: ce, bce or bpr."""
+        """The main loss, ce, bce or bpr, and what `further_losses` adds."""
         rows = None if inputs.candidates is None else inputs.candidates.rows(batch.item_ids)
         table = self.item_vectors(rows, inputs.draws)
         tokens = batch.item_ids if rows is None else torch.searchsorted(rows, batch.item_ids)
         table, items = table_and_items(table, tokens)
-        states, table = self.scored(self.encode(items, batch), table, rows)
+        states = self.encode(items, batch)
+        further = self.further_losses(states, items, batch, inputs)
+        states, table = self.scored(states, table, rows)
         scale = loss_scale(batch.target_ids, inputs.shards, self.compute_dtype, inputs.chunk_elements)
         if self.loss_kind in ("bce", "bpr"):
             negatives = item_scores(states, table, inputs.draws["negatives"])
             positive = item_scores(states, table, batch.target_ids[:, None])[:, 0]
             loss = binary_cross_entropy if self.loss_kind == "bce" else bpr_loss
-            return {self.loss_kind: loss(positive, negatives, batch.target_ids, num_targets=scale["num_targets"])}
+            main = loss(positive, negatives, batch.target_ids, num_targets=scale["num_targets"])
+            return {self.loss_kind: main} | further
         candidates = inputs.candidates
         ce = next_item_loss(states, table, batch.target_ids, scale=scale, candidates=candidates, table_items=rows)
-        return {"ce": ce}
+        return {"ce": ce} | further
+
+    def further_losses(
+        self, states: Float[Tensor, "N D"], items: Float[Tensor, "T D"], batch: PackedBatch, inputs: LossInputs
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Terms besides the main loss; the default has none.
+
+        Args:
+            states: what `encode` made of `items`.
+            items: vectors of the tokens' items.
+            batch, inputs: as in `losses`.
+        """
+        return {}
 
     def item_vectors(self, items: Int64[Tensor, " Vr"] | None, draws: Draws) -> Float[Tensor, "Vr D"]:
         """Vectors of some items, or of all, in a training step with these random choices."""
@@ -144,6 +159,18 @@ class IdModel(Model):
     def item_table(self) -> Float[Tensor, "V D"]:
         """The id table, whose row 0 is the padding."""
         return self.tables()
+
+    def with_padding(self, items: Float[Tensor, "T D"], rows: PaddedView) -> Float[Tensor, "B L D"]:
+        """Vectors of the tokens' items as a rectangle, for models that see the padding: it has the vector of item 0.
+
+        Args:
+            items: vectors of the tokens.
+            rows: the rectangle.
+        Returns: the vector of each position.
+        """
+        padding = self.tables.id(torch.zeros(1, dtype=torch.int64, device=items.device))
+        index = torch.where(rows.mask, rows.token_index, len(items))
+        return torch.cat([items, padding.to(items.dtype)]).index_select(0, index.flatten()).view(*index.shape, -1)
 
     def drop(self, x: Tensor) -> Tensor:
         """Dropout while training."""

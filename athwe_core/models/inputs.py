@@ -8,14 +8,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from athwe_core.batch import Catalogue, TimeRange
+from athwe_core.batch import Attribute, Catalogue, Histories, TimeRange
 from athwe_core.config import Config, config_tree
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.data.similar_items import most_similar_items
+from athwe_core.data.split import Split
 from athwe_core.errors import DataError
 from athwe_core.models.protocol import Available, Model, ModelInputs
 from athwe_core.models.registry import config_from_tree, find_model
 from athwe_core.nn.item_embeddings import RESIDENT_BYTES
+
+CATEGORIES = "categories"
+"""The kind of labels of which an item may have several."""
 
 
 def adapt_to_data(config: Config, prepared: PreparedDataset) -> tuple[Config, list[str]]:
@@ -40,11 +44,13 @@ def available_inputs(prepared: PreparedDataset) -> Available:
     """What the data set has besides interactions."""
     features = {"text": prepared.text_features, "image": prepared.image_features}
     clusters = {"text": prepared.text_clusters, "image": prepared.image_clusters}
+    columns = set(prepared.manifest.get("item_columns", {})) - {"item_id", CATEGORIES}
     return Available(
         dataset=prepared.name,
         features=frozenset(name for name, found in features.items() if found is not None),
         categories=prepared.categories is not None,
         clusters=frozenset(name for name, found in clusters.items() if found is not None),
+        attributes=frozenset(columns | ({CATEGORIES} if prepared.categories is not None else set())),
     )
 
 
@@ -56,7 +62,8 @@ def model_inputs(
     generator: torch.Generator | None = None,
 ) -> ModelInputs:
     """Everything that the model of `config` is built from."""
-    return ModelInputs(make_catalogue(prepared, config), training_time_range(prepared), compute_dtype, generator)
+    catalogue, histories = make_catalogue(prepared, config), needed_histories(prepared, config)
+    return ModelInputs(catalogue, training_time_range(prepared), compute_dtype, generator, histories)
 
 
 def meta_model(
@@ -70,7 +77,8 @@ def meta_model(
     try:
         with torch.device("meta"):
             catalogue = make_catalogue(prepared, config, on_meta=True)
-            inputs = ModelInputs(catalogue, training_time_range(prepared), compute_dtype)
+            histories = needed_histories(prepared, config)
+            inputs = ModelInputs(catalogue, training_time_range(prepared), compute_dtype, histories=histories)
             return find_model(config.model.name).build(config, inputs)
     except (NotImplementedError, RuntimeError):  # torch raises one of them for a value of a meta tensor
         return None
@@ -102,10 +110,43 @@ def make_catalogue(prepared: PreparedDataset, config: Config, *, on_meta: bool =
         clusters={
             m: tensor(c, on_meta=False) for m in needs.features if needs.clusters and (c := clusters[m]) is not None
         },
+        attributes={name: attribute(prepared, name) for name in needs.attributes},
         similar_items=similar.get("similar_items"),
         similarity=similar.get("similarity"),
         target_counts=target_counts(prepared) if is_sampled or needs.target_counts else None,
     )
+
+
+def attribute(prepared: PreparedDataset, name: str) -> Attribute:
+    """The labels of one kind: `categories`, or a column of the item metadata.
+
+    Raises: DataError where the data set has no such labels.
+    """
+    if name != CATEGORIES:
+        values = prepared.item_values(name)
+        return Attribute(torch.from_numpy(values), int(values.max()) + 1)
+    if prepared.categories is None:
+        raise DataError(f"data set {prepared.name}", "has no categories", remedy="Choose other model.attributes")
+    item, category = np.nonzero(prepared.categories)
+    first = np.searchsorted(item, np.arange(prepared.num_item_rows))
+    rank = np.arange(len(item)) - first[item]
+    values = np.zeros((prepared.num_item_rows, 1 + int(rank.max(initial=0))), np.int64)
+    values[item, rank] = category + 1
+    return Attribute(torch.from_numpy(values), prepared.categories.shape[1] + 1)
+
+
+def needed_histories(prepared: PreparedDataset, config: Config) -> Histories | None:
+    """The training split, if the model of the configuration reads it."""
+    if not find_model(config.model.name).needs(config).histories:
+        return None
+    return training_histories(prepared.item_ids, prepared.split)
+
+
+def training_histories(item_ids: NDArray[np.int32], split: Split) -> Histories:
+    """The training split of interactions as tensors."""
+    counts = np.maximum(split.training_end - split.start, 0)
+    items = np.asarray(item_ids, np.int64)[split.is_training(len(item_ids))]
+    return Histories(torch.from_numpy(np.concatenate([[0], np.cumsum(counts)])), torch.from_numpy(items))
 
 
 def similar_items(prepared: PreparedDataset, *, on_meta: bool = False) -> dict[str, torch.Tensor]:

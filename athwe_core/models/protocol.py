@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from athwe_core.batch import Catalogue, PackedBatch, TimeRange
+from athwe_core.batch import Catalogue, Histories, PackedBatch, TimeRange
 from athwe_core.config import Config
 from athwe_core.distributed import BatchShards
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
@@ -42,6 +42,8 @@ class ModelInputs:
     """dtype of the products while training; weights and evaluation are in float32."""
     generator: torch.Generator | None = None
     """Draws the initial weights; None = torch's default generator."""
+    histories: Histories | None = None
+    """The training split, for models that declare it in `InputNeeds`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,6 +194,10 @@ class InputNeeds:
     similar_items: bool = False
     target_counts: bool = False
     """How often each item is a training target; a sampled loss has it anyway."""
+    histories: bool = False
+    """The training interactions of all users."""
+    attributes: tuple[str, ...] = ()
+    """Kinds of labels: `categories`, or a column of the item metadata."""
 
 
 @dataclass(frozen=True)
@@ -204,6 +210,8 @@ class Available:
     categories: bool
     clusters: frozenset[str]
     """Modalities with cluster labels."""
+    attributes: frozenset[str] = frozenset()
+    """Kinds of labels: `categories`, and the columns of the item metadata."""
 
 
 @dataclass(frozen=True)

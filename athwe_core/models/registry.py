@@ -27,7 +27,7 @@ DEFAULT_MODEL = "athwe"
 """Of a configuration without `model.name`, as version 0.1.0 wrote it."""
 ADDED_KEYS: dict[tuple[str, str], object] = {("training", "selection_metric"): "ndcg@20"}
 """Keys younger than version 0.1.0, with the value that its runs were trained with."""
-_ENGINE = {"golden", "id_model", "inputs", "parity", "protocol", "registry"}
+_ENGINE = {"attribute_model", "golden", "id_model", "inputs", "parity", "protocol", "registry"}
 """Modules of `athwe_core.models` that are no model."""
 
 

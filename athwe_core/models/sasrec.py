@@ -26,10 +26,7 @@ from athwe_core.models.golden import Golden
 from athwe_core.models.id_model import DROPOUT, IdLosses, IdModel, recbole_outputs
 from athwe_core.models.protocol import Explanation, ModelInputs, ModelSpec, Removal, Tree
 from athwe_core.models.registry import build_config, replace_in
-from athwe_core.nn.transformer import AttentionGrid, StackedLayerNorm, StackedTransformer
-
-ONE = (slice(0, 1),)
-"""The one encoder of the stacked layers."""
+from athwe_core.nn.transformer import ONE, AttentionGrid, StackedLayerNorm, StackedTransformer
 
 
 class SASRecModelConfig(AttentionSection):
@@ -154,13 +151,19 @@ def published_sasrec(golden: Golden) -> SASRec:
     return model.eval()
 
 
-def published_state(golden: Golden) -> tuple[list[str], dict[str, Tensor]]:
+def published_state(
+    golden: Golden, *, encoder: str = "trm_encoder", attention: str = "multi_head_attention", projection: str = "{}"
+) -> tuple[list[str], dict[str, Tensor]]:
     """Sizes as overrides of a configuration, and weights by our names, of a network with RecBole's layers.
 
+    Args:
+        golden: of such a network.
+        encoder: what its encoder is called.
+        attention, projection: as in `Golden.layer`.
     Raises: CheckpointError for a missing weight.
     """
     table, position = golden.weight("item_embedding.weight"), golden.weight("position_embedding.weight")
-    layer = "trm_encoder.layer.{}."
+    layer = f"{encoder}.layer.{{}}."
     num_layers = sum(f"w.{layer.format(n)}feed_forward.dense_1.weight" in golden for n in range(100))
     sizes = [
         f"model.hidden_size={table.shape[1]}",
@@ -171,7 +174,8 @@ def published_state(golden: Golden) -> tuple[list[str], dict[str, Tensor]]:
     state = {"tables.id.weight": table, "position": position}
     state |= {f"input_norm.{kind}": golden.weight(f"LayerNorm.{kind}")[None, None] for kind in ("weight", "bias")}
     for n in range(num_layers):
-        state |= {f"transformer.layers.{n}.{name}": value for name, value in golden.layer(layer.format(n)).items()}
+        weights = golden.layer(layer.format(n), attention, projection)
+        state |= {f"transformer.layers.{n}.{name}": value for name, value in weights.items()}
     return sizes, state
 
 

@@ -47,7 +47,7 @@ def table_and_items(
     return _TableAndItems.apply(table, items)
 
 
-def linear(layer: nn.Linear, x: Float[Tensor, "n F"], dtype: torch.dtype) -> Float[Tensor, "n D"]:
+def linear(layer: nn.Linear, x: Float[Tensor, "*n F"], dtype: torch.dtype) -> Float[Tensor, "*n D"]:
     """Apply a linear layer with its product in a given dtype.
 
     Args:

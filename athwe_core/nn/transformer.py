@@ -7,7 +7,7 @@ float32 and are cast where they are used.
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,9 @@ LAYER_NORM_EPS = 1e-12
 Activation = Literal["gelu", "relu"]
 Encoders = tuple[slice, ...]
 """Encoder of each leading slice of the tokens, as ranges: (slice(0, 3), slice(1, 3)) stands for encoders 0, 1, 2, 1, 2."""
+
+ONE: Encoders = (slice(0, 1),)
+"""The encoder of a model that has one."""
 
 
 def _select(weight: Float[Tensor, "M ..."], encoders: Encoders, like: Tensor) -> Float[Tensor, "m ..."]:
@@ -197,12 +200,25 @@ class StackedTransformer(nn.Module):
         return weights
 
 
+class LayerSizes(TypedDict):
+    """Keyword arguments of `TransformerLayer` for one encoder, which layers with another attention pass on."""
+
+    hidden_size: int
+    inner_size: int
+    num_heads: int
+    dropout_rate: float
+    attention_dropout: float
+
+
 class TransformerLayer(nn.Module):
     """One layer of all encoders: attention and feed-forward sublayers, each added to its input and normalised.
+
+    A subclass with another attention has a `forward` of its own, made of `_heads`, `_attend`, `_of_tokens` and `_finish`.
 
     Args:
         num_modalities, hidden_size, inner_size, num_heads, dropout_rate, activation, attention_bias, eps: as in
             `StackedTransformer`.
+        attention_dropout: rate on the attention weights, in [0, 1); None = dropout_rate.
     Source: Vaswani et al. 2017.
     """
 
@@ -217,12 +233,14 @@ class TransformerLayer(nn.Module):
         activation: Activation = "gelu",
         attention_bias: bool = True,
         eps: float = LAYER_NORM_EPS,
+        attention_dropout: float | None = None,
     ) -> None:
         super().__init__()
         M, D, inner = num_modalities, hidden_size, inner_size
         self.num_heads = num_heads
         self.dropout_rate = dropout_rate
         self.activation = F.gelu if activation == "gelu" else F.relu
+        self.attention_dropout = dropout_rate if attention_dropout is None else attention_dropout
         # Parameters. The three blocks of qkv are query, key, value.
         self.qkv_weight = nn.Parameter(torch.empty(M, D, 3 * D))
         self.qkv_bias = nn.Parameter(torch.empty(M, 1, 3 * D)) if attention_bias else None
@@ -237,48 +255,66 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor, grid: AttentionGrid, encoders: Encoders, token_index: Tensor | None = None) -> Tensor:
         """States of all tokens, or of those in `token_index`, with the arguments of `StackedTransformer.forward`."""
-        attended = self._attend(x, grid, encoders)
-        if token_index is None:
-            attended = _Rearranged.apply(attended, grid.token_slots, grid.slot_tokens)
-        else:
-            x, attended = x.index_select(1, token_index), attended.index_select(1, grid.token_slots[token_index])
-        attended = self._linear("out", attended, encoders)
-        x = self.attention_norm(x + self._drop(attended), encoders)
-        outer = self._linear("outer", self.activation(self._linear("inner", x, encoders)), encoders)
-        return self.feed_forward_norm(x + self._drop(outer), encoders)
+        query, key, value = self._heads(x, grid, encoders)
+        attended = self._attend(query, key, value, grid)
+        return self._finish(*self._of_tokens(x, attended, grid, token_index), encoders)
 
     def attention_weights(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> Tensor:
         """Attention weights (m, G, heads, S, S) between all slots, before dropout, with the arguments of `forward`."""
         query, key, _ = self._heads(x, grid, encoders)
         return _masked_softmax(query, key, grid)
 
-    def _linear(self, name: str, x: Tensor, encoders: Encoders) -> Tensor:
-        weight, bias = _select(getattr(self, f"{name}_weight"), encoders, x), getattr(self, f"{name}_bias")
-        return torch.bmm(x, weight) if bias is None else torch.baddbmm(_select(bias, encoders, x), x, weight)
+    def _linear(self, name: str, x: Tensor, encoders: Encoders, columns: slice = slice(None)) -> Tensor:
+        weight = _select(getattr(self, f"{name}_weight")[..., columns], encoders, x)
+        bias = getattr(self, f"{name}_bias")
+        if bias is None:
+            return torch.bmm(x, weight)
+        return torch.baddbmm(_select(bias[..., columns], encoders, x), x, weight)
 
     def _heads(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> tuple[Tensor, ...]:
         """Query, key and value (m, G, heads, S, D / heads) of all slots."""
-        qkv = _Rearranged.apply(self._linear("qkv", x, encoders), grid.slot_tokens, grid.token_slots)
-        return qkv.view(len(x), *grid.shape, 3, self.num_heads, -1).permute(3, 0, 1, 4, 2, 5).unbind()
+        return self._in_slots(self._linear("qkv", x, encoders), grid, parts=3)
 
-    def _attend(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> Float[Tensor, "m slots D"]:
-        """Attention outputs of all slots, heads joined."""
-        query, key, value = self._heads(x, grid, encoders)
-        if self.training and x.device.type == "cpu":
+    def _in_slots(self, x: Tensor, grid: AttentionGrid, *, parts: int) -> tuple[Tensor, ...]:
+        """Tokens (m, T, parts * heads * d) as `parts` tensors (m, G, heads, S, d) of all slots."""
+        slots = _Rearranged.apply(x, grid.slot_tokens, grid.token_slots)
+        return slots.view(len(x), *grid.shape, parts, self.num_heads, -1).permute(3, 0, 1, 4, 2, 5).unbind()
+
+    def _attend(
+        self, query: Tensor, key: Tensor, value: Tensor, grid: AttentionGrid, scale: float | None = None
+    ) -> Float[Tensor, "m slots D"]:
+        """Attention outputs of all slots, heads joined; scale of the scores, None = 1 / sqrt(width of a query)."""
+        m = len(query)
+        if self.training and query.device.type == "cpu":
             # torch's fused kernel has no dropout on a CPU, and its backward pass in bf16 is slower than these products
-            attended = self._drop(_masked_softmax(query, key, grid)) @ value
+            weights = _masked_softmax(query, key, grid, scale)
+            attended = dropout(weights, self.attention_dropout, training=True) @ value
         else:
             query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
-            bias = grid.bias.to(x.dtype).repeat(len(x), 1, 1, 1)
-            rate = self.dropout_rate if self.training else 0.0
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate)
-        return attended.transpose(-3, -2).reshape(len(x), -1, x.shape[-1])
+            bias = grid.bias.to(query.dtype).repeat(m, 1, 1, 1)
+            rate = self.attention_dropout if self.training else 0.0
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=rate, scale=scale)
+        return attended.transpose(-3, -2).reshape(m, -1, self.out_weight.shape[1])
+
+    def _of_tokens(
+        self, x: Tensor, attended: Tensor, grid: AttentionGrid, token_index: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Inputs and attention outputs of all tokens, or of those in `token_index`."""
+        if token_index is None:
+            return x, _Rearranged.apply(attended, grid.token_slots, grid.slot_tokens)
+        return x.index_select(1, token_index), attended.index_select(1, grid.token_slots[token_index])
+
+    def _finish(self, x: Tensor, attended: Tensor, encoders: Encoders) -> Tensor:
+        """What comes after the attention: its output layer, then the feed-forward sublayer."""
+        x = self.attention_norm(x + self._drop(self._linear("out", attended, encoders)), encoders)
+        outer = self._linear("outer", self.activation(self._linear("inner", x, encoders)), encoders)
+        return self.feed_forward_norm(x + self._drop(outer), encoders)
 
     def _drop(self, x: Tensor) -> Tensor:
         return dropout(x, self.dropout_rate, training=self.training)
 
 
-def _masked_softmax(query: Tensor, key: Tensor, grid: AttentionGrid) -> Tensor:
-    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
+def _masked_softmax(query: Tensor, key: Tensor, grid: AttentionGrid, scale: float | None = None) -> Tensor:
+    scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-1, -2)
     scores += grid.bias.to(scores.dtype)
     return scores.softmax(-1)

@@ -11,7 +11,10 @@ from athwe_core.models.registry import DEFAULT_MODEL, model_names, preset_names,
 
 PRESETS = {name: next(p for p in preset_names() if preset_tree(p)["model"]["name"] == name) for name in model_names()}
 OTHERS = sorted(preset for name, preset in PRESETS.items() if name != DEFAULT_MODEL)
-TINY = ("--batch-targets", "256", "--precision", "fp32", "--device", "cpu", "--set", "model.hidden_size=8")
+TINY = (
+    *("--batch-targets", "256", "--precision", "fp32", "--device", "cpu"),
+    *("--set", "model.hidden_size=8", "--set", "model.max_length=12"),
+)
 
 
 @pytest.fixture(scope="module", params=OTHERS)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from athwe_core.batch import Catalogue, PackedBatch, TimeRange
+from athwe_core.batch import Attribute, Catalogue, PackedBatch, TimeRange
 from athwe_core.data.packing import NO_PADDING, Padding, pack, pack_histories, training_rows
 from athwe_core.losses.sampled_ce import LogUniformSampler, sample_candidates
 from athwe_core.models.protocol import LossInputs, Model, ModelInputs, total_loss
@@ -39,14 +39,23 @@ def build(
     vectors = {name: torch.randn(num_items + 1, WIDTH[name], generator=generator) for name in features}
     for value in vectors.values():
         value[0] = 0
-    catalogue = Catalogue(num_item_rows=num_items + 1, features=vectors)
-    inputs = ModelInputs(catalogue, TimeRange(0, 1, 1), generator=generator)
-    model = find_model(config.model.name).build(config, inputs)
+    spec = find_model(config.model.name)
+    attributes = {name: labels(name, num_items + 1) for name in spec.needs(config).attributes}
+    catalogue = Catalogue(num_item_rows=num_items + 1, features=vectors, attributes=attributes)
+    model = spec.build(config, ModelInputs(catalogue, TimeRange(0, 1, 1), generator=generator))
     if spread is not None:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.normal_(0, spread, generator=generator)
     return model.eval()
+
+
+def labels(name: str, num_item_rows: int) -> Attribute:
+    """Labels of items, one each, or at most two for categories. Item 2 has none."""
+    item = torch.arange(num_item_rows)
+    values = torch.stack([1 + item % 4, (1 + (item + 1) % 4) * (item % 3 > 0)], dim=1)
+    values[(item == 0) | (item == 2)] = 0
+    return Attribute(values if name == "categories" else values[:, 0], 5)
 
 
 def batch_of(data: Any, batching: str, padding: Padding = NO_PADDING) -> PackedBatch:

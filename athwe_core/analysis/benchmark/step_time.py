@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from athwe_core.analysis.benchmark.records import BenchResult, FloorSeconds, StepTimes
-from athwe_core.batch import Catalogue, PackedBatch, TimeRange
+from athwe_core.batch import Attribute, Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config
 from athwe_core.data.packing import (
     FIXED_PADDING,
@@ -32,6 +32,7 @@ from athwe_core.data.packing import (
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.data.split import Split, leave_one_out
 from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
+from athwe_core.models.inputs import training_histories
 from athwe_core.models.protocol import ModelInputs
 from athwe_core.models.registry import find_model
 from athwe_core.training.build import TrainingSetup, build, build_setup
@@ -135,7 +136,7 @@ def build_generated(
         folder: where to keep the features in half precision, mapped into memory; None = in memory.
     """
     generator = torch.Generator().manual_seed(0)
-    V, used = num_items + 1, needed_features(config)
+    V, used, needs = num_items + 1, needed_features(config), find_model(config.model.name).needs(config)
 
     def features(name: str) -> torch.Tensor:
         if folder is None:
@@ -151,10 +152,15 @@ def build_generated(
         features={m: features(m) for m in used},
         categories=(torch.rand(V, NUM_CATEGORIES, generator=generator) < 0.01).byte(),
         clusters={m: torch.randint(0, NUM_CLUSTERS, (V,), generator=generator) for m in used},
+        attributes={
+            name: Attribute(torch.randint(0, NUM_CATEGORIES, (V,), generator=generator), NUM_CATEGORIES)
+            for name in needs.attributes
+        },
         target_counts=torch.from_numpy(np.bincount(data.item_ids, minlength=V)),
     )
     span = TimeRange(int(data.timestamps.min()), int(data.timestamps.max()), 1000 * 86_400)
-    return build(config, lambda **settings: ModelInputs(catalogue, span, **settings))
+    histories = training_histories(data.item_ids, data.split) if needs.histories else None
+    return build(config, lambda **settings: ModelInputs(catalogue, span, histories=histories, **settings))
 
 
 def _bench(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from athwe_core.data.store.schema import MANIFEST, damaged, read_version
 from athwe_core.errors import ConfigError, DataError
 from athwe_core.host_process import require_polars
 from athwe_core.locks import HeldError, held
-from athwe_core.messages import clipped, near_miss, reason
+from athwe_core.messages import clipped, listed, near_miss, reason
 from athwe_core.safe_write import file_hash, replace_text, sync, unfinished_folder
 from athwe_core.safe_write import reason as disk_reason
 
@@ -128,6 +129,24 @@ class PreparedDataset:
             DataError: The file is damaged.
         """
         return self._table("items", "item_id", self.num_item_rows)
+
+    def item_values(self, column: str) -> Int64[np.ndarray, "V"]:
+        """Number of each item's text in a column of the items: 1 = the most frequent, equal counts by text; 0 = no text.
+
+        Raises:
+            DataError: There is no such column, it is empty, or the file is damaged.
+        """
+        table = self.item_table()
+        if column not in table.columns:
+            rule = f"has no column {clipped(column)}; its columns are {listed(table.columns)}"
+            raise DataError(f"item metadata of {self.name}", rule, remedy="Name another")
+        texts = table[column].to_list()
+        counts = Counter(text for text in texts if text)
+        if not counts:
+            raise DataError(f"item metadata of {self.name}", f"has no value in column {column}", remedy="Name another")
+        by_count = sorted(counts, key=lambda text: (-counts[text], text))
+        number = {text: index for index, text in enumerate(by_count, start=1)}
+        return np.array([number.get(text, 0) for text in texts], np.int64)
 
     def _table(self, stem: str, column: str, num_item_rows: int) -> pl.DataFrame:
         import polars as pl  # noqa: PLC0415  (training opens data sets without it)

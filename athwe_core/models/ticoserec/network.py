@@ -29,7 +29,7 @@ from torch import Tensor
 from athwe_core.batch import PackedBatch, to_device
 from athwe_core.losses.contrastive import symmetric_contrastive_loss
 from athwe_core.models.protocol import Draws, LossInputs, ModelInputs
-from athwe_core.models.sasrec import ONE, SASRec, slots_from_newest
+from athwe_core.models.sasrec import SASRec, slots_from_newest
 from athwe_core.models.ticoserec.config import TiCoSeRecConfig
 from athwe_core.nn.interval_views import (
     by_gap,
@@ -42,7 +42,7 @@ from athwe_core.nn.interval_views import (
     substitute,
     window_start,
 )
-from athwe_core.nn.transformer import AttentionGrid
+from athwe_core.nn.transformer import ONE, AttentionGrid
 
 FOR_SHORT_ROWS = ("mask", "insert", "substitute")
 HIDDEN = -10_000.0

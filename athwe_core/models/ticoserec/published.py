@@ -14,7 +14,7 @@ from athwe_core.losses.pairwise import binary_cross_entropy
 from athwe_core.models.golden import Golden
 from athwe_core.models.protocol import ModelInputs
 from athwe_core.models.registry import build_config, replace_in
-from athwe_core.models.sasrec import ONE, published_state
+from athwe_core.models.sasrec import published_state
 from athwe_core.models.ticoserec.config import OPERATORS, TiCoSeRecConfig
 from athwe_core.models.ticoserec.network import TiCoSeRec
 from athwe_core.nn.interval_views import (
@@ -28,7 +28,7 @@ from athwe_core.nn.interval_views import (
     substitute,
     window_start,
 )
-from athwe_core.nn.transformer import AttentionGrid
+from athwe_core.nn.transformer import ONE, AttentionGrid
 
 
 @torch.no_grad()

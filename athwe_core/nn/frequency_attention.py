@@ -1,0 +1,183 @@
+"""Attention by shared delays of a frequency band, mixed with attention over time in that band (FEARec).
+
+Signals run over the L slots of a row, circularly. All transforms are products with L x L matrices: at L = 50 these take a
+third of the time of FFTs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Unpack, cast
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from athwe_core.nn.dropout import dropout
+from athwe_core.nn.transformer import ONE, LayerSizes, TransformerLayer
+
+HIDDEN = -1e9
+"""Score of a key that a query must not see."""
+
+
+def frequency_bands(*, length: int, num_layers: int, global_ratio: float) -> list[tuple[int, int]]:
+    """First frequency of each layer's band and the one after its last; the first layer has the highest ones.
+
+        M = L // 2 + 1        low_i = int(M (1 - w) - i s)        high_i = int(M - i s)
+
+    w = g and s = floor(M (1 - g) / (n - 1)) where the ratio g exceeds 1 / n: bands overlap. Else w = 1 / n and s = M / n.
+
+    Args:
+        length: L >= 2.
+        num_layers: n >= 1.
+        global_ratio: g in (0, 1], share of the frequencies in each band.
+    Returns: a range of frequencies for each layer, which may be empty where M < n.
+    Source: FEARec, section 4.2, and the rounding of its code.
+    """
+    M = length // 2 + 1
+    share, step = 1 / num_layers, M / num_layers
+    if global_ratio > share:
+        share, step = global_ratio, float(math.floor(M * (1 - global_ratio) / (num_layers - 1)))
+    return [(int(M * (1 - share) - i * step), int(M - i * step)) for i in range(num_layers)]
+
+
+def band_matrix(length: int, band: tuple[int, int]) -> Float[Tensor, "L L"]:
+    """The projection on a band of frequencies: B x = irfft(rfft(x) on the band, 0 elsewhere).
+
+    Args:
+        length: L.
+        band: first frequency, and the one after the last.
+    Returns: B in float32, a symmetric matrix.
+    """
+    spectrum = torch.fft.rfft(torch.eye(length, dtype=torch.float64, device="cpu"), dim=0)
+    is_inside = torch.zeros(length // 2 + 1, 1, dtype=torch.float64, device="cpu")
+    is_inside[slice(*band)] = 1
+    return torch.fft.irfft(spectrum * is_inside, n=length, dim=0).float()
+
+
+class FrequencyAttentionLayer(TransformerLayer):
+    """A Transformer layer whose attention has two branches, on q, k, v from linear layers and the band projection B.
+
+        corr[d] = mean over heads and channels of sum_t (B q)[(t + d) mod L] k[t]
+        f[t]    = sum_{d in delays} softmax(corr)_d v[(t + d) mod L]
+        a       = masked attention on B q, B k, B v
+        context = (1 - r) f + r a                          or f alone
+
+    `delays` are the K = int(topk_factor ln L) largest of corr: of each row in evaluation, of the mean over the rows of the
+    batch in training. f sees later slots and padding, and so does B.
+
+    Args:
+        length: L.
+        band: see `frequency_bands`.
+        topk_factor: > 0.
+        dual_domain: False = f alone.
+        spatial_ratio: r in [0, 1].
+        filters_time_branch: False = a is attention on q, k and v as they are.
+        sizes: as in `TransformerLayer`.
+    Source: FEARec (Du et al., SIGIR 2023), section 4.2, in the form of its code: f has no scale, no mask and no dropout.
+    """
+
+    band: Tensor
+    is_later: Tensor
+    delay: Tensor
+    """[t, j]: delay from slot t to slot j."""
+    pair: Tensor
+    """[d, t]: pair ((t + d) mod L, t) in a flattened (L, L) matrix."""
+
+    def __init__(
+        self,
+        *,
+        length: int,
+        band: tuple[int, int],
+        topk_factor: float,
+        dual_domain: bool,
+        spatial_ratio: float,
+        filters_time_branch: bool,
+        **sizes: Unpack[LayerSizes],
+    ) -> None:
+        super().__init__(num_modalities=1, **sizes)
+        self.num_delays = min(max(int(topk_factor * math.log(length)), 1), length)
+        self.spatial_ratio = spatial_ratio if dual_domain else 0.0
+        self.filters_time_branch = filters_time_branch
+        slots = torch.arange(length)
+        self.register_buffer("band", band_matrix(length, band), persistent=False)
+        self.register_buffer("is_later", torch.ones(length, length, dtype=torch.bool).triu(1), persistent=False)
+        self.register_buffer("delay", (slots - slots[:, None]) % length, persistent=False)
+        self.register_buffer("pair", ((slots + slots[:, None]) % length) * length + slots, persistent=False)
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Float[Tensor, "B L D"],
+        is_item: Bool[Tensor, "B L"],
+        slot: Int64[Tensor, " B"] | None = None,
+    ) -> Float[Tensor, "B q D"]:
+        """States of all slots (q = L), or of one slot of each row (q = 1).
+
+        Args:
+            x: states of all slots, padding included.
+            is_item: False = padding. A row without items counts in no mean over the batch.
+            slot: the slot of each row whose state is returned; None = all.
+        Returns: states in the dtype of x.
+        """
+        B, L, _ = x.shape
+        q, k, v = self.projections(x)
+        corr = self.correlation(q, k)
+        delays = self.pick(corr, is_item.any(1))
+        weights = torch.zeros_like(corr).scatter(1, delays, corr.gather(1, delays).softmax(-1)).to(x.dtype)
+        row = torch.arange(B, device=x.device)
+        if slot is None:
+            mix = weights.index_select(1, self.delay.flatten()).view(B, L, L)
+        else:
+            mix = weights.gather(1, self.delay[slot])[:, None]
+        context = mix @ v
+        if self.spatial_ratio > 0:
+            if self.filters_time_branch:
+                q, k, v = (self.band.to(x.dtype) @ part for part in (q, k, v))
+            hidden = self.is_later | ~is_item[:, None]
+            if slot is not None:
+                q, hidden = q[row, slot, None], hidden[row, slot, None]
+            context = (1 - self.spatial_ratio) * context + self.spatial_ratio * self._over_time(q, k, v, hidden)
+        if slot is not None:
+            x = x[row, slot, None]
+        return self._finish(x.flatten(0, 1)[None], context.flatten(0, 1)[None], ONE).view(x.shape)
+
+    def projections(self, x: Float[Tensor, "B L D"]) -> tuple[Tensor, Tensor, Tensor]:
+        """Outputs of the linear layers.
+
+        Args:
+            x: states of all slots.
+        Returns: q, k and v (B, L, D), heads side by side.
+        """
+        joined = self._linear("qkv", x.flatten(0, 1)[None], ONE).view(*x.shape[:2], -1)
+        return cast(tuple[Tensor, Tensor, Tensor], joined.chunk(3, dim=-1))
+
+    def correlation(self, q: Float[Tensor, "B L D"], k: Float[Tensor, "B L D"]) -> Float[Tensor, "B L"]:
+        """How well the rows match themselves after a delay.
+
+        Args:
+            q, k: from `projections`.
+        Returns: corr of each row and delay, in float32.
+        """
+        B, L, D = q.shape
+        products = ((self.band.to(q.dtype) @ q) @ k.mT).float().flatten(1)
+        return products.index_select(1, self.pair.flatten()).view(B, L, L).sum(-1) / D
+
+    def pick(self, corr: Float[Tensor, "B L"], row_mask: Bool[Tensor, " B"]) -> Int64[Tensor, "B K"]:
+        """The delays with the largest correlations.
+
+        Args:
+            corr: from `correlation`.
+            row_mask: rows that count in the mean over the batch.
+        Returns: delays of each row, the largest correlation first; in training the same for all rows.
+        """
+        if not self.training:
+            return corr.topk(self.num_delays).indices
+        mean = (corr.detach() * row_mask[:, None]).sum(0)  # K is the same for the sum
+        return mean.topk(self.num_delays).indices.expand(len(corr), -1)
+
+    def _over_time(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Float[Tensor, "B q D"]:
+        """Masked attention, heads joined."""
+        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
+        scores = (q * q.shape[-1] ** -0.5) @ k.mT
+        weights = scores.masked_fill(hidden[:, None], HIDDEN).softmax(-1)
+        return (dropout(weights, self.attention_dropout, training=self.training) @ v).transpose(1, 2).flatten(2)
