@@ -18,7 +18,7 @@ from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
 from athwe_core.models.golden import Golden
 from athwe_core.models.id_model import DROPOUT, IdLosses, IdModel
 from athwe_core.models.protocol import Available, InputNeeds, LossInputs, ModelInputs, Removal, Tree
-from athwe_core.models.sasrec import SASRecModelConfig, published_state
+from athwe_core.models.sasrec import POSITION, SASRecModelConfig, published_state
 from athwe_core.nn.attribute_embeddings import AttributeEmbeddings
 from athwe_core.nn.fusion import FusionKind
 from athwe_core.nn.item_embeddings import linear
@@ -193,11 +193,6 @@ def _take_out_fusion(tree: Tree) -> Mapping[str, str]:
     return {}
 
 
-def _take_out_position(tree: Tree) -> Mapping[str, str]:
-    tree["model"]["position_embedding"] = False
-    return {}
-
-
 def _has_prediction(tree: Tree) -> bool:
     return bool(tree["model"]["attributes"]) and any(weight > 0 for weight in tree["losses"]["attributes"]["weights"])
 
@@ -206,7 +201,7 @@ REMOVALS = (
     Removal("Attributes", lambda tree: len(tree["model"]["attributes"]) > 0, _take_out_attributes),
     Removal("Prediction", _has_prediction, _take_out_prediction),
     Removal("Fusion", lambda tree: tree["model"]["fusion"] != "sum", _take_out_fusion),
-    Removal("Position", lambda tree: tree["model"]["position_embedding"], _take_out_position),
+    POSITION,
     DROPOUT,
 )
 """Parts of a model with attributes. Without its learned fusion it adds the sources."""

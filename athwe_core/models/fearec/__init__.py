@@ -9,6 +9,7 @@ from athwe_core.models.fearec.network import FEARec
 from athwe_core.models.fearec.published import golden_pairs
 from athwe_core.models.id_model import DROPOUT
 from athwe_core.models.protocol import InputNeeds, ModelSpec, Removal, Tree
+from athwe_core.models.sasrec import POSITION
 
 WEIGHTS = ("unsupervised_weight", "supervised_weight", "frequency_weight")
 
@@ -36,11 +37,6 @@ def _take_out_bands(tree: Tree) -> Mapping[str, str]:
     return {}
 
 
-def _take_out_position(tree: Tree) -> Mapping[str, str]:
-    tree["model"]["position_embedding"] = False
-    return {}
-
-
 MODEL = ModelSpec(
     name="fearec",
     summary="FEARec: attention in frequency bands with contrastive terms (Du et al., SIGIR 2023)",
@@ -52,7 +48,7 @@ MODEL = ModelSpec(
         Removal("Contrast", _has_contrast, _take_out_contrast),
         Removal("TimeDomain", lambda tree: tree["model"]["dual_domain"], _take_out_time),
         Removal("Bands", lambda tree: tree["model"]["global_ratio"] < 1, _take_out_bands),
-        Removal("Position", lambda tree: tree["model"]["position_embedding"], _take_out_position),
+        POSITION,
         DROPOUT,
     ),
     golden_pairs=golden_pairs,

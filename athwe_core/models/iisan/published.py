@@ -15,8 +15,7 @@ from athwe_core.models.iisan.config import IISANConfig
 from athwe_core.models.iisan.network import IISAN
 from athwe_core.models.protocol import LossInputs, ModelInputs
 from athwe_core.models.registry import build_config, replace_in
-from athwe_core.models.sasrec import ONE
-from athwe_core.nn.transformer import AttentionGrid
+from athwe_core.nn.transformer import ONE, AttentionGrid
 
 MASKED = -1e4
 TOWERS = {

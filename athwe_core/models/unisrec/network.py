@@ -31,9 +31,9 @@ from athwe_core.losses.contrastive import contrastive_loss, excluded_pairs, excl
 from athwe_core.losses.next_item import loss_scale
 from athwe_core.models.id_model import INIT_STD
 from athwe_core.models.protocol import Draws, Explanation, LossInputs, ModelInputs
-from athwe_core.models.sasrec import ONE, SASRec
+from athwe_core.models.sasrec import SASRec
 from athwe_core.models.unisrec.config import UniSRecConfig, UniSRecModelConfig
-from athwe_core.nn.transformer import AttentionGrid
+from athwe_core.nn.transformer import ONE, AttentionGrid
 from athwe_core.nn.whitening_experts import WhiteningExperts
 
 

@@ -14,10 +14,10 @@ from athwe_core.losses.contrastive import contrastive_loss, exclusion_bias
 from athwe_core.models.golden import Golden
 from athwe_core.models.protocol import ModelInputs
 from athwe_core.models.registry import build_config, replace_in
-from athwe_core.models.sasrec import ONE, published_state
+from athwe_core.models.sasrec import published_state
 from athwe_core.models.unisrec.config import UniSRecConfig
 from athwe_core.models.unisrec.network import UniSRec, same_target_as_one
-from athwe_core.nn.transformer import AttentionGrid
+from athwe_core.nn.transformer import ONE, AttentionGrid
 
 VARIANTS = {"": True, "_inductive": False}
 """Endings of the outputs of a variant, and whether it has ids."""
