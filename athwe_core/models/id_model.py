@@ -118,7 +118,7 @@ class IdModel(Model):
         return {"ce": ce} | further
 
     def further_losses(
-        self, states: Float[Tensor, "N D"], items: Float[Tensor, "T D"], batch: PackedBatch, inputs: LossInputs
+        self, states: Float[Tensor, "N D"], items: Float[Tensor, "T K"], batch: PackedBatch, inputs: LossInputs
     ) -> dict[str, Float[Tensor, ""]]:
         """Terms besides the main loss; the default has none.
 
