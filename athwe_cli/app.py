@@ -16,9 +16,13 @@ from athwe_cli.audit import audit
 from athwe_cli.bench import bench
 from athwe_cli.case_study import case_study
 from athwe_cli.compare import compare
+from athwe_cli.datasets import datasets
 from athwe_cli.evaluate import evaluate
+from athwe_cli.export import export
 from athwe_cli.prepare import prepare
+from athwe_cli.recommend import recommend
 from athwe_cli.report import report
+from athwe_cli.runs import runs
 from athwe_cli.sweep import sweep
 from athwe_cli.train import train
 from athwe_cli.tune import tune
@@ -63,7 +67,10 @@ def main(
         raise typer.Exit(2)
 
 
-COMMANDS = (prepare, audit, train, evaluate, ablate, sweep, tune, compare, case_study, report, bench)
+COMMANDS = (
+    *(prepare, audit, train, evaluate, ablate, sweep, tune, compare, case_study, report, bench),
+    *(recommend, export, runs, datasets),
+)
 
 
 def _help_of(command: Callable[..., None]) -> str:

@@ -36,6 +36,7 @@ DataDir = Annotated[
 PreparedDir = Annotated[Path, typer.Option("--prepared", envvar="ATHWE_PREPARED", help="Folder of prepared versions.")]
 RunsDir = Annotated[Path, typer.Option("--runs", envvar="ATHWE_RUNS", help="Folder of runs.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; everything else goes to stderr.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask before removing.")]
 Verify = Annotated[
     bool,
     typer.Option("--verify", help="Read every file of the prepared version and compare it with its checksum first."),
@@ -73,7 +74,56 @@ ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML file of configuration keys, which override the preset.")
 ]
 
+UserColumn = Annotated[str | None, typer.Option(help="Of a table. Default: detected and reported.")]
+ItemColumn = Annotated[str | None, typer.Option(help="Of a table. Default: detected and reported.")]
+TimeColumn = Annotated[str | None, typer.Option(help="Of a table. Default: detected and reported.")]
+Columns = Annotated[
+    str | None,
+    typer.Option(help="Of a table without header line: comma-separated names of all columns: user,item,rating,time."),
+]
+Quotes = Annotated[
+    str,
+    typer.Option(
+        help="Of a delimited table: double (fields may stand in double quotes), none (quotes are ordinary characters) or "
+        "auto (double, but notices quotes that do not pair)."
+    ),
+]
+TimeUnit = Annotated[
+    str,
+    typer.Option(
+        help="Of a table: s, ms, us, ns or days since 1970, excel (days as spreadsheets count), year, yyyymmdd, iso, "
+        "month/day/year, day/month/year; auto detects and reports it."
+    ),
+]
+TimeFormat = Annotated[
+    str | None, typer.Option(help="Of a table: format of other dates as in Python's strptime: '%d.%m.%Y %H:%M'.")
+]
+MaxBadLines = Annotated[
+    float, typer.Option(help="Largest share of a file's lines that may be unreadable and are dropped; more stops.")
+]
+MaxMissingIds = Annotated[
+    float,
+    typer.Option(
+        help="Largest share of rows whose user or item is a placeholder (nan, null, None, NA, -1, empty) and that are "
+        "dropped; more stops."
+    ),
+]
+
+RunOrHub = Annotated[
+    str,
+    typer.Option(
+        "--run",
+        help="Run: a path, DATASET/PRESET/NAME, a unique name, or last; or a model that was exported for the hub: a folder, "
+        "or hf:OWNER/NAME.",
+    ),
+]
+
 DATA_DIR, PREPARED_DIR, RUNS_DIR = Path("dataset"), Path("prepared"), Path("runs")
+
+
+def names(columns: str | None) -> tuple[str, ...] | None:
+    """Comma-separated names; None where the option is not given."""
+    return None if columns is None else tuple(part.strip() for part in columns.split(","))
 
 
 def choose_dataset(given: str | None, runs_dir: Path) -> tuple[str, str]:

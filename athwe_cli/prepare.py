@@ -111,42 +111,15 @@ def prepare(
     item_file: Annotated[
         Path | None, typer.Option(help="Of a table: table of the items. Default: items.* or NAME.items.* next to it.")
     ] = None,
-    user_column: Annotated[str | None, typer.Option(help="Of a table. Default: detected and reported.")] = None,
-    item_column: Annotated[str | None, typer.Option(help="Of a table. Default: detected and reported.")] = None,
-    time_column: Annotated[str | None, typer.Option(help="Of a table. Default: detected and reported.")] = None,
-    columns: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a table without header line: comma-separated names of all columns: user,item,rating,time."
-        ),
-    ] = None,
-    quotes: Annotated[
-        str,
-        typer.Option(
-            help="Of a delimited table: double (fields may stand in double quotes), none (quotes are ordinary characters) or "
-            "auto (double, but notices quotes that do not pair)."
-        ),
-    ] = "auto",
-    time_unit: Annotated[
-        str,
-        typer.Option(
-            help="Of a table: s, ms, us, ns or days since 1970, excel (days as spreadsheets count), year, yyyymmdd, iso, "
-            "month/day/year, day/month/year; auto detects and reports it."
-        ),
-    ] = "auto",
-    time_format: Annotated[
-        str | None, typer.Option(help="Of a table: format of other dates as in Python's strptime: '%d.%m.%Y %H:%M'.")
-    ] = None,
-    max_bad_lines: Annotated[
-        float, typer.Option(help="Largest share of a file's lines that may be unreadable and are dropped; more stops.")
-    ] = 0.001,
-    max_missing_ids: Annotated[
-        float,
-        typer.Option(
-            help="Largest share of rows whose user or item is a placeholder (nan, null, None, NA, -1, empty) and that are "
-            "dropped; more stops."
-        ),
-    ] = 0.01,
+    user_column: opt.UserColumn = None,
+    item_column: opt.ItemColumn = None,
+    time_column: opt.TimeColumn = None,
+    columns: opt.Columns = None,
+    quotes: opt.Quotes = "auto",
+    time_unit: opt.TimeUnit = "auto",
+    time_format: opt.TimeFormat = None,
+    max_bad_lines: opt.MaxBadLines = 0.001,
+    max_missing_ids: opt.MaxMissingIds = 0.01,
     export: Annotated[
         str | None,
         typer.Option(
@@ -204,7 +177,7 @@ def prepare(
         held_out_share=held_out_share,
         min_interactions=min_interactions,
         category_column=category_column,
-        text_columns=None if text_columns is None else tuple(part.strip() for part in text_columns.split(",")),
+        text_columns=opt.names(text_columns),
         max_categories=max_categories,
         text_width=text_width,
         seed=seed,
@@ -223,7 +196,7 @@ def prepare(
         item_column=item_column,
         time_column=time_column,
         time_unit=time_unit,  # type: ignore[arg-type]  # checked there
-        columns=None if columns is None else tuple(part.strip() for part in columns.split(",")),
+        columns=opt.names(columns),
         quotes=quotes,  # type: ignore[arg-type]  # checked there
         time_format=time_format,
         max_bad_lines=max_bad_lines,

@@ -135,6 +135,40 @@ def _least_width(part: Table, num_labels: int) -> int:
     return Measurement.get(unlimited, unlimited.options, part).minimum
 
 
+def rows_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str], title: str = "") -> Table:
+    """One line per row, in plain text; columns of numbers are aligned on the right.
+
+    Args:
+        rows: values by column; fractions are shown with 4 decimals, None as nothing.
+        columns: headings, in their order.
+        title: of the table; empty = none.
+    """
+    table = Table(title=Text(title, style="table.title") if title else None, title_justify="left")
+    for column in columns:
+        is_number = bool(rows) and all(isinstance(row[column], int | float | None) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[column])) for column in columns))
+    return table
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return "" if value is None else str(value)
+
+
+def facts_table(facts: Mapping[str, object], *, title: str) -> Table:
+    """One line per fact, in plain text; facts without a value are left out."""
+    table = Table(title=Text(title, style="table.title"), title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value is not None:
+            table.add_row(Text(name.replace("_", " ")), Text(_cell(value)))
+    return table
+
+
 def metrics_table(rows: dict[str, dict[str, float]], *, title: str, ks: tuple[int, ...] = (5, 10)) -> Table:
     """One row per method, one column per metric; title and names are plain text."""
     from athwe_core.evaluation.metrics import metric_name

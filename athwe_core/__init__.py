@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from athwe_core.data.options import PrepareOptions
     from athwe_core.data.store.dataset import PreparedDataset
     from athwe_core.errors import AthweError, CheckpointError, ConfigError, DataError, NonFiniteLossError
-    from athwe_core.library import Run, load_dataset, load_run, prepare, train
+    from athwe_core.library import load_dataset, load_run, prepare, train
+    from athwe_core.library_run import Run
     from athwe_core.models.protocol import Model, ModelSpec
     from athwe_core.models.registry import model_names, preset_names
     from athwe_core.training.log_listener import LogListener
@@ -57,7 +58,8 @@ else:
         "data.options": ("PrepareOptions",),
         "data.store.dataset": ("PreparedDataset",),
         "errors": ("AthweError", "CheckpointError", "ConfigError", "DataError", "NonFiniteLossError"),
-        "library": ("Run", "load_dataset", "load_run", "prepare", "train"),
+        "library": ("load_dataset", "load_run", "prepare", "train"),
+        "library_run": ("Run",),
         "models.protocol": ("Model", "ModelSpec"),
         "models.registry": ("model_names", "preset_names"),
         "training.log_listener": ("LogListener",),

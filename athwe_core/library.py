@@ -7,39 +7,29 @@ are afterwards as before. Folders are those of the command line, so that both fi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from athwe_core.analysis.evaluate_run import evaluate_run
-from athwe_core.config import Config, nested
+from athwe_core.config import nested
 from athwe_core.data import prepare as preparing
 from athwe_core.data.features.build import EncodingSettings
-from athwe_core.data.histories import histories_of_rows, histories_of_users
 from athwe_core.data.options import PrepareOptions
 from athwe_core.data.readers.detect import DEMO
 from athwe_core.data.store.dataset import PreparedDataset, open_prepared
-from athwe_core.errors import CheckpointError, ConfigError, DataError, require
-from athwe_core.evaluation.recommend import recommend_items
+from athwe_core.errors import DataError, require
+from athwe_core.library_run import Run
 from athwe_core.messages import near_miss
 from athwe_core.models.inputs import adapt_to_data
-from athwe_core.models.protocol import Model
 from athwe_core.models.registry import build_config
-from athwe_core.runs.find import FINISHED, RunFolder, create_run, find_run
-from athwe_core.runs.schema import EpochRecord
+from athwe_core.runs.find import create_run, find_run
 from athwe_core.training import loop
-from athwe_core.training.build import build_best
 from athwe_core.training.initial_weights import (
     build_from,
     find_initial_weights,
     initial_weights_of,
     save_first_checkpoint,
 )
-from athwe_core.training.log_listener import LogListener, logger
-
-if TYPE_CHECKING:
-    import polars as pl
+from athwe_core.training.log_listener import logger
 
 Folder = str | Path
 
@@ -185,142 +175,6 @@ def load_run(
     """
     folder = find_run(_folder(runs_dir, "runs"), name, dataset=dataset, notify=logger.warning)
     return Run(folder, folder.open_data(_folder(prepared_dir, "prepared")))
-
-
-class Run:
-    """A training run on disk: configuration, metrics and weights.
-
-    Args:
-        folder: its files.
-        data: what it is trained on.
-    """
-
-    def __init__(self, folder: RunFolder, data: PreparedDataset) -> None:
-        self.folder = folder
-        self.data = data
-
-    def __repr__(self) -> str:
-        metric = self.config.training.selection_metric
-        value = self.folder.manifest().get("results", {}).get("validation", {}).get(metric)
-        reached = "" if value is None else f", validation {metric} {value:.4f}"
-        return f"<Run {self.name}: {self.status}{reached}>"
-
-    @property
-    def name(self) -> str:
-        """`DATASET/PRESET/NAME`, by which `load_run` and every command find the run."""
-        return self.folder.name
-
-    @property
-    def status(self) -> str:
-        """`running`, `interrupted` or `finished`."""
-        return str(self.folder.manifest()["status"])
-
-    @cached_property
-    def config(self) -> Config:
-        """The complete configuration."""
-        return self.folder.config()
-
-    @property
-    def metrics(self) -> dict[str, Any]:
-        """Results of the best weights: `validation` and `test` with metrics such as `ndcg@10`, `best_epoch`, `epochs` and
-        `seconds_per_epoch`.
-
-        Raises: CheckpointError when the run has not finished.
-        """
-        manifest = self.folder.manifest()
-        if manifest["status"] != FINISHED:
-            raise CheckpointError(
-                f"run {self.name}", "must have finished", manifest["status"], "Call its method resume()"
-            )
-        return dict(manifest["results"])
-
-    @property
-    def history(self) -> list[EpochRecord]:
-        """A record for each finished epoch: losses, validation metrics, seconds."""
-        return self.folder.metrics()
-
-    @cached_property
-    def model(self) -> Model:
-        """The model with its best weights, in evaluation mode.
-
-        Raises: CheckpointError when no epoch has finished.
-        """
-        return build_best(self.folder, self.data).model
-
-    def resume(self, *, listener: loop.Listener | None = None, should_stop: Callable[[], bool] = lambda: False) -> Run:
-        """Continue the training from the last checkpoint; the result is that of a training without a break.
-
-        Args:
-            listener, should_stop: as in `train`.
-        Returns: the run itself.
-        """
-        self.__dict__.pop("model", None)  # its weights are about to be replaced
-        listener = LogListener() if listener is None else listener
-        loop.train(self.folder, self.data, listener=listener, should_stop=should_stop, notify=logger.info)
-        return self
-
-    def evaluate(
-        self, *, split: str = "test", exclude_seen: bool | None = None, ks: Sequence[int] | None = None
-    ) -> dict[str, Any]:
-        """Rank the held-out item of every user among the whole catalogue.
-
-        Args:
-            split: `validation` or `test`.
-            exclude_seen: leave items of the user's history out of the ranking; None = as configured.
-            ks: cut-offs of the metrics, each >= 1; None = as configured.
-        Returns: `metrics`, `groups` and `baselines`, `users`, and the rules: `exclude_seen`, `tie_order`, `split_rule`. The
-            rank of each user is written to the run's folder.
-        Raises:
-            ConfigError: The split is unknown, or a cut-off is below 1.
-            CheckpointError: No epoch has finished.
-        """
-        require(ks is None or all(k >= 1 for k in ks), "ks", "must be at least 1 each", ks)
-        return evaluate_run(self.folder, self.data, split=split, exclude_seen=exclude_seen, ks=ks, notify=logger.info)
-
-    def recommend(
-        self,
-        users: Sequence[str] | None = None,
-        *,
-        histories: object | None = None,
-        k: int = 10,
-        exclude_seen: bool = True,
-    ) -> pl.DataFrame:
-        """The k best items of the whole catalogue for each user.
-
-        Args:
-            users: raw ids of users of the data set, whose whole histories are read, held-out items included; None without
-                `histories` = all users.
-            histories: a polars frame, or rows or columns as dictionaries, with the columns `user_id`, `item_id` and
-                `timestamp` (unix seconds), one row for each interaction in any order; rows of a user with equal times keep
-                their order. The users may be new, the items are those of the data set.
-            k: items for each user, >= 1.
-            exclude_seen: leave out the items of the user's history.
-        Returns: a frame with the columns user_id, rank (1 = best), item_id and score (float32), users in the given order.
-            Items of equal score are in the order of their numbers in the data set. A user has fewer than k rows where fewer
-            items are left.
-        Raises:
-            ConfigError: `users` and `histories` are both given, or k is below 1.
-            DataError: Users or items are unknown, or a row of `histories` is malformed.
-            CheckpointError: No epoch has finished.
-        """
-        import polars as pl  # noqa: PLC0415 - training does without
-
-        if users is not None and histories is not None:
-            raise ConfigError("users, histories", "cannot be given together", remedy="Call recommend twice")
-        require(isinstance(k, int) and not isinstance(k, bool) and k >= 1, "k", "must be a whole number >= 1", k)
-        chosen = histories_of_users(self.data, users) if histories is None else histories_of_rows(self.data, histories)
-        items, scores = recommend_items(self.model, chosen, k=k, exclude_seen=exclude_seen)
-        user, column = items.nonzero()
-        tokens = {"user_id": pl.Series(chosen.user_ids, dtype=pl.String), "item_id": pl.Series(self.data.item_tokens)}
-        found = items[user, column]
-        return pl.DataFrame(
-            {
-                "user_id": tokens["user_id"].gather(user),
-                "rank": pl.Series(column + 1, dtype=pl.Int64),
-                "item_id": tokens["item_id"].gather(found),
-                "score": pl.Series(scores[user, column], dtype=pl.Float32),
-            }
-        )
 
 
 def _folder(given: Folder | None, name: str) -> Path:

@@ -116,6 +116,41 @@ def exchange(first: Path, second: Path) -> bool:
     raise OSError(number, os.strerror(number), str(first))
 
 
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Give a new folder to fill; on success it takes the name `target`, in place of what was there, on failure it goes.
+
+    A kill at any moment leaves the old folder or the new one, or what `settle_folder` puts back.
+    """
+    settle_folder(target)
+    aside = _aside(target)
+    with unfinished_folder(target.parent) as temporary:
+        folder = temporary / target.name
+        folder.mkdir()
+        yield folder
+        for path in (*folder.iterdir(), folder):
+            sync(path)
+        if not target.exists():
+            folder.rename(target)
+        elif not exchange(folder, target):
+            target.rename(aside)
+            folder.rename(target)
+            shutil.rmtree(aside, ignore_errors=True)
+        sync(target.parent)
+
+
+def settle_folder(target: Path) -> None:
+    """Put back the folder that a killed process had set aside to replace it."""
+    aside = _aside(target)
+    if aside.is_dir() and not target.exists():
+        aside.rename(target)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
+
+
 def file_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     with path.open("rb") as file:

@@ -1,5 +1,5 @@
 """Who may import whom: errors, batch <- config <- {nn | losses | data | metrics, ranking} <- models <- runs
-<- training, evaluation <- analysis <- library <- athwe_cli."""
+<- training, evaluation <- analysis, serving <- library <- athwe_cli."""
 
 import ast
 import subprocess
@@ -18,8 +18,8 @@ FLOORS = [
     {"models"},
     {"runs"},
     {"training", "evaluation"},
-    {"analysis"},
-    {"library"},
+    {"analysis", "serving"},
+    {"library", "library_run"},
 ]
 APART = FLOORS[3] | FLOORS[1]
 """Rooms that import no other room of their own floor."""

@@ -1,59 +1,166 @@
-"""The best items of the whole catalogue for each history."""
+"""The best items of the catalogue for each history, and the nearest items of an item."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from copy import copy
+
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Float32, Int64
+from numpy.typing import NDArray
 from torch import Tensor
 
 from athwe_core.data.histories import Histories
 from athwe_core.data.packing import Rows, items_before, pack_histories
-from athwe_core.errors import AthweError
+from athwe_core.errors import AthweError, ConfigError
 from athwe_core.evaluation.evaluate import BLOCK_SCORES, BLOCK_USERS, user_blocks
-from athwe_core.models.protocol import Model
+from athwe_core.models.protocol import Model, scores_of
 
 SCORES_HELD = 6
-"""Memory for each score while the best are found, in scores: the score, its bits twice, its key of 8 bytes and a copy."""
+"""Memory for each score while the best are found, in scores: the score and, where scores tie, its bits twice and its key."""
 LEAST_KEY = -(2**63)
 """Of the items that are left out; the key of no score."""
+Best = tuple[Int64[np.ndarray, "n K"], Float32[np.ndarray, "n K"]]
+"""Item numbers and scores, best first. Item 0 fills the end of a row where fewer than K items are left."""
 
 
-@torch.inference_mode()
-def recommend_items(
-    model: Model, histories: Histories, *, k: int, exclude_seen: bool = True
-) -> tuple[Int64[np.ndarray, "U K"], Float32[np.ndarray, "U K"]]:
-    """The k items with the largest scores for each history, best first; items of equal score by item number, ascending.
+class Recommender:
+    """Finds the best items of histories with a model whose item table is computed once.
 
-    Memory is bounded: scores are held for one block of users at a time.
+    Items of equal score are in the order of their numbers. Memory is bounded: scores are held for one block of users at a
+    time. The model reads the latest `model.max_length` items of each history.
 
     Args:
-        model: put into evaluation mode.
-        histories: whole histories; the model reads the latest `model.max_length` items of each.
-        k: items for each user, >= 1.
-        exclude_seen: leave out every item of the whole history.
-    Returns: item numbers and scores. K = k, or the number of items where that is smaller; item 0 fills the end of a row
-        where fewer than K items are left.
-    Raises: AthweError for a NaN score.
+        model: put into evaluation mode; not trained while this object is in use.
+        allowed: numbers of the items that may be recommended, in any order and with repeats; None = all items.
     """
-    model.eval()
-    table, bias = model.item_table(), model.item_bias()
-    num_users, k = len(histories.user_ids), min(k, len(table) - 1)
-    items, best = np.zeros((num_users, k), np.int64), np.zeros((num_users, k), np.float32)
-    stop = np.asarray(histories.offsets[1:])
-    start = np.maximum(histories.offsets[:-1], stop - model.max_length)
-    rows = Rows(start, stop, np.ones(num_users, np.int64), np.arange(num_users))
-    users_at_once = max(min(BLOCK_USERS, BLOCK_SCORES // (SCORES_HELD * len(table))), 1)
-    for block in user_blocks(rows, users_at_once):
-        windows = [slice(start[user], stop[user]) for user in block]
-        batch = pack_histories([(histories.item_ids[window], histories.timestamps[window]) for window in windows])
-        batch = batch.to(model.device)
-        scores = model.scores(model.user_vectors(batch, table), table, bias)
-        users = block[batch.user_index.cpu().numpy()]
-        seen = items_before(histories, users, stop[users]) if exclude_seen else (np.zeros(0, np.int64),) * 2
-        found = top_items(scores, k=k, excluded=(torch.from_numpy(seen[0]), torch.from_numpy(seen[1])))
-        items[users], best[users] = (part.cpu().numpy() for part in found)
-    return items, best
+
+    def __init__(self, model: Model, *, allowed: NDArray[np.int64] | None = None) -> None:
+        model.eval()
+        self._model = model
+        with torch.inference_mode():
+            self._table, self._bias = model.item_table(), model.item_bias()
+        self._ranked, self._ranked_bias = self._table, self._bias
+        self._item_of_column = np.arange(len(self._table))
+        self._column_of_item = self._item_of_column
+        if allowed is not None:
+            self._restrict(allowed)
+
+    def restricted_to(self, allowed: NDArray[np.int64]) -> Recommender:
+        """The same with other allowed items; the item table is shared."""
+        found = copy(self)
+        found._restrict(allowed)
+        return found
+
+    @torch.inference_mode()
+    def _restrict(self, allowed: NDArray[np.int64]) -> None:
+        self._item_of_column = np.concatenate([[0], np.unique(allowed)])
+        self._column_of_item = np.zeros(len(self._table), np.int64)
+        self._column_of_item[self._item_of_column] = np.arange(len(self._item_of_column))
+        columns = torch.from_numpy(self._item_of_column).to(self._table.device)
+        self._ranked = self._table[columns]
+        self._ranked_bias = None if self._bias is None else self._bias[columns]
+
+    @torch.inference_mode()
+    def top(self, histories: Histories, *, k: int, exclude_seen: bool | NDArray[np.bool_] = True) -> Best:
+        """The k items with the largest scores for each history.
+
+        Args:
+            histories: whole histories of n users.
+            k: items for each user, >= 1.
+            exclude_seen: leave out every item of the whole history, for all or for each.
+        Returns: items and scores. K = k, or the number of allowed items where that is smaller.
+        Raises: AthweError for a NaN score.
+        """
+        k = min(k, len(self._ranked) - 1)
+        shape = (len(histories.user_ids), k)
+        items, best = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        for users, vectors in self._vectors(histories):
+            scores = self._model.scores(vectors, self._ranked, self._ranked_bias)
+            row, column = self._seen(histories, users, np.broadcast_to(exclude_seen, len(items))[users])
+            columns, found = top_items(scores, k=k, excluded=(torch.from_numpy(row), torch.from_numpy(column)))
+            items[users], best[users] = self._item_of_column[columns.cpu().numpy()], found.cpu().numpy()
+        return items, best
+
+    @torch.inference_mode()
+    def similar(self, items: NDArray[np.int64], *, k: int) -> Best:
+        """The k items whose vectors have the largest cosine with that of each given item, which is left out itself.
+
+        Args:
+            items: (n,) item numbers.
+            k: >= 1.
+        Returns: items and cosines in [-1, 1], up to rounding; 0 with a vector of zeros.
+        Raises: AthweError for a NaN vector.
+        """
+        k = min(k, len(self._ranked) - 1)
+        found, best = np.zeros((len(items), k), np.int64), np.zeros((len(items), k), np.float32)
+        ranked, table = F.normalize(self._ranked), F.normalize(self._table)
+        for block in np.array_split(np.arange(len(items)), -(-len(items) // self._users_at_once())):
+            chosen = torch.from_numpy(items[block]).to(table.device)
+            own = torch.from_numpy(self._column_of_item[items[block]])
+            columns, cosines = top_items(table[chosen] @ ranked.T, k=k, excluded=(torch.arange(len(block)), own))
+            found[block], best[block] = self._item_of_column[columns.cpu().numpy()], cosines.cpu().numpy()
+        return found, best
+
+    @torch.inference_mode()
+    def user_vectors(self, histories: Histories) -> Float32[np.ndarray, "n D"]:
+        """The vector of each history. Its product with an item's vector, plus the item's bias, is the score.
+
+        Raises: ConfigError for a model whose scores are no such products.
+        """
+        found = np.zeros((len(histories.user_ids), self._table.shape[1]), np.float32)
+        for users, vectors in self._vectors(histories):
+            self._require_products(vectors[:1])
+            found[users] = vectors.cpu().numpy()
+        return found
+
+    @property
+    def item_vectors(self) -> Float32[np.ndarray, "V D"]:
+        """The vector of each item; row 0 is the padding."""
+        return self._table.cpu().numpy()
+
+    @property
+    def item_bias(self) -> Float32[np.ndarray, " V"] | None:
+        """The bias of each item; None where the model has none."""
+        return None if self._bias is None else self._bias.cpu().numpy()
+
+    def _require_products(self, vectors: Float[Tensor, "B D"]) -> None:
+        table, bias = self._table, self._bias
+        is_product = vectors.shape[1] == table.shape[1] and torch.allclose(
+            self._model.scores(vectors, table, bias), scores_of(vectors, table, bias), rtol=1e-3, atol=1e-4
+        )
+        if not is_product:
+            rule = "must score by products of user and item vectors to give vectors"
+            raise ConfigError("model", rule, type(self._model).__name__, "Use recommend, or export --format hub")
+
+    def _users_at_once(self) -> int:
+        return max(min(BLOCK_USERS, BLOCK_SCORES // (SCORES_HELD * len(self._ranked))), 1)
+
+    def _vectors(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Float[Tensor, "B D"]]]:
+        """Indices of a block of users and the vector of each, block by block."""
+        stop = np.asarray(histories.offsets[1:])
+        start = np.maximum(histories.offsets[:-1], stop - self._model.max_length)
+        rows = Rows(start, stop, np.ones(len(stop), np.int64), np.arange(len(stop)))
+        for block in user_blocks(rows, self._users_at_once()):
+            windows = [slice(start[user], stop[user]) for user in block]
+            batch = pack_histories([(histories.item_ids[window], histories.timestamps[window]) for window in windows])
+            batch = batch.to(self._model.device)
+            yield block[batch.user_index.cpu().numpy()], self._model.user_vectors(batch, self._table)
+
+    def _seen(
+        self, histories: Histories, users: NDArray[np.int64], is_excluded: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(row of the block, column) of every item of the histories that are left out; 0 for an item that is not allowed."""
+        rows = np.flatnonzero(is_excluded)
+        at, item = items_before(histories, users[rows], np.asarray(histories.offsets)[users[rows] + 1])
+        return rows[at], self._column_of_item[item]
+
+
+def recommend_items(model: Model, histories: Histories, *, k: int, exclude_seen: bool = True) -> Best:
+    """The k best items of the whole catalogue for each history; see `Recommender.top`."""
+    return Recommender(model).top(histories, k=k, exclude_seen=exclude_seen)
 
 
 def top_items(
@@ -62,18 +169,38 @@ def top_items(
     """The k best items of each row, best first; items of equal score by number, ascending.
 
     Args:
-        scores: float32, of all items; column 0 is the padding and never returned.
+        scores: float32, of all items; column 0 is the padding and never returned. Overwritten: what is left out becomes -inf.
         k: in 1..V-1.
         excluded: (row, item) pairs to leave out, in any order and with repeats.
     Returns: items and their scores; item 0 with score 0 fills a row in which fewer than k items are left.
     Raises: AthweError for a NaN score.
     """
-    if bool(scores.isnan().any()):
+    rows, columns = (part.to(scores.device) for part in excluded)
+    scores[:, 0] = -torch.inf
+    scores[rows, columns] = -torch.inf
+    first = scores.topk(k + 1, dim=1)  # a NaN counts as the largest
+    if bool(first.values.isnan().any()):
         remedy = "The network has diverged: train again with a lower training.lr"
         raise AthweError("scores", "must not be NaN", remedy=remedy)
+    items = first.indices[:, :k].sort(dim=1).values
+    order = scores.gather(1, items).sort(dim=1, descending=True, stable=True)
+    items, best = items.gather(1, order.indices), order.values
+    is_tied = first.values[:, k - 1] == first.values[:, k]  # items of equal score are kept and left: which ones is open
+    tied = is_tied.nonzero()[:, 0]
+    if len(tied):
+        among = is_tied[rows]
+        number = is_tied.cumsum(0) - 1
+        items[tied], best[tied] = _top_by_key(scores[tied], k, (number[rows[among]], columns[among]))
+    return items, best
+
+
+def _top_by_key(
+    scores: Float[Tensor, "B V"], k: int, excluded: tuple[Int64[Tensor, " E"], Int64[Tensor, " E"]]
+) -> tuple[Int64[Tensor, "B k"], Float[Tensor, "B k"]]:
+    """As `top_items`, for any ties; takes several times as long."""
     keys = _keys(scores)
     keys[:, 0] = LEAST_KEY
-    keys[excluded[0].to(keys.device), excluded[1].to(keys.device)] = LEAST_KEY
+    keys[excluded] = LEAST_KEY
     found = keys.topk(k, dim=1)
     is_item = found.values != LEAST_KEY
     items = found.indices * is_item

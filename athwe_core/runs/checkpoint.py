@@ -162,7 +162,7 @@ def load_weights(folder: Path, network: nn.Module) -> None:
     Raises: CheckpointError when they are damaged, not finite, or of another network; `network` is then unchanged.
     """
     tensors = read_weights(folder)
-    _require_same(folder / WEIGHTS, tensors, network.state_dict())
+    require_same(folder / WEIGHTS, tensors, network.state_dict())
     network.load_state_dict(tensors)
 
 
@@ -251,7 +251,8 @@ def _damaged(path: Path) -> CheckpointError:
     return CheckpointError(str(path), rule, remedy=RESTORE)
 
 
-def _require_same(path: Path, found: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+def require_same(path: Path, found: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    """Raise CheckpointError unless the tensors found in a file have the names, shapes and types of a network's own."""
     missing, foreign = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
     if missing or foreign:
         difference = f"lacks {missing[0]}" if missing else f"has {foreign[0]} too"

@@ -177,6 +177,7 @@ def find_run(
     *,
     dataset: str | None = None,
     unfinished: bool = False,
+    allow_broken: bool = False,
     notify: Callable[[str], None] = lambda _: None,
 ) -> RunFolder:
     """Find the run that a path, `dataset/preset/name`, a unique name, or `last` means.
@@ -187,10 +188,11 @@ def find_run(
         dataset: Where `last` looks; None = everywhere.
         unfinished: `last` is the newest run that can be resumed instead of the newest finished one; without such a run
             it is the newest of all.
+        allow_broken: A run whose manifest cannot be read is found too, by its path or name.
         notify: Called with one sentence for each broken run that `last` passes over.
     Raises:
         ConfigError: There is no such run (the message lists near names), or more than one.
-        CheckpointError: The run is there and its manifest cannot be read.
+        CheckpointError: The run is there and its manifest cannot be read, unless that is allowed.
     """
     broken = broken_runs(runs_dir, dataset=dataset if text == "last" else None)
     runs = list_runs(runs_dir, dataset=dataset if text == "last" else None)
@@ -204,11 +206,12 @@ def find_run(
         remedy = f"Type: athwe train --dataset {dataset or 'demo'}"
         raise ConfigError("--run last", f"must find a run in {where}", remedy=remedy)
     if (Path(text) / MANIFEST).is_file():
-        return _whole(RunFolder(Path(text).resolve()))
+        found = RunFolder(Path(text).resolve())
+        return found if allow_broken else _whole(found)
     everything = [*runs, *(RunFolder(Path(runs_dir, *name.split("/"))) for name in broken)]
     matches = [run for run in everything if text in (run.name, run.path.name)]
     if len(matches) == 1:
-        return _whole(matches[0])
+        return matches[0] if allow_broken else _whole(matches[0])
     names = [f"{run.name} (broken)" if run.name in broken else run.name for run in (matches or everything)]
     if matches:
         raise ConfigError("--run", f"must name one run, and {len(matches)} have it: {', '.join(names)}", text)

@@ -17,6 +17,8 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = {"--data", "--prepared", "--runs"}
 EXPERIMENT = {"--dataset", "--preset", "--seeds", "--epochs", "--metric", "--split", "--jobs", "--set", "--config"}
 EXPERIMENT |= {"--batching", "--device", "--precision", "--version", "--name", "--dry-run", "--json", *FOLDERS}
+TABLE = {"--user-column", "--item-column", "--time-column", "--columns", "--quotes", "--time-unit", "--time-format"}
+TABLE |= {"--max-bad-lines", "--max-missing-ids"}
 COMMANDS = {
     "prepare": {
         "--dataset",
@@ -33,9 +35,7 @@ COMMANDS = {
     | {"--max-categories", "--text-width", "--users", "--items", *FOLDERS}
     | {"--text-encoder", "--text-pooling", "--text-max-tokens", "--image-encoder", "--images", "--image-column"}
     | {"--download-images", "--allow-private-hosts", "--clusters", "--refresh", "--device"}
-    | {"--source", "--raw", "--item-file", "--user-column", "--item-column", "--time-column", "--time-unit"}
-    | {"--columns", "--time-format", "--quotes", "--max-missing-ids", "--keep-feature-scale"}
-    | {"--max-bad-lines", "--export", "--to", "--overwrite"},
+    | {"--source", "--raw", "--item-file", "--keep-feature-scale", "--export", "--to", "--overwrite", *TABLE},
     "audit": {"--dataset", "--version", "--seed", "--shuffles", "--to", "--prepared", "--runs", "--json"},
     "train": {
         "--dataset",
@@ -66,6 +66,18 @@ COMMANDS = {
     },
     "evaluate": {"--run", "--dataset", "--split", "--exclude-seen", "--no-exclude-seen", "--k", "--json"}
     | {"--verify", "--prepared", "--runs"},
+    "recommend": {
+        "--run",
+        "--dataset",
+        "--users",
+        "--histories",
+        "--like",
+        "--items",
+        "--k",
+        "--exclude-seen",
+        "--keep-seen",
+    }
+    | {"--with", "--to", "--verify", "--prepared", "--runs", "--json", *TABLE},
     "ablate": {"--remove", "--all", *EXPERIMENT},
     "sweep": {"--vary", *EXPERIMENT},
     "bench": {
@@ -84,6 +96,10 @@ COMMANDS = {
     "case-study": {"--user", "--random", "--pick", "--history", "--run", "--against", "--dataset", "--split", "--k"}
     | {"--seed", "--images", "--html", "--no-html", "--json", *FOLDERS},
     "compare": {"run", "--dataset", "--split", "--metric", "--groups", "--no-groups", "--force", "--runs", "--json"},
+    "export": {"--run", "--dataset", "--to", "--format", "--k", "--with", "--data-licence", "--overwrite"}
+    | {"--prepared", "--runs", "--json"},
+    "runs": {"action", "name", "--dataset", "--yes", "--runs", "--json"},
+    "datasets": {"action", "name", "--version", "--yes", "--prepared", "--runs", "--json"},
     "report": {"--dataset", "--run", "--to", "--prepared", "--runs", "--json"},
     "tune": {"--dataset", "--preset", "--space", "--trials", "--epochs", "--seed", "--name", "--set", "--config"}
     | {"--dry-run", "--json", *FOLDERS},

@@ -1,13 +1,17 @@
 """Histories of users and of tables, in time order."""
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
-from athwe_core.data.histories import histories_of_rows, histories_of_users
+from athwe_core.data.histories import histories_of_records, histories_of_rows, histories_of_users, read_histories
+from athwe_core.data.options import PrepareOptions
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.readers.records import RawIds, Records
 from athwe_core.errors import DataError
 
 
@@ -96,3 +100,46 @@ def test_what_is_no_table_is_a_one_line_error(prepared: PreparedDataset) -> None
         histories_of_rows(prepared, {"user_id": ["u"], "item": ["i"]})
     with pytest.raises(DataError, match=r"^histories must be a polars frame, or what polars\.DataFrame can read"):
         histories_of_rows(prepared, 7)
+
+
+def test_a_part_has_the_histories_of_its_users(prepared: PreparedDataset) -> None:
+    whole = histories_of_users(prepared)
+    part = whole.part(5, 8)
+    assert part.user_ids == whole.user_ids[5:8]
+    for at, user in enumerate(range(5, 8)):
+        mine, theirs = slice(*part.offsets[at : at + 2]), slice(*whole.offsets[user : user + 2])
+        assert part.item_ids[mine].tolist() == whole.item_ids[theirs].tolist()
+        assert part.timestamps[mine].tolist() == whole.timestamps[theirs].tolist()
+    assert whole.part(3, 3).user_ids == []
+
+
+def test_rows_with_unknown_items_are_left_out_and_counted(prepared: PreparedDataset) -> None:
+    items = prepared.item_tokens
+    rows = [("z", "?", 1), ("b", items[2], 9), ("a", items[1], 3), ("b", "??", 2), ("b", items[3], 2)]
+    users, ids, times = (list(part) for part in zip(*rows, strict=True))
+    found, left_out = histories_of_records(prepared, Records(RawIds.of(users), RawIds.of(ids), np.array(times)))
+    assert found.user_ids == ["b", "a"]
+    assert found.offsets.tolist() == [0, 2, 3]
+    assert found.item_ids.tolist() == [3, 2, 1]
+    assert found.timestamps.tolist() == [2, 9, 3]
+    assert left_out.sentence("demo") == (
+        "2 of 5 rows (40.0%) have items that are not in data set demo and were left out, such as ?; "
+        "1 of 3 users (33.3%) have no other rows"
+    )
+
+
+def test_a_file_is_read_as_prepare_reads_it(prepared: PreparedDataset, tmp_path: Path) -> None:
+    first, second = prepared.item_tokens[1:3]
+    path = tmp_path / "carts.csv"
+    path.write_text(f"visitor,sku,time\n7,{first},2020-01-02\n7,{second},2020-01-01\n7,gone,2020-01-03\n")
+    found, notes = read_histories(prepared, path, PrepareOptions())
+    assert found.user_ids == ["7"]
+    assert found.item_ids.tolist() == [2, 1]
+    assert found.timestamps.tolist() == [1577836800, 1577923200]
+    assert any("users visitor, items sku, times time in iso" in note for note in notes)
+    assert notes[-1].startswith("1 of 3 rows (33.3%) have items that are not in data set demo")
+    path.write_text("user,item,time\n7,gone,2020-01-02\n")
+    with pytest.raises(DataError, match=r"must have items of data set demo, and none of its 1 rows has, got 'gone'$"):
+        read_histories(prepared, path, PrepareOptions())
+    with pytest.raises(DataError, match=r"none\.csv must be a file that exists"):
+        read_histories(prepared, tmp_path / "none.csv", PrepareOptions())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,7 @@ from athwe_core.data.export.recbole import write_recbole
 from athwe_core.data.features.from_files import read_clusters, read_multi_hot, read_vectors
 from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import ConfigError, DataError
-from athwe_core.safe_write import exchange, sync, unfinished_folder
+from athwe_core.safe_write import replacing_folder, settle_folder
 
 ExportForm = Literal["recbole", "csv"]
 MARKER = "export.json"
@@ -63,12 +62,8 @@ def export_dataset(prepared: PreparedDataset, to: Path, *, form: str, overwrite:
     if form not in get_args(ExportForm):
         raise ConfigError("--export", f"must be one of {', '.join(get_args(ExportForm))}", form)
     target = Path(to) / prepared.name
-    _settle(target)
-    if target.exists():
-        _refuse_to_replace(target, overwrite=overwrite)
-    with unfinished_folder(Path(to)) as temporary:
-        folder = temporary / prepared.name
-        folder.mkdir()
+    require_replaceable(target, marker=MARKER, overwrite=overwrite)
+    with replacing_folder(target) as folder:
         writer: Callable[[PreparedDataset, Path], tuple[Int64[np.ndarray, "V"], list[str]]]
         writer = write_recbole if form == "recbole" else write_csv
         order, notes = writer(prepared, folder)
@@ -86,46 +81,29 @@ def export_dataset(prepared: PreparedDataset, to: Path, *, form: str, overwrite:
             "files": files,
         }
         (folder / MARKER).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        _put_in_place(folder, target)
     return Exported(target, files, tuple(notes))
 
 
-def _put_in_place(folder: Path, target: Path) -> None:
-    """Give the new folder its name. A kill at any moment leaves the old export or the new one, or what `_settle` restores."""
-    for path in (*folder.iterdir(), folder):
-        sync(path)
+def require_replaceable(target: Path, *, marker: str, overwrite: bool) -> None:
+    """Allow a new folder, or one that an earlier export wrote and nobody added to: a user's own files are never removed.
+
+    Args:
+        target: the folder that an export is about to write.
+        marker: name of the JSON file that an export leaves there, with the names of its other files in `files`.
+        overwrite: whether an earlier export may be replaced.
+    Raises: ConfigError where it may not be written.
+    """
+    settle_folder(target)
     if not target.exists():
-        folder.rename(target)
-    elif not exchange(folder, target):
-        aside = _aside(target)
-        target.rename(aside)
-        folder.rename(target)
-        shutil.rmtree(aside, ignore_errors=True)
-    sync(target.parent)
-
-
-def _settle(target: Path) -> None:
-    """Put back the export that a killed process had set aside."""
-    aside = _aside(target)
-    if aside.is_dir() and not target.exists():
-        aside.rename(target)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _aside(target: Path) -> Path:
-    return target.with_name(f".{target.name}.replaced")
-
-
-def _refuse_to_replace(target: Path, *, overwrite: bool) -> None:
-    """Allow what an earlier export wrote and nobody added to: a user's own files are never removed."""
+        return
     try:
-        known = {*json.loads((target / MARKER).read_text(encoding="utf-8"))["files"], MARKER}
+        known = {*json.loads((target / marker).read_text(encoding="utf-8"))["files"], marker}
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         known = set()
     strange = sorted(path.name for path in target.iterdir() if path.name not in known) if target.is_dir() else ["it"]
     if strange or not known:
         rule = f"must not hold {target.name} yet, or only an earlier export of it"
-        remedy = f"Name another folder: no export wrote {', '.join(strange[:3]) or MARKER} there"
+        remedy = f"Name another folder: no export wrote {', '.join(strange[:3]) or marker} there"
         raise ConfigError("--to", rule, str(target.parent), remedy)
     if not overwrite:
         rule = f"must not hold {target.name} yet"

@@ -212,7 +212,7 @@ def open_prepared(
     if not versions:
         raise DataError(
             f"data set {name!r}",
-            f"is not prepared in {prepared_dir}{near_miss(name, _prepared_names(Path(prepared_dir)))}",
+            f"is not prepared in {prepared_dir}{near_miss(name, prepared_names(Path(prepared_dir)))}",
             remedy=f"Run: athwe prepare --dataset {name}",
         )
     if version is None:
@@ -287,5 +287,6 @@ def _only_here(folder: Path) -> Iterator[None]:
         yield
 
 
-def _prepared_names(prepared_dir: Path) -> list[str]:
+def prepared_names(prepared_dir: Path) -> list[str]:
+    """Names of the prepared data sets, sorted."""
     return sorted(path.parent.name for path in prepared_dir.glob(f"*/{CURRENT}"))

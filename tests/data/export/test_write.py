@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 
+from athwe_core import safe_write
 from athwe_core.data.export import recbole
-from athwe_core.data.export import write as write_module
 from athwe_core.data.export.recbole import LIST_LENGTH
 from athwe_core.data.export.write import MARKER, export_dataset
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
@@ -297,7 +297,7 @@ class TestReplacement:
     @pytest.fixture(params=[True, False], ids=["exchange", "renames"])
     def can_exchange(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
         if not request.param:
-            monkeypatch.setattr(write_module, "exchange", lambda *_: False)
+            monkeypatch.setattr(safe_write, "exchange", lambda *_: False)
         return bool(request.param)
 
     def test_the_new_export_takes_the_place(
@@ -320,9 +320,10 @@ class TestReplacement:
     ) -> None:
         """Nothing after the kill runs, so the temporary folder stays too, and the next export tidies up."""
         code = (
-            "import os, sys\nfrom pathlib import Path\nfrom athwe_core.data.export import write\n"
+            "import os, sys\nfrom pathlib import Path\nfrom athwe_core import safe_write\n"
+            "from athwe_core.data.export import write\n"
             "from athwe_core.data.store.dataset import open_prepared\n"
-            "if sys.argv[3] == 'False': write.exchange = lambda *_: False\n"
+            "if sys.argv[3] == 'False': safe_write.exchange = lambda *_: False\n"
             "left, rename = [int(sys.argv[4])], Path.rename\n"
             "def counted(self, target):\n"
             "    left[0] -= 1\n"
