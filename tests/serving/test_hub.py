@@ -40,7 +40,9 @@ def test_an_exported_model_recommends_what_the_run_recommends(athwe_run: athwe.R
     assert opened.items.columns == ["item_id", "title"]
     histories = histories_of_users(athwe_run.data)
     table = UserRecommendations(opened, histories, k=5)
-    assert table.rows(0, table.size).equals(athwe_run.recommend(k=5))
+    found, expected = table.rows(0, table.size), athwe_run.recommend(k=5)
+    assert found.drop("score").equals(expected.drop("score"))
+    assert found["score"].to_list() == pytest.approx(expected["score"].to_list(), abs=1e-5)
     assert SimilarItems(opened, torch.tensor([3]).numpy(), k=2).rows(0, 1).height == 2
 
 
@@ -115,7 +117,7 @@ def _with_hash(folder: Path, name: str) -> None:
 
 def _not_finite(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
-    next(iter(tensors.values())).fill_(torch.nan)
+    next(tensor for tensor in tensors.values() if tensor.is_floating_point()).fill_(torch.nan)
     save_file(tensors, folder / "model.safetensors")
     _with_hash(folder, "model.safetensors")
 
@@ -143,7 +145,7 @@ def _strange_times(folder: Path) -> None:
     ("change", "message"),
     [
         (_other_config, "of shape"),
-        (_other_key, "is unknown"),
+        (_other_key, r"model\.run"),
         (_not_finite, "must be finite"),
         (_fewer_items, "must have"),
         (_no_features, "do not fit together"),
