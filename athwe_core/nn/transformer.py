@@ -85,7 +85,7 @@ class AttentionGrid:
         kept: Bool[Tensor, " T"] | None = None,
     ) -> None:
         self.shape = grid_tokens.shape
-        self.slot_tokens = torch.where(grid_tokens >= 0, grid_tokens, len(rows) - 1).flatten()
+        self.slot_tokens = torch.where(grid_tokens >= 0, grid_tokens, rows.shape[0] - 1).flatten()
         self.token_slots = token_slots
         row_of_slot = torch.where(grid_tokens >= 0, rows[grid_tokens.clamp(min=0)], -1)
         same_row = row_of_slot[:, :, None] == row_of_slot[:, None, :]

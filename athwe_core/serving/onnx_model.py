@@ -36,7 +36,7 @@ def dense_batch(
         lengths: in 1..n.
         max_length: L, latest items of a history that the model reads.
     """
-    B, L = len(lengths), max_length
+    B, L = lengths.shape[0], max_length  # len() would make a constant of it
     place = torch.arange(L, device=items.device)
     begin = (lengths - L).clamp(min=0)
     read = (lengths - begin)[:, None]  # tokens that the model reads

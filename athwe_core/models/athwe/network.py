@@ -172,7 +172,7 @@ class Network(nn.Module):
             table = self.tables(rows)
         wanted = torch.cat([batch.item_ids, batch.target_ids.clamp(min=0)])  # padding is the padding
         table, found = table_and_items(table, wanted if rows is None else torch.searchsorted(rows, wanted))
-        items, next_items = found.split([len(batch.item_ids), len(batch.target_ids)])
+        items, next_items = found.split([batch.item_ids.shape[0], batch.target_ids.shape[0]])
         tokens = items.view(-1, M, D) + F.embedding(batch.positions, self.position)[:, None]
         interactive_gates = temporal_gates = time = None
         if self.interactive_moe is not None:
