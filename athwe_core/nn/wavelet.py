@@ -63,7 +63,7 @@ def causal_decompose(
     Returns: low_J and [high_1, ..., high_J]; they sum to x.
     Source: the a trous algorithm (Holschneider et al. 1989), here with a one-sided filter.
     """
-    here = torch.arange(len(x), device=x.device)
+    here = torch.arange(x.shape[0], device=x.device)
     low, highs = x, []
     for level in range(levels):
         smooth = taps[0] * low

@@ -7,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import athwe_core
+from athwe_core.config import Config
 from athwe_core.data.export.write import require_replaceable
 from athwe_core.data.histories import histories_of_users
 from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import ConfigError
-from athwe_core.models.registry import find_model
+from athwe_core.models.registry import replace_in
 from athwe_core.runs.run import RunFolder
 from athwe_core.safe_write import replacing_folder
 from athwe_core.serving.hub import write_hub
-from athwe_core.serving.onnx_model import require_libraries, write_onnx
+from athwe_core.serving.onnx_model import LIBRARIES, require_libraries, write_onnx
 from athwe_core.serving.trained_model import open_trained
 from athwe_core.serving.vectors import write_vectors
 
@@ -69,11 +70,8 @@ def export_run(
         raise ConfigError("--to", "must be in a folder that exists", str(to), f"Type: mkdir -p {to.parent}")
     require_replaceable(to, marker=MARKER, overwrite=overwrite)
     if form == ONNX:
-        require_libraries("onnx", "onnxscript")
-        spec = find_model(run.config().model.name)
-        if "packed" not in spec.batchings:
-            rule = "is for causal models, whose states see no later item"
-            raise ConfigError("--format onnx", rule, spec.name, "Use --format hub")
+        require_libraries(*LIBRARIES)
+        _require_causal(run.config())
     trained = open_trained(run, data)
     trained.texts(columns)
     with replacing_folder(to) as folder:
@@ -93,3 +91,12 @@ def export_run(
         }
         (folder / MARKER).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return ExportedRun(to, files)
+
+
+def _require_causal(config: Config) -> None:
+    """Refuse a model whose states see later items, or padding: what can be trained on packed rows is causal."""
+    try:
+        replace_in(config, ["training.batching=packed"])
+    except ConfigError:
+        rule = "is for models whose states see no later item, which training.batching=packed needs too"
+        raise ConfigError("--format onnx", rule, config.model.name, "Use --format hub") from None

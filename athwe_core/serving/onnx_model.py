@@ -18,6 +18,10 @@ from athwe_core.serving.trained_model import TrainedModel
 from athwe_core.warning_filters import warnings_as
 
 GRAPH, IDS = "model.onnx", "item_ids.json"
+LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
+"""Of the extra `onnx`."""
+TOLERANCE = 1e-4
+"""Largest difference of a user vector between the graph and the model, as a share of the vector's largest entry or of 1."""
 INPUTS = ("item_numbers", "timestamps", "lengths", "exclude_seen")
 OUTPUTS = ("user_vectors", "items", "scores")
 
@@ -112,7 +116,7 @@ def write_onnx(trained: TrainedModel, folder: Path, *, k: int) -> None:
     Raises:
         ConfigError: A library is missing, or the model has no causal form or uses operators that ONNX does not have.
     """
-    require_libraries("onnx", "onnxscript")
+    require_libraries(*LIBRARIES)
     model = trained.model.cpu()
     graph = HistoryToItems(model, k=min(k, len(trained.items) - 1)).eval()
     example = (
@@ -136,10 +140,31 @@ def write_onnx(trained: TrainedModel, folder: Path, *, k: int) -> None:
                 dynamic_shapes=shapes,
                 verbose=False,
             )
+            _require_agreement(graph, folder / GRAPH, num_item_rows=len(trained.items))
     except Exception as error:  # torch's exporter raises many kinds
         rule = f"cannot be exported: it uses what ONNX does not have ({reason(error)})"
         raise ConfigError(f"--format onnx: model {type(model).__name__}", rule, remedy="Use --format hub") from None
     (folder / IDS).write_text(json.dumps(trained.item_tokens, ensure_ascii=False), encoding="utf-8")
+
+
+def _require_agreement(graph: HistoryToItems, path: Path, *, num_item_rows: int) -> None:
+    """Run the graph on histories of other sizes than it was made from. Raises ValueError where it differs from the model."""
+    import onnxruntime  # noqa: PLC0415 - an extra
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    L = graph.model.max_length
+    for batch, history in ((1, 1), (5, L + 3)):
+        items = torch.randint(1, num_item_rows, (batch, history), generator=generator)
+        times = torch.randint(0, 10**8, (batch, history), generator=generator).sort(dim=1).values + 10**9
+        lengths = torch.randint(1, history + 1, (batch,), generator=generator)
+        inputs = (items, times, lengths, torch.tensor(True))
+        expected = graph(*inputs)[0]
+        named = dict(zip(INPUTS, (value.numpy() for value in inputs), strict=True))
+        found = torch.from_numpy(session.run(OUTPUTS[:1], named)[0])
+        error = float((found - expected).abs().max()) / max(1.0, float(expected.abs().max()))
+        if not error < TOLERANCE:
+            raise ValueError(f"user vectors of {batch} histories differ by {error:.1e}")
 
 
 def require_libraries(*names: str) -> None:

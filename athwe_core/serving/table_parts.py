@@ -83,7 +83,12 @@ def write_table(
     folder = path.with_name(f".{path.name}.parts")
     entries = max(min(PART_ENTRIES, PART_ROWS // rows_per_entry), 1)
     ending = path.suffix.lower()
-    plan: dict[str, str | int] = {"table": table.identity, "entries": table.size, "entries_per_part": entries, "format": ending}
+    plan: dict[str, str | int] = {
+        "table": table.identity,
+        "entries": table.size,
+        "entries_per_part": entries,
+        "format": ending,
+    }
     spans = [(first, min(first + entries, table.size)) for first in range(0, max(table.size, 1), entries)]
     with _written(path), _alone(folder, path):
         _begin(folder, plan, notify)
