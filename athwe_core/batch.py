@@ -149,7 +149,7 @@ class PaddedView:
             fill: value of padding.
         Returns: the value of each position.
         """
-        found = values[self.token_index]
+        found = values.index_select(0, self.token_index.flatten()).view(*self.mask.shape, *values.shape[1:])
         mask = self.mask.view(*self.mask.shape, *[1] * (values.ndim - 1))
         return torch.where(mask, found, torch.full((), fill, dtype=values.dtype, device=values.device))
 

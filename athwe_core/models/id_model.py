@@ -82,6 +82,10 @@ class IdModel(Model):
     def encode(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "N D"]:
         """Vectors of the tokens' items to states of the supervised positions, in the dtype of `items`."""
 
+    def encode_with(self, items: Float[Tensor, "T D"], batch: PackedBatch, draws: Draws) -> Float[Tensor, "N D"]:
+        """`encode` in a training step with these random choices; the default uses none."""
+        return self.encode(items, batch)
+
     def draw(self, batch: PackedBatch, generator_of: Callable[[str], torch.Generator]) -> Draws:
         """Negatives that the row does not hold, for `bce` and `bpr`."""
         if self.loss_kind not in ("bce", "bpr"):
@@ -103,7 +107,7 @@ class IdModel(Model):
         table = self.item_vectors(rows, inputs.draws)
         tokens = batch.item_ids if rows is None else torch.searchsorted(rows, batch.item_ids)
         table, items = table_and_items(table, tokens)
-        states = self.encode(items, batch)
+        states = self.encode_with(items, batch, inputs.draws)
         further = self.further_losses(states, items, batch, inputs)
         states, table = self.scored(states, table, rows)
         scale = loss_scale(batch.target_ids, inputs.shards, self.compute_dtype, inputs.chunk_elements)

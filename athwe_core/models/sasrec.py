@@ -92,8 +92,12 @@ class SASRec(IdModel):
 
     def explain(self, batch: PackedBatch, table: Float[Tensor, "V D"]) -> Explanation:
         """Attention of the last position in each layer, mean over heads."""
+        return self.explain_tokens(table[batch.item_ids], batch)
+
+    def explain_tokens(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Explanation:
+        """`explain` from the vectors that `encode` reads."""
         grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
-        tokens = self.embed(table[batch.item_ids], self.slots(batch))
+        tokens = self.embed(items, self.slots(batch))
         layers = self.transformer.attention(tokens, grid, ONE)
         return Explanation(attention={"id": [weights[0, :, -1].mean(0).tolist() for weights in layers]})
 

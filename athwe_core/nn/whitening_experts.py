@@ -85,7 +85,24 @@ class WhiteningExperts(nn.Module):
         weight = self.expert_weight.to(dtype)
         joined = weight.transpose(0, 1).reshape(features, E * D)
         experts = (dropout(x.to(dtype), self.dropout_rate, training=self.training) @ joined).view(-1, E, D)
-        moved = torch.bmm(self.shift_bias.to(dtype), weight)  # (E, S, D)
+        moved = self._moved(dtype)
         moved = moved[:, 0] if shifts is None else moved[:, shifts].transpose(0, 1)
         by_expert = gates[..., None].unbind(1), (experts - moved).unbind(1)
         return sum_of_products(zip(*by_expert, strict=True))
+
+    def of_zeros(self, noise: Float[Tensor, "B S E"] | None = None) -> Float[Tensor, "_ S D"]:
+        """The vectors of features that are 0, such as those of padding, at each shift: no expert's product is needed.
+
+        Args:
+            noise: as in `forward`, for B vectors at each of the S shifts; None = no noise.
+        Returns: vectors in float32, with a first axis of 1 without noise.
+        """
+        moved = self._moved(torch.float32)
+        gates = moved.new_zeros(1, moved.shape[1], len(moved))
+        if noise is not None and self.noise_weight is not None:
+            gates = noise * (F.softplus(gates) + LEAST_NOISE)
+        return -torch.einsum("bse,esd->bsd", gates.softmax(-1), moved)
+
+    def _moved(self, dtype: torch.dtype) -> Float[Tensor, "E S D"]:
+        """W_k b_k of every expert and shift."""
+        return torch.bmm(self.shift_bias.to(dtype), self.expert_weight.to(dtype))

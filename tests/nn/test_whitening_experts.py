@@ -75,3 +75,18 @@ def test_products_in_bfloat16_stay_near() -> None:
         low = experts(x, dtype=torch.bfloat16)
         assert low.dtype == torch.bfloat16
         torch.testing.assert_close(low.float(), experts(x), atol=0.2, rtol=0.1)
+
+
+@pytest.mark.parametrize("has_noise", [False, True])
+def test_vectors_of_zeros_are_those_of_features_that_are_zero(has_noise: bool) -> None:
+    module = WhiteningExperts(feature_size=5, hidden_size=4, num_experts=3, dropout_rate=0.0, num_shifts=6)
+    seeded = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.normal_(generator=seeded)
+        noise = torch.randn(2, 6, 3, generator=seeded) if has_noise else None
+        found = module.of_zeros(noise)
+        for b in range(len(found)):
+            own = None if noise is None else noise[b]
+            expected = module(torch.zeros(6, 5), noise=own, shifts=torch.arange(6))
+            torch.testing.assert_close(found[b], expected)
