@@ -29,7 +29,8 @@ def signal_matrix(length: int) -> Float[Tensor, "L M2"]:
 
     Args:
         length: L >= 1.
-    Returns: matrix in float32 with M2 = 2 M columns. Imaginary parts of frequency 0, and of L / 2 for an even L, have no effect.
+    Returns: matrix in float32 with M2 = 2 M columns. Imaginary parts of frequency 0 have no effect, nor for an even L those
+        of L / 2.
     """
     M = length // 2 + 1
     unit = torch.eye(M, dtype=torch.complex128, device="cpu")
