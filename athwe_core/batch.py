@@ -195,6 +195,31 @@ class Attribute:
 
 
 @dataclass(frozen=True)
+class SeenItems:
+    """A term for the score of each item of the histories. S = tokens of the longest row."""
+
+    item_ids: Int64[Tensor, "N S"]
+    """Items before or at each supervised position; 0 where there is none."""
+    terms: Float[Tensor, "N S"]
+    """Added to the score of that item; 0 where there is none, and at all but the latest place of an item."""
+
+    def add_to(self, scores: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
+        """The scores of all items with the terms added; the scores themselves are left as they are."""
+        return scores.scatter_add(1, self.item_ids, self.terms.to(scores.dtype))
+
+    def among(self, items: Int64[Tensor, " C"]) -> SeenItems:
+        """The same for scores of some items only.
+
+        Args:
+            items: ids of the columns, ascending.
+        Returns: columns instead of item ids; items that have no column get the term 0 at column 0.
+        """
+        columns = torch.searchsorted(items, self.item_ids).clamp(max=len(items) - 1)
+        has_column = items[columns] == self.item_ids
+        return SeenItems(columns * has_column, self.terms * has_column)
+
+
+@dataclass(frozen=True)
 class Catalogue:
     """Features and labels of the items. Entry v of each tensor belongs to item v; entry 0 is the padding item."""
 

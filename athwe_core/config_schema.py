@@ -107,6 +107,8 @@ class ModelSection(Section):
     """Which model this is: a name of `athwe_core.models.registry.model_names()`."""
     max_length: RowLength
     """L: latest items of a history that the model reads."""
+    repeat: bool
+    """Whether items of the history get a learned term in their score; see `athwe_core.nn.repetition`."""
 
 
 class AttentionSection(ModelSection):

@@ -61,7 +61,7 @@ def rank_users(
     @torch.inference_mode()
     def rank_block(chosen: NDArray[np.int64]) -> None:
         batch = pack(data, rows, chosen, max_length=L).to(device)
-        scores = model.scores(model.user_vectors(batch, table), table, bias)
+        scores = model.ranking_scores(batch, table, bias)
         users = batch.user_index.cpu().numpy()
         row = np.searchsorted(rows.user_index, users)
         excluded = _seen(data, users, rows.stop[row], device) if exclude_seen else None

@@ -12,11 +12,12 @@ from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from athwe_core.batch import PackedBatch
 from athwe_core.data.histories import Histories
 from athwe_core.data.packing import Rows, items_before, pack_histories
 from athwe_core.errors import AthweError, ConfigError
 from athwe_core.evaluation.evaluate import BLOCK_SCORES, BLOCK_USERS, user_blocks
-from athwe_core.models.protocol import Model, scores_of
+from athwe_core.models.protocol import Model
 
 SCORES_HELD = 6
 """Memory for each score while the best are found, in scores: the score and, where scores tie, its bits twice and its key."""
@@ -77,8 +78,11 @@ class Recommender:
         k = min(k, len(self._ranked) - 1)
         shape = (len(histories.user_ids), k)
         items, best = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
-        for users, vectors in self._vectors(histories):
+        item_of_column = torch.from_numpy(self._item_of_column).to(self._table.device)
+        for users, batch, vectors in self._vectors(histories):
             scores = self._model.scores(vectors, self._ranked, self._ranked_bias)
+            seen = self._model.seen_items(batch)
+            scores = scores if seen is None else seen.among(item_of_column).add_to(scores)
             row, column = self._seen(histories, users, np.broadcast_to(exclude_seen, len(items))[users])
             columns, found = top_items(scores, k=k, excluded=(torch.from_numpy(row), torch.from_numpy(column)))
             items[users], best[users] = self._item_of_column[columns.cpu().numpy()], found.cpu().numpy()
@@ -106,12 +110,14 @@ class Recommender:
 
     @torch.inference_mode()
     def user_vectors(self, histories: Histories) -> Float32[np.ndarray, "n D"]:
-        """The vector of each history. Its product with an item's vector, plus the item's bias, is the score.
+        """The vector of each history. Its product with an item's vector, plus the item's bias, is the score of a new item.
+
+        The learned terms of items of the history (`model.repeat`) are not in it.
 
         Raises: ConfigError for a model whose scores are no such products.
         """
         found = np.zeros((len(histories.user_ids), self._table.shape[1]), np.float32)
-        for users, vectors in self._vectors(histories):
+        for users, _, vectors in self._vectors(histories):
             self._require_products(vectors[:1])
             found[users] = vectors.cpu().numpy()
         return found
@@ -129,7 +135,7 @@ class Recommender:
     def _require_products(self, vectors: Float[Tensor, "B D"]) -> None:
         table, bias = self._table, self._bias
         is_product = vectors.shape[1] == table.shape[1] and torch.allclose(
-            self._model.scores(vectors, table, bias), scores_of(vectors, table, bias), rtol=1e-3, atol=1e-4
+            self._model.scores(vectors, table, bias), Model.scores(self._model, vectors, table, bias), rtol=1e-3, atol=1e-4
         )
         if not is_product:
             rule = "must score by products of user and item vectors to give vectors"
@@ -138,8 +144,8 @@ class Recommender:
     def _users_at_once(self) -> int:
         return max(min(BLOCK_USERS, BLOCK_SCORES // (SCORES_HELD * len(self._ranked))), 1)
 
-    def _vectors(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], Float[Tensor, "B D"]]]:
-        """Indices of a block of users and the vector of each, block by block."""
+    def _vectors(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], PackedBatch, Float[Tensor, "B D"]]]:
+        """Indices of a block of users, their histories and the vector of each, block by block."""
         stop = np.asarray(histories.offsets[1:])
         start = np.maximum(histories.offsets[:-1], stop - self._model.max_length)
         rows = Rows(start, stop, np.ones(len(stop), np.int64), np.arange(len(stop)))
@@ -147,7 +153,7 @@ class Recommender:
             windows = [slice(start[user], stop[user]) for user in block]
             batch = pack_histories([(histories.item_ids[window], histories.timestamps[window]) for window in windows])
             batch = batch.to(self._model.device)
-            yield block[batch.user_index.cpu().numpy()], self._model.user_vectors(batch, self._table)
+            yield block[batch.user_index.cpu().numpy()], batch, self._model.user_vectors(batch, self._table)
 
     def _seen(
         self, histories: Histories, users: NDArray[np.int64], is_excluded: NDArray[np.bool_]

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from athwe_core.batch import SeenItems
 from athwe_core.losses.residual_kernel import softmax_residual_
 
 CHUNK_ELEMENTS = 2**25
@@ -31,6 +32,8 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         table: Tensor,
         targets: Tensor,
         bias: Tensor | None,
+        seen_items: Tensor | None,
+        seen_terms: Tensor | None,
         first_row: int,
         compute_dtype: torch.dtype,
         chunk_elements: int,
@@ -44,14 +47,19 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         h = _padded(states * target_mask[:, None], compute_dtype, chunk)
         w = _padded(table, compute_dtype, multiple)
         losses, state_grads = [states[..., :0, 0]], [h[..., :0, :]]
-        table_grad = None
+        table_grad, term_grads = None, []
         for first in range(0, N, chunk):
             rows, unpadded = slice(first, first + chunk), slice(first, min(first + chunk, N))
             residual = h[..., rows, :] @ w.mT  # first the scores, which softmax_residual_ overwrites
             own_bias = None if bias is None else bias[unpadded]
+            if seen_items is not None and seen_terms is not None:
+                own_scores, own_items = residual[: unpadded.stop - first], seen_items[unpadded]
+                own_scores.scatter_add_(1, own_items, seen_terms[unpadded].to(residual.dtype))
             losses.append(
                 softmax_residual_(residual, targets[unpadded], bias=own_bias, first_row=first_row, num_columns=V)
             )
+            if seen_items is not None:
+                term_grads.append(own_scores.gather(1, own_items))
             state_grads.append((residual @ w)[..., : unpadded.stop - first, :])
             chunk_grad = (residual.mT @ h[..., rows, :])[..., :V, :]
             table_grad = chunk_grad if table_grad is None else table_grad.to(table.dtype).add_(chunk_grad)
@@ -59,15 +67,17 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         if table_grad is None:
             table_grad = torch.zeros_like(table)
         state_grad = torch.cat(state_grads, dim=-2).to(states.dtype) * target_mask[:, None]
-        ctx.save_for_backward(state_grad, table_grad)
+        term_grad = None if seen_terms is None else torch.cat(term_grads).to(seen_terms.dtype) * target_mask[:, None]
+        ctx.save_for_backward(state_grad, table_grad, term_grad)
         ctx.num_targets = num_targets
         return (torch.cat(losses, dim=-1) * target_mask).sum(-1) / num_targets
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        state_grad, table_grad = ctx.saved_tensors
+        state_grad, table_grad, term_grad = ctx.saved_tensors
         scale = (grad / ctx.num_targets)[..., None, None]
-        return state_grad * scale, table_grad * scale, None, None, None, None, None, None
+        term_grad = None if term_grad is None else term_grad * scale
+        return state_grad * scale, table_grad * scale, None, None, None, term_grad, None, None, None, None
 
 
 def _chunk_rows(N: int, row_elements: int, chunk_elements: int, multiple: int) -> int:
@@ -96,6 +106,7 @@ def catalogue_cross_entropy(
     targets: Int64[Tensor, " N"],
     *,
     bias: Float[Tensor, "N V"] | None = None,
+    seen: SeenItems | None = None,
     first_row: int = 0,
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int = CHUNK_ELEMENTS,
@@ -103,7 +114,7 @@ def catalogue_cross_entropy(
 ) -> Float[Tensor, "*P"]:
     """Mean cross-entropy of the next item over all items.
 
-        F.cross_entropy(states @ table.T + bias, targets, ignore_index=-1)
+        F.cross_entropy(seen.add_to(states @ table.T + bias), targets, ignore_index=-1)
 
     A trainable bias of the items is one more column of `table`, with a column of ones in `states`.
 
@@ -112,6 +123,7 @@ def catalogue_cross_entropy(
         table: item vectors.
         targets: index of the next item in the table, in first_row..V-1; -1 = padding: no loss and no gradient.
         bias: added to the scores; it gets no gradient.
+        seen: terms for items of the histories, which get a gradient; for one problem only.
         first_row: entries of the table before it are not items: 1 for a table whose entry 0 is the padding.
         compute_dtype: dtype of the three products and of the probabilities; accumulation is in float32.
         chunk_elements: most scores held at a time, >= 1; the result is the same to rounding.
@@ -122,6 +134,8 @@ def catalogue_cross_entropy(
     """
     if num_targets is None:
         num_targets = (targets >= 0).sum().clamp(min=1)
+    assert seen is None or states.ndim == 2, "terms of seen items are for one problem"
+    seen_items, seen_terms = (None, None) if seen is None else (seen.item_ids, seen.terms)
     return _CatalogueCrossEntropy.apply(
-        states, table, targets, bias, first_row, compute_dtype, chunk_elements, num_targets
+        states, table, targets, bias, seen_items, seen_terms, first_row, compute_dtype, chunk_elements, num_targets
     )

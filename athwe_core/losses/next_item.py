@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from athwe_core.batch import SeenItems
 from athwe_core.distributed import BatchShards
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
 from athwe_core.losses.sampled_ce import Candidates, sampled_cross_entropy
@@ -47,6 +48,7 @@ def next_item_loss(
     scale: LossScale,
     candidates: Candidates | None = None,
     table_items: Int64[Tensor, " Vr"] | None = None,
+    seen: SeenItems | None = None,
 ) -> Float[Tensor, ""]:
     """Cross-entropy of the next item over all items, or over the items that stand for them.
 
@@ -59,16 +61,18 @@ def next_item_loss(
         scale: from `loss_scale`.
         candidates: the sample of a sampled loss; None = the whole catalogue.
         table_items: increasing ids whose rows `table` holds; None = all.
+        seen: terms for items of the histories, `Model.seen_items(batch)`; None = no such terms.
     Returns: scalar, float32.
     Source: HM4SR eq. 20; Bengio and Senecal 2008 for the sample.   Differs: published code ranks the padding row as an item.
     """
     if candidates is None:
-        return catalogue_cross_entropy(vectors, table, target_ids, first_row=1, **scale)
+        return catalogue_cross_entropy(vectors, table, target_ids, seen=seen, first_row=1, **scale)
     rows = candidates.items if table_items is None else torch.searchsorted(table_items, candidates.items)
     return sampled_cross_entropy(
         vectors,
         table.index_select(0, rows),
         torch.where(target_ids < 0, -1, torch.searchsorted(candidates.items, target_ids)),
         candidates.log_weight,
+        seen=None if seen is None else seen.among(candidates.items),
         **scale,
     )

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from athwe_core.batch import SeenItems
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS, catalogue_cross_entropy
 
 
@@ -100,6 +101,7 @@ def sampled_cross_entropy(
     targets: Int64[Tensor, " N"],
     log_weight: Float[Tensor, " S"],
     *,
+    seen: SeenItems | None = None,
     compute_dtype: torch.dtype = torch.float32,
     chunk_elements: int = CHUNK_ELEMENTS,
     num_targets: int | Tensor | None = None,
@@ -116,6 +118,7 @@ def sampled_cross_entropy(
         candidates: vectors of distinct items, all targets among them.
         targets: index of each target among the candidates; -1 = padding: no loss and no gradient.
         log_weight: logarithm of the weight of each candidate. A target counts once in its own sum, whatever its weight.
+        seen: terms for items of the histories, their ids being indices of candidates.
         compute_dtype, chunk_elements, num_targets: as in `catalogue_cross_entropy`.
     Returns: scalar, float32; 0 when every target is padding.
     Source: Bengio and Senecal 2008.   Differs: the form of the correction in two-tower models weights the target too,
@@ -128,6 +131,7 @@ def sampled_cross_entropy(
         candidates,
         targets,
         bias=bias,
+        seen=seen,
         compute_dtype=compute_dtype,
         chunk_elements=chunk_elements,
         num_targets=num_targets,

@@ -118,7 +118,15 @@ class IdModel(Model):
             main = loss(positive, negatives, batch.target_ids, num_targets=scale["num_targets"])
             return {self.loss_kind: main} | further
         candidates = inputs.candidates
-        ce = next_item_loss(states, table, batch.target_ids, scale=scale, candidates=candidates, table_items=rows)
+        ce = next_item_loss(
+            states,
+            table,
+            batch.target_ids,
+            scale=scale,
+            candidates=candidates,
+            table_items=rows,
+            seen=self.seen_items(batch),
+        )
         return {"ce": ce} | further
 
     def further_losses(

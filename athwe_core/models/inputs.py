@@ -15,7 +15,7 @@ from athwe_core.data.similar_items import most_similar_items
 from athwe_core.data.split import Split
 from athwe_core.errors import DataError
 from athwe_core.models.protocol import Available, Model, ModelInputs
-from athwe_core.models.registry import config_from_tree, find_model
+from athwe_core.models.registry import build_model, config_from_tree, find_model
 from athwe_core.nn.item_embeddings import RESIDENT_BYTES
 
 CATEGORIES = "categories"
@@ -79,7 +79,7 @@ def meta_model(
             catalogue = make_catalogue(prepared, config, on_meta=True)
             histories = needed_histories(prepared, config)
             inputs = ModelInputs(catalogue, training_time_range(prepared), compute_dtype, histories=histories)
-            return find_model(config.model.name).build(config, inputs)
+            return build_model(config, inputs)
     except (NotImplementedError, RuntimeError):  # torch raises one of them for a value of a meta tensor
         return None
 

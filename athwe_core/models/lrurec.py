@@ -30,7 +30,7 @@ from athwe_core.config_schema import Config, ModelSection, PositiveWhole, Rate
 from athwe_core.data.packing import pack_histories
 from athwe_core.models.golden import Golden
 from athwe_core.models.id_model import DROPOUT, INIT_STD, IdLosses, IdModel, supervised
-from athwe_core.models.protocol import ModelInputs, ModelSpec, Removal, Tree, scores_of
+from athwe_core.models.protocol import ModelInputs, ModelSpec, Removal, Tree
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.nn.dropout import dropout
 from athwe_core.nn.item_embeddings import linear
@@ -165,9 +165,9 @@ def _golden_pairs(golden: Golden) -> dict[str, tuple[Tensor, Tensor]]:
         names = ["embedding", *(f"{kind}_{n}" for n in range(len(model.recurrent)) for kind in ("lru", "block"))]
         found = dict(zip(names, model.sublayers(table[batch.item_ids], batch), strict=True))
         found["states"] = model.user_vectors(batch)
-        found["logits"] = scores_of(found["states"], table, bias)
+        found["logits"] = found["states"] @ table.T + bias
         found["seq"] = model.user_vectors(rows)
-        found["scores"] = scores_of(found["seq"], table, bias)
+        found["scores"] = found["seq"] @ table.T + bias
         ranked = found["scores"].clone()
         ranked[batch.rows, batch.item_ids] = -1e9
         ranked[:, 0] = -1e9
@@ -175,7 +175,7 @@ def _golden_pairs(golden: Golden) -> dict[str, tuple[Tensor, Tensor]]:
         losses = F.cross_entropy(found["logits"], batch.target_ids, reduction="none")  # the padding counts as an item
         found["loss_ce_no_first_item"] = losses.mean()
         # A padding slot is a row of its own; the label of the last one before a short row is the row's first item.
-        padding = scores_of(model.user_vectors(pack_histories([([0], [0])])), table, bias)
+        padding = model.user_vectors(pack_histories([([0], [0])])) @ table.T + bias
         is_short = golden["in.lengths"][rows.user_index] < golden["in.item_seq"].shape[1]
         firsts = batch.item_ids[batch.offsets[:-1]][is_short]
         first_losses = F.cross_entropy(padding.expand(len(firsts), -1), firsts, reduction="none")

@@ -12,13 +12,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from athwe_core.batch import Catalogue, Histories, PackedBatch, TimeRange
+from athwe_core.batch import Catalogue, Histories, PackedBatch, SeenItems, TimeRange
 from athwe_core.config import Config
 from athwe_core.distributed import BatchShards
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
@@ -83,7 +83,7 @@ class Model(nn.Module, ABC):
 
     The score of item v after a supervised position is
 
-        score(v) = user_vector . item_table[v] + item_bias[v]
+        score(v) = user_vector . item_table[v] + item_bias[v] + term of v, if v is in the history and `model.repeat` is true
 
     A model reads a `PackedBatch`: rows laid end to end without padding. Where it needs a rectangle, `batch.padded` is one.
 
@@ -142,7 +142,7 @@ class Model(nn.Module, ABC):
     def scores(
         self, user_vectors: Float[Tensor, "N K"], table: Float[Tensor, "V K2"], bias: Float[Tensor, " V"] | None
     ) -> Float[Tensor, "N V"]:
-        """Scores of all items, by which users are ranked.
+        """Scores of all items for user vectors, without the terms of seen items.
 
         A model whose score is no inner product defines it here; its user vectors and its table may differ in width then.
 
@@ -150,7 +150,28 @@ class Model(nn.Module, ABC):
             user_vectors: from `user_vectors`.
             table, bias: what `item_table` and `item_bias` return.
         """
-        return scores_of(user_vectors, table, bias)
+        scores = user_vectors @ table.T
+        return scores if bias is None else scores + bias
+
+    def seen_items(self, batch: PackedBatch) -> SeenItems | None:
+        """Terms for the scores of items of the histories, which `losses` passes on to its main loss.
+
+        Returns: the terms of the part `repeat`, which `build_model` adds where `model.repeat` is true; None without it.
+        """
+        repeat = self._modules.get("repeat")
+        return None if repeat is None else cast(SeenItems, repeat(batch))
+
+    def ranking_scores(
+        self, batch: PackedBatch, table: Float[Tensor, "V K"], bias: Float[Tensor, " V"] | None
+    ) -> Float[Tensor, "N V"]:
+        """Scores of all items after each supervised position, by which they are ranked.
+
+        Args:
+            table, bias: what `item_table` and `item_bias` return.
+        """
+        scores = self.scores(self.user_vectors(batch, table), table, bias)
+        seen = self.seen_items(batch)
+        return scores if seen is None else seen.add_to(scores)
 
     def recompute_stages(self) -> Sequence[nn.Module]:
         """Modules whose activations may be dropped and computed again in the backward pass, to save memory."""
@@ -173,14 +194,6 @@ def total_loss(terms: Mapping[str, Float[Tensor, ""]], loss_weights: Mapping[str
     """
     main, *others = terms
     return sum((loss_weights[name] * terms[name] for name in others), start=terms[main])
-
-
-def scores_of(
-    user_vectors: Float[Tensor, "N K"], table: Float[Tensor, "V K"], bias: Float[Tensor, " V"] | None
-) -> Float[Tensor, "N V"]:
-    """user_vectors @ table.T + bias"""
-    scores = user_vectors @ table.T
-    return scores if bias is None else scores + bias
 
 
 @dataclass(frozen=True)
@@ -226,6 +239,15 @@ class Removal:
     go too, by that part's name."""
 
 
+def _take_out_repeat(tree: Tree) -> Mapping[str, str]:
+    tree["model"]["repeat"] = False
+    return {}
+
+
+REPEAT = Removal("Repeat", lambda tree: bool(tree["model"]["repeat"]), _take_out_repeat)
+"""The removal that every model has."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ModelSpec:
     """Everything the engine must know of a model before it is built."""
@@ -251,5 +273,12 @@ class ModelSpec:
     not of this model. None = no published form is known."""
     golden_tolerance: Mapping[str, float] = field(default_factory=dict)
     """Largest difference allowed by output name, where it is not the usual one."""
+    offers_repeat: bool = True
+    """Whether `model.repeat` may be true: the main loss takes `seen_items`."""
     presets: Traversable = field(default_factory=lambda: resources.files("athwe_core") / "presets")
     """Folder with the presets that set `model.name` to this model."""
+
+    @property
+    def parts(self) -> tuple[Removal, ...]:
+        """Everything that `ablate` can take out: the model's own parts, and the learned term for seen items."""
+        return (*self.removals, REPEAT)

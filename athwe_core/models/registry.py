@@ -20,12 +20,16 @@ from athwe_core.config import merged, parse_override, parse_yaml
 from athwe_core.config_schema import Config, config_tree, validated
 from athwe_core.errors import ConfigError, require
 from athwe_core.messages import reason
-from athwe_core.models.protocol import ModelSpec, Tree
+from athwe_core.models.protocol import Model, ModelInputs, ModelSpec, Tree
+from athwe_core.nn.repetition import Repetition
 
 GROUP = "athwe.models"
 DEFAULT_MODEL = "athwe"
 """Of a configuration without `model.name`, as version 0.1.0 wrote it."""
-ADDED_KEYS: dict[tuple[str, str], object] = {("training", "selection_metric"): "ndcg@20"}
+ADDED_KEYS: dict[tuple[str, str], object] = {
+    ("training", "selection_metric"): "ndcg@20",
+    ("model", "repeat"): False,
+}
 """Keys younger than version 0.1.0, with the value that its runs were trained with."""
 _ENGINE = {"attribute_model", "golden", "id_model", "inputs", "parity", "protocol", "registry"}
 """Modules of `athwe_core.models` that are no model."""
@@ -73,6 +77,14 @@ def _load(point: EntryPoint) -> ModelSpec:
     require(isinstance(spec, ModelSpec), where, "must be a ModelSpec", type(spec).__name__)
     require(spec.name == point.name, where, f"must be named {point.name}", spec.name)
     return cast(ModelSpec, spec)
+
+
+def build_model(config: Config, inputs: ModelInputs) -> Model:
+    """The model of a configuration on the CPU, with its initial weights."""
+    model = find_model(config.model.name).build(config, inputs)
+    if config.model.repeat:
+        model.add_module("repeat", Repetition())
+    return model
 
 
 def preset_names() -> list[str]:
@@ -147,6 +159,13 @@ def config_from_tree(tree: object) -> Config:
         f"must be {' or '.join(spec.batchings)} with model {spec.name}",
         config.training.batching,
         f"Use --batching {spec.batchings[0]}",
+    )
+    require(
+        not config.model.repeat or (spec.offers_repeat and config.losses.catalogue.kind in ("full", "sampled")),
+        "model.repeat",
+        "needs losses.catalogue.kind full or sampled" if spec.offers_repeat else f"must be false with model {spec.name}",
+        config.model.repeat,
+        "Use --set model.repeat=false",
     )
     return config
 

@@ -21,7 +21,7 @@ from athwe_core.errors import CheckpointError
 from athwe_core.losses.sampled_ce import LogUniformSampler
 from athwe_core.models.inputs import model_inputs
 from athwe_core.models.protocol import LossInputs, Model, ModelInputs
-from athwe_core.models.registry import find_model
+from athwe_core.models.registry import build_model
 from athwe_core.runs.checkpoint import is_there, load_weights
 from athwe_core.runs.find import RunFolder
 from athwe_core.training.randomness import default_generators_kept, keyed_generator
@@ -94,7 +94,7 @@ def build(config: Config, inputs_with: Callable[..., ModelInputs]) -> TrainingSe
     generator = keyed_generator(config.training.seed, "weights")
     inputs = inputs_with(compute_dtype=compute_dtype, generator=generator)
     with default_generators_kept():  # layers of torch draw initial weights from them, which are then replaced
-        model = find_model(config.model.name).build(config, inputs).to(device)
+        model = build_model(config, inputs).to(device)
     sampler = None
     if config.losses.catalogue.kind == "sampled":
         counts = inputs.catalogue.target_counts

@@ -37,6 +37,8 @@ class ForwardPass:
     vector: Float[Tensor, " K"]
     """The user vector."""
     scores: Float[Tensor, " V"]
+    repeat: Float[Tensor, " V"] | None
+    """The learned term for seen items in each score; None where the model has none."""
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,16 @@ class CaseRun:
         """Score one history and explain it."""
         batch = pack_histories([history]).to(self.table.device)
         vector = self.model.user_vectors(batch, self.table)
-        scores = self.model.scores(vector, self.table, self.bias)
-        return ForwardPass(self.model.explain(batch, self.table), vector[0], scores[0])
+        seen = self.model.seen_items(batch)
+        scores = self.model.ranking_scores(batch, self.table, self.bias)
+        terms = None if seen is None else seen.add_to(torch.zeros_like(scores))[0]
+        return ForwardPass(self.model.explain(batch, self.table), vector[0], scores[0], terms)
 
     @torch.inference_mode()
     def scores(self, histories: Sequence[History]) -> Float[Tensor, "n V"]:
         """Scores of the whole catalogue for each history, in one batch."""
         batch = pack_histories(histories).to(self.table.device)
-        vectors = self.model.user_vectors(batch, self.table)
-        return self.model.scores(vectors, self.table, self.bias)[batch.user_index.argsort()]
+        return self.model.ranking_scores(batch, self.table, self.bias)[batch.user_index.argsort()]
 
     def by_modality(self, found: ForwardPass, items: Sequence[int]) -> list[dict[str, float]]:
         """The parts of each item's score, which sum to it: modalities, and the bias where the model has one.
@@ -101,6 +104,8 @@ class CaseRun:
         parts = {name: products[:, columns].sum(-1).tolist() for name, columns in columns_of.items()}
         if self.bias is not None:
             parts["bias"] = self.bias[list(items)].tolist()
+        if columns_of and found.repeat is not None:
+            parts["repeat"] = found.repeat[list(items)].tolist()
         return [{name: values[row] for name, values in parts.items()} for row in range(len(items))]
 
 

@@ -17,7 +17,7 @@ from athwe_core.models.registry import config_from_tree, find_model
 def removable(config: Config) -> list[str]:
     """Names of the parts that the configuration has, of those that its model declares."""
     tree = config_tree(config)
-    return [removal.name for removal in find_model(config.model.name).removals if removal.is_in(tree)]
+    return [removal.name for removal in find_model(config.model.name).parts if removal.is_in(tree)]
 
 
 def ablation(
@@ -52,7 +52,7 @@ def ablation(
         raise ConfigError(
             "--preset", "must have a part that can be removed", preset, "Choose a preset of another model"
         )
-    removals = {removal.name: removal for removal in find_model(config.model.name).removals}
+    removals = {removal.name: removal for removal in find_model(config.model.name).parts}
     chosen = [[name] for name in parts] if remove_all else []
     chosen += [_names(text, removals, parts, preset) for text in remove]
     if not chosen:

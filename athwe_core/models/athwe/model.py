@@ -72,7 +72,14 @@ class Athwe(Network, Model):
             rows = inputs.candidates.rows(batch.item_ids)
         outputs = self(batch, rows=rows, replaced=inputs.draws.get("replaced"))
         return loss_terms(
-            self, outputs, batch, self.labels, self.losses_config, inputs=inputs, compute_dtype=self.compute_dtype
+            self,
+            outputs,
+            batch,
+            self.labels,
+            self.losses_config,
+            inputs=inputs,
+            seen=self.seen_items(batch),
+            compute_dtype=self.compute_dtype,
         )
 
     def user_vectors(self, batch: PackedBatch, table: Float[Tensor, "V K"] | None = None) -> Float[Tensor, "N K"]:

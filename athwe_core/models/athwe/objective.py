@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from athwe_core.batch import Catalogue, PackedBatch, to_device
+from athwe_core.batch import Catalogue, PackedBatch, SeenItems, to_device
 from athwe_core.distributed import BatchShards
 from athwe_core.losses.auxiliary import category_loss, cluster_loss, expert_diversity
 from athwe_core.losses.contrastive import contrastive_loss, excluded_pairs, exclusion_bias
@@ -51,6 +51,7 @@ def loss_terms(
     losses: AthweLossesConfig,
     *,
     inputs: LossInputs,
+    seen: SeenItems | None = None,
     compute_dtype: torch.dtype = torch.float32,
 ) -> dict[str, Float[Tensor, ""]]:
     """The terms in use, unweighted: ce, and cp, idcl, pcl, cluster, diversity where their weight is not 0.
@@ -58,6 +59,7 @@ def loss_terms(
     Args:
         inputs: candidates of a sampled catalogue loss, whose table rows `outputs` hold; how the batch is divided over
             processes, each term then being this process's part of it; most scores held at a time.
+        seen: terms for items of the histories.
         compute_dtype: dtype of the products.
     The term pcl is present where the outputs have an augmented pass.
     """
@@ -71,6 +73,7 @@ def loss_terms(
             scale=scale,
             candidates=inputs.candidates,
             table_items=outputs.rows,
+            seen=seen,
         )
     }
     if losses.cp.weight > 0 and network.category_head is not None:
