@@ -163,7 +163,9 @@ def config_from_tree(tree: object) -> Config:
     require(
         not config.model.repeat or (spec.offers_repeat and config.losses.catalogue.kind in ("full", "sampled")),
         "model.repeat",
-        "needs losses.catalogue.kind full or sampled" if spec.offers_repeat else f"must be false with model {spec.name}",
+        "needs losses.catalogue.kind full or sampled"
+        if spec.offers_repeat
+        else f"must be false with model {spec.name}",
         config.model.repeat,
         "Use --set model.repeat=false",
     )

@@ -44,7 +44,12 @@ class Repetition(nn.Module):
         self.register_buffer("bounds", bounds, persistent=False)
 
     def forward(self, batch: PackedBatch) -> SeenItems:
-        """Items of each supervised position's history with their terms."""
+        """Items of each supervised position's history with their terms.
+
+        Args:
+            batch: rows of any batching; a row's earlier tokens are the history.
+        Returns: one term for each different item of the row up to the position, at its latest place.
+        """
         view = batch.padded
         items, times = view.pad(batch.item_ids), view.pad(batch.timestamps)
         length = items.shape[1]

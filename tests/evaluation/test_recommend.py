@@ -10,7 +10,7 @@ from athwe_core.data.histories import Histories
 from athwe_core.errors import AthweError, ConfigError
 from athwe_core.evaluation import recommend
 from athwe_core.evaluation.recommend import Recommender, recommend_items, top_items
-from athwe_core.models.protocol import scores_of
+from athwe_core.models.protocol import Model
 
 NOTHING = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
 VALUES = st.sampled_from([-np.inf, -3e38, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, 1.0000001, 3e38, np.inf])
@@ -69,8 +69,11 @@ class Dots(torch.nn.Module):
         self.longest = max(self.longest, batch.longest_row)
         return table[batch.item_ids[batch.target_index]]
 
+    def seen_items(self, batch: object) -> None:
+        """It has none."""
+
     def scores(self, user_vectors: torch.Tensor, table: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-        return scores_of(user_vectors, table, bias)
+        return Model.scores(cast(Model, self), user_vectors, table, bias)
 
 
 def test_blocks_of_users_give_each_user_the_items_of_its_own_history(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ MODEL = ModelSpec(
     config=MISSRecConfig,
     build=MISSRec,
     batchings=("prefix",),
+    offers_repeat=False,
     needs=lambda config: InputNeeds(features=("text", "image")),
     removals=(
         Removal("Id", lambda tree: tree["model"]["id_embedding"], _take_out_ids),
