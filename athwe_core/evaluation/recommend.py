@@ -135,7 +135,10 @@ class Recommender:
     def _require_products(self, vectors: Float[Tensor, "B D"]) -> None:
         table, bias = self._table, self._bias
         is_product = vectors.shape[1] == table.shape[1] and torch.allclose(
-            self._model.scores(vectors, table, bias), Model.scores(self._model, vectors, table, bias), rtol=1e-3, atol=1e-4
+            self._model.scores(vectors, table, bias),
+            Model.scores(self._model, vectors, table, bias),
+            rtol=1e-3,
+            atol=1e-4,
         )
         if not is_product:
             rule = "must score by products of user and item vectors to give vectors"

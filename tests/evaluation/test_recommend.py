@@ -1,5 +1,7 @@
 """The best items equal those of a slow twin that sorts everything."""
 
+from typing import cast
+
 import numpy as np
 import pytest
 import torch
