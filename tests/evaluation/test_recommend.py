@@ -13,6 +13,7 @@ from athwe_core.errors import AthweError, ConfigError
 from athwe_core.evaluation import recommend
 from athwe_core.evaluation.recommend import Recommender, recommend_items, top_items
 from athwe_core.models.protocol import Model
+from athwe_core.nn.repetition import Repetition
 
 NOTHING = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
 VALUES = st.sampled_from([-np.inf, -3e38, -1.0, -1e-45, -0.0, 0.0, 1e-45, 1.0, 1.0000001, 3e38, np.inf])
@@ -176,3 +177,21 @@ def test_a_model_whose_scores_are_no_products_has_no_user_vectors_but_recommends
     own = (table @ table[5] + torch.arange(9) / 8).square().tolist()
     assert items[0].tolist() == sorted(range(1, 9), key=lambda item: (-own[item], item))
     assert scores[0].tolist() == sorted(own[1:], reverse=True)
+
+
+def test_terms_of_seen_items_are_in_the_scores_of_kept_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A term of -5 for items of the history: as without the term, with 5 less where an item was seen."""
+    model = Dots(torch.randint(-3, 4, (9, 4), generator=torch.Generator().manual_seed(0)).float())
+    histories = Histories(["a", "b"], np.array([0, 2, 5]), np.array([1, 2, 3, 8, 3]), np.arange(5))
+    plain = recommend_items(cast(Model, model), histories, k=8, exclude_seen=False)
+    repeat = Repetition()
+    with torch.no_grad():
+        repeat.by_count.fill_(-0.5)
+    monkeypatch.setattr(Dots, "seen_items", lambda self, batch: repeat(batch))
+    allowed = np.array([2, 3, 5, 8])
+    for chosen in (None, allowed):
+        items, scores = Recommender(cast(Model, model), allowed=chosen).top(histories, k=8, exclude_seen=False)
+        for user, seen in enumerate([{1, 2}, {3, 8}]):
+            before = dict(zip(plain[0][user].tolist(), plain[1][user].tolist(), strict=True))
+            expected = {item: before[item] - 5 * (item in seen) for item in before if chosen is None or item in allowed}
+            assert dict(zip(items[user].tolist(), scores[user].tolist(), strict=True)) == expected
