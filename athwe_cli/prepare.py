@@ -53,6 +53,13 @@ def prepare(
     ] = "builtin",
     text_pooling: Annotated[str, typer.Option(help="Of a text encoder: cls (first position) or mean.")] = "cls",
     text_max_tokens: Annotated[int, typer.Option(help="Of a text encoder: longer texts are cut here.")] = 512,
+    text_layers: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a text encoder: layers whose states are kept too, for iisan: 0,2,4 (0 = embedding output)."
+        ),
+    ] = None,
+    image_layers: Annotated[str | None, typer.Option(help="The same of an image encoder.")] = None,
     image_encoder: Annotated[
         str | None,
         typer.Option(help="Name or folder of a Hugging Face vision model: ViT, CLIP, SigLIP. Default: none."),
@@ -186,7 +193,9 @@ def prepare(
         text_encoder=text_encoder,
         text_pooling=text_pooling,  # type: ignore[arg-type]  # checked there
         text_max_tokens=text_max_tokens,
+        text_layers=_layers("--text-layers", text_layers),
         image_encoder=image_encoder,
+        image_layers=_layers("--image-layers", image_layers),
         image_column=image_column,
         clusters=clusters,
         half_features=half_features,
@@ -256,3 +265,15 @@ def prepare(
         output.note(f"exported to {exported.path}: {', '.join(exported.files)}")
         facts["export"] = {"folder": str(exported.path), "form": export, "files": exported.files}
     output.json(facts)
+
+
+def _layers(option: str, text: str | None) -> tuple[int, ...] | None:
+    """`0,2,4` as numbers."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 4 for part in parts):
+        from athwe_core.errors import ConfigError
+
+        raise ConfigError(option, "must be layer numbers, separated by commas", text)
+    return tuple(map(int, parts))

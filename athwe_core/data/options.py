@@ -65,6 +65,8 @@ class PrepareOptions:
         text_max_tokens: Of such a model: where longer texts are cut, >= 1.
         image_encoder: Name or folder of a Hugging Face vision model for the items' pictures; given vectors take precedence.
         image_column: Column of the item table with the path or URL of each picture; None finds pictures by item id.
+        text_layers, image_layers: Layers of the encoders whose pooled states are kept too, in half precision; 0 is the
+            embedding output. Models that adapt to frozen encoders read them. None keeps none.
         clusters: k of the cluster labels made from text and image vectors, for the cluster term; 0 makes none. Given
             labels take precedence.
         half_features: Keep text and image vectors in float16, rounded to 3 decimal digits: half the disk, and half of what
@@ -102,6 +104,8 @@ class PrepareOptions:
     time_format: str | None = None
     max_missing_ids: float = 0.01
     keep_feature_scale: bool = False
+    text_layers: tuple[int, ...] | None = None
+    image_layers: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
 
@@ -129,6 +133,18 @@ class PrepareOptions:
                 is_good = not isinstance(names, str) and bool(names) and all(names)
                 require(is_good, typed(name), "must name at least one column", names)
                 object.__setattr__(self, name, tuple(names))
+        for name, has_encoder in (
+            ("text_layers", self.text_encoder != BUILTIN),
+            ("image_layers", self.image_encoder is not None),
+        ):
+            layers = getattr(self, name)
+            if layers is not None:
+                is_good = bool(layers) and list(layers) == sorted(set(layers)) and min(layers) >= 0
+                require(is_good, typed(name), "must be increasing layer numbers, from 0", layers)
+                kind = name.partition("_")[0]
+                rule, remedy = f"needs --{kind}-encoder", f"Name an encoder with --{kind}-encoder"
+                require(has_encoder, typed(name), rule, layers, remedy)
+                object.__setattr__(self, name, tuple(layers))
         if self.columns is not None:
             require(
                 len(set(self.columns)) == len(self.columns), "--columns", "must name each column once", self.columns

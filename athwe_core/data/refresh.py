@@ -40,12 +40,13 @@ _OPTIONS = {
         "text_encoder",
         "text_pooling",
         "text_max_tokens",
+        "text_layers",
         "text_columns",
         "text_width",
         "keep_feature_scale",
         "seed",
     ),
-    "image": ("image_encoder", "image_column", "keep_feature_scale"),
+    "image": ("image_encoder", "image_layers", "image_column", "keep_feature_scale"),
     "clusters": ("clusters", "seed"),
 }
 """What each kind takes; everything else belongs to the version that is refreshed."""
@@ -140,9 +141,9 @@ def _checked(kind: str, options: PrepareOptions, base: PreparedDataset) -> Prepa
     if kind == "clusters" and not options.clusters:
         changes["clusters"] = DEFAULT_CLUSTERS
     if kind != "text":
-        changes["text_encoder"] = BUILTIN
+        changes |= {"text_encoder": BUILTIN, "text_layers": None}
     if kind != "image":
-        changes["image_encoder"] = None
+        changes |= {"image_encoder": None, "image_layers": None}
     return replace(options, **changes)
 
 
@@ -172,8 +173,12 @@ def _features(base: PreparedDataset) -> ItemFeatures:
             notes=tuple(manifest.get("vector_notes", {}).get(kind, ())),
             encoder=facts[kind].get("encoder"),
             scale=VectorScale(**known) if (known := facts[kind].get("scale")) else None,
+            layers=None if states is None else np.asarray(states),
         )
-        for kind, array in (("text", base.text_features), ("image", base.image_features))
+        for kind, array, states in (
+            ("text", base.text_features, base.text_layers),
+            ("image", base.image_features, base.image_layers),
+        )
     }
     categories = None
     if base.categories is not None:

@@ -51,7 +51,12 @@ def available_inputs(prepared: PreparedDataset) -> Available:
         categories=prepared.categories is not None,
         clusters=frozenset(name for name, found in clusters.items() if found is not None),
         attributes=frozenset(columns | ({CATEGORIES} if prepared.categories is not None else set())),
+        layer_states=frozenset(name for name, found in _layer_states(prepared).items() if found is not None),
     )
+
+
+def _layer_states(prepared: PreparedDataset) -> dict[str, NDArray[Any] | None]:
+    return {"text": prepared.text_layers, "image": prepared.image_layers}
 
 
 def model_inputs(
@@ -101,11 +106,13 @@ def make_catalogue(prepared: PreparedDataset, config: Config, *, on_meta: bool =
 
     features = {"text": prepared.text_features, "image": prepared.image_features}
     clusters = {"text": prepared.text_clusters, "image": prepared.image_clusters}
+    layers = _layer_states(prepared)
     similar = similar_items(prepared, on_meta=on_meta) if needs.similar_items else {}
     use_categories = needs.categories and prepared.categories is not None
     return Catalogue(
         num_item_rows=prepared.num_item_rows,
         features={m: tensor(f) for m in needs.features if (f := features[m]) is not None},
+        layer_states={m: tensor(s) for m in needs.features if needs.layer_states and (s := layers[m]) is not None},
         categories=tensor(prepared.categories) if use_categories and prepared.categories is not None else None,
         clusters={
             m: tensor(c, on_meta=False) for m in needs.features if needs.clusters and (c := clusters[m]) is not None

@@ -205,6 +205,8 @@ class InputNeeds:
     categories: bool = False
     clusters: bool = False
     similar_items: bool = False
+    layer_states: bool = False
+    """States of the layers of the encoders of `features`, where the data set has them."""
     target_counts: bool = False
     """How often each item is a training target; a sampled loss has it anyway."""
     histories: bool = False
@@ -223,6 +225,8 @@ class Available:
     categories: bool
     clusters: frozenset[str]
     """Modalities with cluster labels."""
+    layer_states: frozenset[str] = frozenset()
+    """Modalities with states of their encoder's layers."""
     attributes: frozenset[str] = frozenset()
     """Kinds of labels: `categories`, and the columns of the item metadata."""
 

@@ -33,6 +33,7 @@ COMMANDS = {
         "--json",
     }
     | {"--max-categories", "--text-width", "--users", "--items", *FOLDERS}
+    | {"--text-layers", "--image-layers"}
     | {"--text-encoder", "--text-pooling", "--text-max-tokens", "--image-encoder", "--images", "--image-column"}
     | {"--download-images", "--allow-private-hosts", "--clusters", "--refresh", "--device"}
     | {"--source", "--raw", "--item-file", "--keep-feature-scale", "--export", "--to", "--overwrite", *TABLE},

@@ -138,3 +138,51 @@ def test_lines_of_progress_elsewhere_than_in_a_terminal(
         "encoding texts: 100 of 100, 2.0 items/s",
         "clustering text vectors",
     ]
+
+
+def test_layer_states_are_kept_for_models_that_adapt_to_encoders(world: Path, bert: Path) -> None:
+    """In half precision, through a refresh of something else, and into the model."""
+    import numpy as np
+
+    from athwe_core.data.store.dataset import open_prepared
+    from athwe_core.models.inputs import available_inputs, make_catalogue
+    from athwe_core.models.registry import build_config, replace_in
+
+    texts = ("--text-columns", "title", "--text-encoder", str(bert), "--text-layers", "0, 2", "--device", "cpu")
+    result = call(world, *SMALL_DEMO, *texts, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["features"]["text"]["encoder"]["layers"] == [0, 2]
+    assert call(world, "prepare", "--dataset", "demo", "--refresh", "clusters", "--clusters", "3").exit_code == 0
+    found = open_prepared("demo", prepared_dir=world / "prepared", check_all=True)
+    assert found.text_layers is not None
+    assert (found.text_layers.shape, found.text_layers.dtype) == ((found.num_item_rows, 2, 16), np.float16)
+    assert not found.text_layers[0].any()
+    np.testing.assert_allclose(found.text_layers[1:, 1], found.text_features[1:] / _scale(found), atol=2e-3, rtol=2e-3)
+    assert available_inputs(found).layer_states == {"text"}
+    config = replace_in(build_config("iisan"), ["model.towers=[text]"])
+    assert make_catalogue(found, config).layer_states["text"].shape == found.text_layers.shape
+    assert make_catalogue(found, build_config("unisrec")).layer_states == {}
+    trained = call(world, *("train", "--dataset", "demo", "--preset", "iisan", "--epochs", "1", "--device", "cpu"))
+    assert trained.exit_code == 0, trained.output
+    assert "has no layer states of its image encoder" in trained.stderr
+
+
+def _scale(found):  # type: ignore[no-untyped-def]
+    return found.statistics["features"]["text"]["scale"]["factor"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "rule"),
+    [
+        ("two", "--text-layers must be layer numbers, separated by commas"),
+        ("2,1", "--text-layers must be increasing layer numbers, from 0"),
+        ("0,9", "--text-layers must be in 0..2, the layers of the encoder"),
+    ],
+)
+def test_wrong_layers_are_refused(world: Path, bert: Path, layers: str, rule: str) -> None:
+    texts = ("--text-columns", "title", "--text-encoder", str(bert), "--text-layers", layers, "--device", "cpu")
+    assert rule in one_error_line(call(world, *SMALL_DEMO, *texts))
+
+
+def test_layers_need_an_encoder(world: Path) -> None:
+    assert "--image-layers needs --image-encoder" in one_error_line(call(world, *SMALL_DEMO, "--image-layers", "0"))

@@ -140,7 +140,7 @@ def test_towers_of_unlike_depth_have_no_tower_of_both() -> None:
     catalogue = Catalogue(num_item_rows=4, layer_states=states)
     config = replace_in(build_config("iisan"), [*SMALL, "model.hidden_size=8"])
     with pytest.raises(
-        ConfigError, match=r"unlike numbers of layer states, got \[3, 2\]\. Remove both from model\.towers"
+        ConfigError, match=r"unlike numbers of layer states, got \[3, 2\]\. Use --set model\.towers=\[image,text\]"
     ):
         IISAN(config, ModelInputs(catalogue, TimeRange(0, 1, 1)))
     alone = replace_in(config, ["model.towers=[image, text]"])
@@ -155,13 +155,24 @@ def test_towers_are_some_of_three(towers: str) -> None:
 
 def test_a_data_set_without_images_leaves_the_text_tower() -> None:
     tree = config_tree(build_config("iisan"))
-    available = Available("beauty", frozenset({"text"}), categories=False, clusters=frozenset())
+    texts = frozenset({"text"})
+    available = Available("beauty", texts, categories=False, clusters=frozenset(), layer_states=texts)
     assert MODEL.adapt(tree, available) == ["beauty has no image features: without the towers image and both"]
     assert tree["model"]["towers"] == ["text"]
     config = replace_in(build_config("iisan"), ["model.towers=[text]"])
     assert MODEL.needs(config).features == ("text",)
     assert MODEL.needs(config).target_counts
     assert MODEL.adapt(tree, available) == []
+
+
+def test_a_data_set_without_layer_states_is_told_how_to_have_them() -> None:
+    both = frozenset({"text", "image"})
+    available = Available("toys", both, categories=False, clusters=frozenset(), layer_states=frozenset({"text"}))
+    tree = config_tree(build_config("iisan"))
+    first, second = MODEL.adapt(tree, available)
+    assert first.startswith("toys has no layer states of its image encoder: its vectors are the only state; to have")
+    assert second == "one encoder has layer states and the other has not: without the tower both"
+    assert tree["model"]["towers"] == ["image", "text"]
 
 
 @pytest.mark.parametrize(("items", "num_items"), EDGES)

@@ -144,6 +144,7 @@ class FeatureWork:
             self.text_model,
             pooling=self.options.text_pooling,
             max_tokens=self.options.text_max_tokens,
+            layers=self.options.text_layers or (),
             device=self.encoding.device,
         )
         encoded = encode_texts(found.texts, encoder, place=self.place, progress=self.encoding.progress)
@@ -152,19 +153,21 @@ class FeatureWork:
         if encoded.num_full:
             notes = (f"{encoded.num_full} item texts reach {encoder.max_tokens} tokens; what is longer was cut there",)
         source = f"{self.text_model.name} ({encoder.pooling}) from {found.source}"
-        vectors = ItemVectors(encoded.vectors, source, notes=notes, encoder=encoded.facts)
+        vectors = ItemVectors(encoded.vectors, source, notes=notes, encoder=encoded.facts, layers=encoded.layers)
         return vectors.scaled("text", keep=self.options.keep_feature_scale)
 
     def image(self, item_tokens: list[str]) -> ItemVectors | None:
         """Vectors of the pictures by the encoder; None without one."""
         if self.image_model is None or self.pictures is None:
             return None
-        encoder = load_image_encoder(self.image_model, device=self.encoding.device)
+        layers = self.options.image_layers or ()
+        encoder = load_image_encoder(self.image_model, layers=layers, device=self.encoding.device)
         encoded = encode_images(
             item_tokens[1:], self.pictures, encoder, place=self.place, progress=self.encoding.progress
         )
         self._shards.append(encoded.shards)
-        vectors = np.concatenate([np.zeros_like(encoded.vectors[:1]), encoded.vectors])
+        vectors = _with_padding(encoded.vectors)
+        states = None if encoded.layers is None else _with_padding(encoded.layers)
         notes = []
         for what, listed in (("no picture", encoded.missing), ("a broken picture", encoded.broken)):
             if listed:
@@ -172,7 +175,14 @@ class FeatureWork:
                 notes.append(f"{len(listed)} items have {what}: {', '.join(listed[:_SHOWN])}{more}")
         problems = [(token, "missing") for token in encoded.missing] + [(token, "broken") for token in encoded.broken]
         source = f"{self.image_model.name} ({encoder.pooling}) from {self.pictures.path.name}"
-        made = ItemVectors(vectors, source, notes=tuple(notes), encoder=encoded.facts, problems=tuple(sorted(problems)))
+        made = ItemVectors(
+            vectors,
+            source,
+            notes=tuple(notes),
+            encoder=encoded.facts,
+            problems=tuple(sorted(problems)),
+            layers=states,
+        )
         return made.scaled("image", keep=self.options.keep_feature_scale)
 
     def clusters(self, vectors: Float32[np.ndarray, "V F"], *, what: str) -> Int32[np.ndarray, "V"]:
@@ -190,6 +200,11 @@ class FeatureWork:
         """Remove unfinished work: the version is written."""
         for shards in self._shards:
             shards.remove()
+
+
+def _with_padding(rows: Any) -> Any:
+    """The rows behind a zero one."""
+    return np.concatenate([np.zeros_like(rows[:1]), rows])
 
 
 def plan_work(

@@ -40,6 +40,8 @@ class ItemFeatures:
         found = {
             "text_features": self.text.vectors if self.text else None,
             "image_features": self.image.vectors if self.image else None,
+            "text_layers": self.text.layers if self.text else None,
+            "image_layers": self.image.layers if self.image else None,
             "categories": self.categories.table if self.categories else None,
             "text_clusters": self.text_clusters,
             "image_clusters": self.image_clusters,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from jaxtyping import Float32
 
 from athwe_core.data.features.encoders import SAFE, Encoder, ModelFiles, load_encoder, loading, quiet
 from athwe_core.data.features.image_files import ImageSource
+from athwe_core.data.features.layer_states import pooled_layers, split_layers
 from athwe_core.data.features.resumable import Shards, WorkProgress, say_nothing
 from athwe_core.errors import DataError
 
@@ -35,11 +36,13 @@ class ImageEncoder:
         processor: Scales and normalises with PIL and numpy.
         pooling: `features` (a model of text and images, or a tower with projection, gives the shared space), `cls` (last
             state of the class token) or `pooled` (the tower's own pooling).
+        layers: Layers whose states follow the vector, 0 = the embedding output.
     """
 
     encoder: Encoder
     processor: Any
     pooling: str
+    layers: tuple[int, ...] = ()
 
     def width(self) -> int:
         """F, by the vector of a grey picture."""
@@ -49,10 +52,16 @@ class ImageEncoder:
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says."""
-        return {**self.encoder.facts(), "pooling": self.pooling}
+        return {
+            **self.encoder.facts(),
+            "pooling": self.pooling,
+            **({"layers": list(self.layers)} if self.layers else {}),
+        }
 
     def encode(self, pictures: list[Image]) -> Float32[np.ndarray, "n F"]:
-        """Vectors of one batch of RGB pictures of any sizes."""
+        """Vectors of one batch of RGB pictures of any sizes; states of the layers follow each vector."""
+        import torch  # noqa: PLC0415
+
         model = self.encoder.model
         pixels = self.processor(images=pictures, return_tensors="pt", input_data_format="channels_last")["pixel_values"]
         with self.encoder.computing():
@@ -68,16 +77,33 @@ class ImageEncoder:
                     vectors = outputs.last_hidden_state[:, 0]
                 else:
                     vectors = outputs.pooler_output.flatten(start_dim=1)
-        return vectors.float().cpu().numpy()
+            found = [vectors.float(), *(self._layer_states(pixels) if self.layers else ())]
+        return torch.cat(found, dim=1).cpu().numpy()
+
+    def _layer_states(self, pixels: Any) -> list[Any]:
+        """Pooled states of the layers: of the class token, or the mean where the model has none."""
+        model = self.encoder.model
+        tower = model.vision_model if hasattr(model, "get_image_features") else model
+        has_class = any(name.endswith(("cls_token", "class_embedding")) for name, _ in tower.named_parameters())
+        outputs = tower(pixel_values=pixels, output_hidden_states=True)
+
+        def pool(states: Any) -> Any:
+            return states[:, 0] if has_class else states.float().mean(dim=1)
+
+        return pooled_layers(outputs.hidden_states, self.layers, pool, option="--image-layers")
 
 
-def load_image_encoder(files: ModelFiles, *, device: str = "auto", precision: str = "auto") -> ImageEncoder:
+def load_image_encoder(
+    files: ModelFiles, *, layers: tuple[int, ...] = (), device: str = "auto", precision: str = "auto"
+) -> ImageEncoder:
     """Load a vision model with its image processor (the one on PIL: torchvision is not needed).
 
     Args:
         files: From `find_model`.
+        layers: Layers whose states are computed too.
         device, precision: See `load_encoder`.
     Raises:
+        ConfigError: A layer that the model lacks.
         DataError: See `load_encoder`; or the model gives no vector of a whole image.
     """
     import transformers  # noqa: PLC0415
@@ -85,7 +111,7 @@ def load_image_encoder(files: ModelFiles, *, device: str = "auto", precision: st
     encoder = load_encoder(files, option=OPTION, device=device, precision=precision)
     with quiet(), loading(files, OPTION):
         processor = transformers.AutoImageProcessor.from_pretrained(files.folder, backend="pil", **SAFE)
-        image_encoder = ImageEncoder(encoder, processor, _pooling(encoder))
+        image_encoder = ImageEncoder(encoder, processor, _pooling(encoder), layers)
         image_encoder.width()  # a model that wants more than pixels fails here
     return image_encoder
 
@@ -112,6 +138,7 @@ class EncodedImages:
 
     Attributes:
         vectors: (N, F) float32, zero rows where there is no picture or a broken one.
+        layers: (N, S, F) states of the encoder's layers, likewise; None = none.
         facts: Model, revision, pooling, for the manifest.
         missing: Items without a picture, in order.
         broken: Items whose picture cannot be read, in order.
@@ -119,6 +146,7 @@ class EncodedImages:
     """
 
     vectors: Float32[np.ndarray, "N F"]
+    layers: Float32[np.ndarray, "N S F"] | None
     facts: dict[str, Any]
     missing: list[str]
     broken: list[str]
@@ -150,6 +178,7 @@ def encode_images(
         "precision": str(image_encoder.encoder.dtype),
         "pictures": source.fingerprint(),
         "items": hashlib.sha256("\n".join(found).encode()).hexdigest(),
+        **({"layers": list(image_encoder.layers)} if image_encoder.layers else {}),
     }
     shards = Shards.of(place, identity)
     width = image_encoder.width()
@@ -165,8 +194,11 @@ def encode_images(
     has_file = np.array([token in row_of for token in item_tokens], dtype=bool)
     vectors[has_file] = rows[[row_of[token] for token in item_tokens if token in row_of]]
     is_zero = ~vectors.any(axis=1)
+    only_vectors = replace(image_encoder, layers=()).width() if image_encoder.layers else width
+    vectors, layers = split_layers(vectors, len(image_encoder.layers), only_vectors)
     return EncodedImages(
         vectors,
+        layers,
         image_encoder.facts(),
         missing=[token for token in item_tokens if token not in row_of],
         broken=[item_tokens[row] for row in np.flatnonzero(is_zero & has_file)],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from athwe_core.data.features.encoders import SAFE, Encoder, ModelFiles, load_encoder, loading, quiet
+from athwe_core.data.features.layer_states import pooled_layers, split_layers
 from athwe_core.data.features.resumable import Shards, WorkProgress, say_nothing
 from athwe_core.errors import ConfigError, DataError
 
@@ -33,16 +34,19 @@ class TextEncoder:
         pooling: `cls` (first position), `mean` (over the real positions) or `features` (the text side of a model of text
             and images, as CLIP, which pools and projects itself).
         max_tokens: Longer texts are cut: the smallest of what was asked for and what model and tokenizer allow.
+        layers: Layers whose states follow the vector, 0 = the embedding output.
     """
 
     encoder: Encoder
     tokenizer: Any
     pooling: str
     max_tokens: int
+    layers: tuple[int, ...] = ()
 
     def facts(self) -> dict[str, Any]:
         """What the manifest says."""
-        return {**self.encoder.facts(), "pooling": self.pooling, "max_tokens": self.max_tokens}
+        layers = {"layers": list(self.layers)} if self.layers else {}
+        return {**self.encoder.facts(), "pooling": self.pooling, "max_tokens": self.max_tokens, **layers}
 
     def tokenize(self, texts: list[str]) -> list[Int32[np.ndarray, "t"]]:
         """Token ids with special tokens, cut at `max_tokens`."""
@@ -54,7 +58,7 @@ class TextEncoder:
         return found
 
     def encode(self, tokens: list[Int32[np.ndarray, "t"]]) -> Float32[np.ndarray, "n F"]:
-        """Vectors of one batch of token ids, padded to the longest."""
+        """Vectors of one batch of token ids, padded to the longest; states of the layers follow each vector."""
         import torch  # noqa: PLC0415
 
         fixed = self.encoder.model.config.model_type.startswith("siglip")  # learned with padding seen, at full length
@@ -66,8 +70,25 @@ class TextEncoder:
             mask[number, : len(row)] = 1
         ids, mask = ids.to(self.encoder.device), mask.to(self.encoder.device)
         with self.encoder.computing():
-            vectors = self._pool(ids, None if fixed else mask)
-        return vectors.float().cpu().numpy()
+            vectors = [self._pool(ids, None if fixed else mask).float()]
+            if self.layers:
+                vectors += self._layer_states(ids, mask, is_padding_seen=fixed)
+        return torch.cat(vectors, dim=1).cpu().numpy()
+
+    def _layer_states(self, ids: Any, mask: Any, *, is_padding_seen: bool) -> list[Any]:
+        """Pooled states of the layers; a model of text and images pools at the last token."""
+        model = self.encoder.model.text_model if self.pooling == "features" else self.encoder.model
+        arguments = {"input_ids": ids} | ({} if is_padding_seen else {"attention_mask": mask})
+        outputs = model(**arguments, output_hidden_states=True)
+
+        def pool(states: Any) -> Any:
+            if self.pooling == "cls":
+                return states[:, 0]
+            if self.pooling == "mean":
+                return (states.float() * mask[:, :, None]).sum(dim=1) / mask.sum(dim=1, keepdim=True)
+            return states[:, -1] if is_padding_seen else states[range(len(ids)), mask.sum(dim=1) - 1]
+
+        return pooled_layers(outputs.hidden_states, self.layers, pool, option="--text-layers")
 
     def _pool(self, ids: Any, mask: Any) -> Any:
         model = self.encoder.model
@@ -82,7 +103,13 @@ class TextEncoder:
 
 
 def load_text_encoder(
-    files: ModelFiles, *, pooling: str, max_tokens: int, device: str = "auto", precision: str = "auto"
+    files: ModelFiles,
+    *,
+    pooling: str,
+    max_tokens: int,
+    layers: tuple[int, ...] = (),
+    device: str = "auto",
+    precision: str = "auto",
 ) -> TextEncoder:
     """Load a text model with its tokenizer.
 
@@ -90,9 +117,10 @@ def load_text_encoder(
         files: From `find_model`.
         pooling: `cls` or `mean`; a model of text and images takes its own instead.
         max_tokens: Most tokens of a text, >= 1.
+        layers: Layers whose states are computed too.
         device, precision: See `load_encoder`.
     Raises:
-        ConfigError: `cls` for a model whose tokenizer puts no [CLS] first.
+        ConfigError: `cls` for a model whose tokenizer puts no [CLS] first, or a layer that the model lacks.
         DataError: See `load_encoder`.
     """
     import transformers  # noqa: PLC0415
@@ -112,7 +140,7 @@ def load_text_encoder(
         encoder = Encoder(files, model.get_encoder(), encoder.device, encoder.dtype, encoder.missing)
     limits = (max_tokens, tokenizer.model_max_length, _positions(model))
     most = min(limit for limit in limits if limit is not None and 0 < limit < _NO_LIMIT)
-    text_encoder = TextEncoder(encoder, tokenizer, pooling, most)
+    text_encoder = TextEncoder(encoder, tokenizer, pooling, most, layers)
     with loading(files, OPTION):
         text_encoder.encode(text_encoder.tokenize(["a"]))  # a model that wants more than text fails here
     return text_encoder
@@ -132,12 +160,14 @@ class EncodedTexts:
 
     Attributes:
         vectors: (N, F) float32, zero rows for empty texts.
+        layers: (N, S, F) states of the encoder's layers, likewise; None = none.
         facts: Model, revision, pooling and so on, for the manifest.
         num_full: Texts that reach the most tokens, so that some of them were cut.
         shards: To be removed once the vectors are written elsewhere.
     """
 
     vectors: Float32[np.ndarray, "N F"]
+    layers: Float32[np.ndarray, "N S F"] | None
     facts: dict[str, Any]
     num_full: int
     shards: Shards
@@ -174,7 +204,9 @@ def encode_texts(
     has_text = np.array([bool(text) for text in texts])
     vectors[has_text] = rows[[row_of[text] for text in texts if text]]
     num_full = sum(len(row) >= text_encoder.max_tokens for row in tokens)
-    return EncodedTexts(vectors, text_encoder.facts(), num_full, shards)
+    only_vectors = replace(text_encoder, layers=()).encode(tokens[:1]).shape[1] if text_encoder.layers else width
+    vectors, layers = split_layers(vectors, len(text_encoder.layers), only_vectors)
+    return EncodedTexts(vectors, layers, text_encoder.facts(), num_full, shards)
 
 
 def _identity(texts: list[str], text_encoder: TextEncoder) -> dict[str, Any]:
@@ -189,6 +221,7 @@ def _identity(texts: list[str], text_encoder: TextEncoder) -> dict[str, Any]:
         "max_tokens": text_encoder.max_tokens,
         "precision": str(text_encoder.encoder.dtype),
         "texts": digest.hexdigest(),
+        **({"layers": list(text_encoder.layers)} if text_encoder.layers else {}),
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int32, Int64, UInt8
+from jaxtyping import Float, Float32, Int32, Int64, UInt8
 
 from athwe_core.data.features.arrays import read_array
 from athwe_core.data.features.scale import VectorScale, measure_scale, multiply
@@ -40,6 +40,7 @@ class ItemVectors:
         problems: Raw item id and what is wrong with its picture, for those that have none.
         scale: Lengths of the rows as they were given, and what was done about them; None for vectors that are made with
             the usual scale.
+        layers: (V, S, F) states of the encoder's layers, zero where a vector is; None = none.
     """
 
     vectors: Float32[np.ndarray, "V F"]
@@ -49,6 +50,7 @@ class ItemVectors:
     encoder: dict[str, Any] | None = None
     problems: tuple[tuple[str, str], ...] = ()
     scale: VectorScale | None = None
+    layers: Float[np.ndarray, "V S F"] | None = None
 
     def scaled(self, kind: str, *, keep: bool) -> ItemVectors:
         """The same vectors, normalised in place unless `keep`, with a note; `kind` is `text` or `image`."""

@@ -45,6 +45,7 @@ class PreparedDataset:
         item_ids: (I,) int32, 1..num_items; 0 is padding and never occurs.
         timestamps: (I,) int64 seconds since 1970 UTC.
         text_features, image_features: (V, F) float32 or float16, zero rows for padding and missing; None = modality off.
+        text_layers, image_layers: (V, S, F) float16 states of the encoders' layers, zero rows likewise; None = none.
         categories: (V, C) uint8 multi-hot; None = no categories.
         text_clusters, image_clusters: (V,) int32 labels, -1 = none; None = no labels.
         training_ends, validation_rows, test_rows: (U,) int64, see `Split`; None = leave-one-out.
@@ -63,6 +64,8 @@ class PreparedDataset:
     categories: UInt8[np.ndarray, "V C"] | None = None
     text_clusters: Int32[np.ndarray, "V"] | None = None
     image_clusters: Int32[np.ndarray, "V"] | None = None
+    text_layers: Float[np.ndarray, "V S F_text"] | None = None
+    image_layers: Float[np.ndarray, "V S F_image"] | None = None
     training_ends: Int64[np.ndarray, "U"] | None = None
     validation_rows: Int64[np.ndarray, "U"] | None = None
     test_rows: Int64[np.ndarray, "U"] | None = None

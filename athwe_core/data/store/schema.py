@@ -34,6 +34,8 @@ ITEM_ARRAYS = {
     "categories": np.uint8,
     "text_clusters": np.int32,
     "image_clusters": np.int32,
+    "text_layers": np.float16,
+    "image_layers": np.float16,
 }
 OPTIONAL_ARRAYS = {**ITEM_ARRAYS, **SPLIT_ARRAYS}
 SIDE_ARRAYS = {"file_rows": np.int64}
@@ -43,6 +45,8 @@ CONTENT_ARRAYS = (*REQUIRED_ARRAYS, *OPTIONAL_ARRAYS)
 PARQUET = ("users.parquet", "items.parquet")
 VECTORS = ("text_features", "image_features")
 """In half precision with `--half-features`."""
+LAYERS = ("text_layers", "image_layers")
+"""States of encoders' layers, always in half precision."""
 MAX_HALF = float(np.finfo(np.float16).max)
 TABLES = ("text_features", "image_features", "categories")
 _MAGIC = b"\x93NUMPY"
@@ -141,7 +145,7 @@ def _check_shapes(path: Path, manifest: dict[str, Any], arrays: dict[str, Any]) 
     for stem, array in arrays.items():
         length = num_rows if stem in ITEM_ARRAYS else len(arrays["offsets"]) - 1 if stem in SPLIT_ARRAYS else len(array)
         shape = list(array.shape)
-        ndim = 2 if stem in TABLES else 1
+        ndim = 3 if stem in LAYERS else 2 if stem in TABLES else 1
         kinds = (np.float32, np.float16) if stem in VECTORS else (_KINDS[stem],)
         if array.dtype not in kinds or shape != manifest["arrays"][stem] or len(shape) != ndim or shape[0] != length:
             raise ValueError(f"{stem}.npy is {array.dtype} {array.shape}")
@@ -208,7 +212,8 @@ def _compare_of_0_1(path: Path, manifest: dict[str, Any], *, check_all: bool) ->
 def save_arrays(folder: Path, arrays: dict[str, Any], *, half_features: bool) -> None:
     """Write arrays as `folder/NAME.npy`. Raises DataError for a vector that half precision cannot hold."""
     for stem, array in arrays.items():
-        kept = _half(stem, array) if half_features and stem in VECTORS else array
+        is_half = stem in LAYERS or (half_features and stem in VECTORS)
+        kept = _half(stem, array) if is_half else array
         np.save(folder / f"{stem}.npy", np.ascontiguousarray(kept), allow_pickle=False)
 
 
@@ -216,7 +221,8 @@ def _half(stem: str, vectors: Any) -> Any:
     largest = float(np.abs(vectors).max(initial=0))
     if largest > MAX_HALF:
         rule = f"must be at most {MAX_HALF:g} in size for half precision"
-        raise DataError(stem, rule, largest, "Scale them, or leave --half-features out")
+        option = f"--{stem.replace('_', '-')}" if stem in LAYERS else "--half-features"
+        raise DataError(stem, rule, largest, f"Leave {option} out")
     return vectors.astype(np.float16)
 
 

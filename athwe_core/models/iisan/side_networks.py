@@ -85,7 +85,7 @@ class SideNetworks(nn.Module):
         if "both" in model.towers:
             counts = [count for count, _ in sizes.values()]
             rule = "cannot have both: text and image have unlike numbers of layer states"
-            require(len(set(counts)) == 1, "model.towers", rule, counts, "Remove both from model.towers")
+            require(len(set(counts)) == 1, "model.towers", rule, counts, "Use --set model.towers=[image,text]")
             if sizes["image"][1] != sizes["text"][1]:
                 self.align = nn.Linear(sizes["image"][1], sizes["text"][1])
         self.join = nn.Linear(len(model.towers) * model.hidden_size, model.hidden_size)
