@@ -1,21 +1,24 @@
 """The documents are true: paths exist, the trees list every folder, versions agree, terms are in the glossary."""
 
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
 import athwe_core
+from athwe_cli.app import app
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     *("README.md", "CONTRIBUTING.md", "examples/results.md", "examples/scaling.md"),
     *("tests/benchmarks/README.md", "tests/golden/README.md"),
-    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "docs").rglob("*.md"))),
 ]
 PATH = re.compile(r"(?<![\w/.-])(?:athwe_core|athwe_cli|docs|examples|tests|\.ci|\.github)/[\w./*-]*[\w*/]")
 MODULE = re.compile(r"`(athwe_(?:core|cli)(?:\.\w+)+)`")
@@ -29,8 +32,8 @@ def read(document: str) -> str:
 
 
 def tree_entries() -> list[str]:
-    """The paths that README's tree lists, made whole by their indentation."""
-    block = read("README.md").split("## Files", 1)[1].split("```")[1]
+    """The paths that the tree of files lists, made whole by their indentation."""
+    block = read("docs/files.md").split("```")[1]
     entries: list[str] = []
     parents: list[str] = []
     for line in block.splitlines():
@@ -61,7 +64,7 @@ def test_the_check_of_paths_finds_some() -> None:
     assert LINK.search(read("README.md"))
 
 
-def test_the_tree_in_readme_lists_every_folder_and_top_level_module() -> None:
+def test_the_tree_of_files_lists_every_folder_and_top_level_module() -> None:
     entries = tree_entries()
     assert [entry for entry in entries if not (ROOT / entry).exists()] == []
     folders = {f"{path.parent.relative_to(ROOT)}/" for path in (ROOT / "athwe_core").rglob("*.py")}
@@ -136,3 +139,42 @@ def test_a_package_started_as_a_module_is_the_command_line(package: str, tmp_pat
     command = [sys.executable, "-m", package, "--version"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout == f"athwe {athwe_core.__version__}\n"
+
+
+COMMAND = re.compile(r"(?:^|`|\s{4})(athwe [a-z][^`\n#|]*)")
+
+
+def documented_commands() -> list[tuple[str, str]]:
+    """(document, command) of every `athwe ...` in a code block, an indented line or inline code."""
+    found = []
+    for document in DOCUMENTS:
+        if document != "docs/reference/commands.md":
+            text = re.sub(r"\\\n\s*", " ", read(document))
+            found += [(document, command.strip()) for command in COMMAND.findall(text)]
+    return [(document, command) for document, command in found if "--" in command and "..." not in command]
+
+
+def test_every_documented_command_has_these_options() -> None:
+    """Options exist and values are of their type; nothing runs."""
+    group = typer.main.get_command(app)
+    commands = documented_commands()
+    assert len(commands) > 60
+    for document, command in commands:
+        name, *arguments = shlex.split(command.split(" 2>")[0].split(" > ")[0].rstrip(".,;"))[1:]
+        try:
+            group.get_command(None, name).make_context(name, [*arguments], resilient_parsing=False)  # type: ignore[union-attr,arg-type]
+        except Exception as error:
+            raise AssertionError(f"{document}: {command}: {error}") from error
+
+
+def test_the_command_reference_is_that_of_the_commands() -> None:
+    made = subprocess.run(
+        [sys.executable, "-m", "typer", "athwe_cli.app", "utils", "docs", "--name", "athwe", "--title", "Commands"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    remedy = "python -m typer athwe_cli.app utils docs --name athwe --title Commands > docs/reference/commands.md"
+    assert made.stdout == read("docs/reference/commands.md"), f"Run: {remedy}"
