@@ -69,7 +69,7 @@ def rank_users(
 
     workers, users_at_once = workers_and_users(len(table), device)
     blocks = list(islice(user_blocks(rows, users_at_once), world.rank, None, world.size))
-    _in_workers(rank_block, blocks, workers, on_progress)
+    in_workers(rank_block, blocks, workers, on_progress)
     return ranks if world.size == 1 else world.total(torch.from_numpy(ranks).to(device)).cpu().numpy()
 
 
@@ -84,13 +84,20 @@ def workers_and_users(num_item_rows: int, device: torch.device) -> tuple[int, in
     return workers, max(min(BLOCK_USERS, BLOCK_SCORES // (workers * num_item_rows)), 1)
 
 
-def _in_workers(
+def in_workers(
     rank_block: Callable[[NDArray[np.int64]], None],
     blocks: list[NDArray[np.int64]],
     workers: int,
-    on_progress: Callable[[int, int], None],
+    on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> None:
-    """Every block, some side by side: so threads wait for each other at the end, not in each operation."""
+    """Every block, some side by side: so threads wait for each other at the end, not in each operation.
+
+    Args:
+        rank_block: called once with each block, in several threads.
+        blocks: indices of users.
+        workers: blocks at a time; they share torch's threads.
+        on_progress: as in `rank_users`.
+    """
     threads, workers = torch.get_num_threads(), min(workers, len(blocks))
     done, users = 0, sum(map(len, blocks))
     pool = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from copy import copy
 
 import numpy as np
@@ -16,7 +16,7 @@ from athwe_core.batch import PackedBatch
 from athwe_core.data.histories import Histories
 from athwe_core.data.packing import Rows, items_before, pack_histories
 from athwe_core.errors import AthweError, ConfigError
-from athwe_core.evaluation.evaluate import BLOCK_SCORES, BLOCK_USERS, user_blocks
+from athwe_core.evaluation.evaluate import BLOCK_SCORES, BLOCK_USERS, in_workers, user_blocks, workers_and_users
 from athwe_core.models.protocol import Model
 
 SCORES_HELD = 6
@@ -78,14 +78,18 @@ class Recommender:
         k = min(k, len(self._ranked) - 1)
         shape = (len(histories.user_ids), k)
         items, best = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        is_excluded = np.broadcast_to(exclude_seen, len(items))
         item_of_column = torch.from_numpy(self._item_of_column).to(self._table.device)
-        for users, batch, vectors in self._vectors(histories):
+
+        def best_of(users: NDArray[np.int64], batch: PackedBatch, vectors: Float[Tensor, "B D"]) -> None:
             scores = self._model.scores(vectors, self._ranked, self._ranked_bias)
             seen = self._model.seen_items(batch)
             scores = scores if seen is None else seen.among(item_of_column).add_to(scores)
-            row, column = self._seen(histories, users, np.broadcast_to(exclude_seen, len(items))[users])
+            row, column = self._seen(histories, users, is_excluded[users])
             columns, found = top_items(scores, k=k, excluded=(torch.from_numpy(row), torch.from_numpy(column)))
             items[users], best[users] = self._item_of_column[columns.cpu().numpy()], found.cpu().numpy()
+
+        self._each_block(histories, best_of)
         return items, best
 
     @torch.inference_mode()
@@ -101,7 +105,8 @@ class Recommender:
         k = min(k, len(self._ranked) - 1)
         found, best = np.zeros((len(items), k), np.int64), np.zeros((len(items), k), np.float32)
         ranked, table = F.normalize(self._ranked), F.normalize(self._table)
-        for block in np.array_split(np.arange(len(items)), -(-len(items) // self._users_at_once())):
+        at_once = max(min(BLOCK_USERS, BLOCK_SCORES // (SCORES_HELD * len(ranked))), 1)
+        for block in np.array_split(np.arange(len(items)), -(-len(items) // at_once)):
             chosen = torch.from_numpy(items[block]).to(table.device)
             own = torch.from_numpy(self._column_of_item[items[block]])
             columns, cosines = top_items(table[chosen] @ ranked.T, k=k, excluded=(torch.arange(len(block)), own))
@@ -117,9 +122,12 @@ class Recommender:
         Raises: ConfigError for a model whose scores are no such products.
         """
         found = np.zeros((len(histories.user_ids), self._table.shape[1]), np.float32)
-        for users, _, vectors in self._vectors(histories):
+
+        def keep(users: NDArray[np.int64], _: PackedBatch, vectors: Float[Tensor, "B D"]) -> None:
             self._require_products(vectors[:1])
             found[users] = vectors.cpu().numpy()
+
+        self._each_block(histories, keep)
         return found
 
     @property
@@ -144,19 +152,24 @@ class Recommender:
             rule = "must score by products of user and item vectors to give vectors"
             raise ConfigError("model", rule, type(self._model).__name__, "Use recommend, or export --format hub")
 
-    def _users_at_once(self) -> int:
-        return max(min(BLOCK_USERS, BLOCK_SCORES // (SCORES_HELD * len(self._ranked))), 1)
-
-    def _vectors(self, histories: Histories) -> Iterator[tuple[NDArray[np.int64], PackedBatch, Float[Tensor, "B D"]]]:
-        """Indices of a block of users, their histories and the vector of each, block by block."""
+    def _each_block(
+        self, histories: Histories, use: Callable[[NDArray[np.int64], PackedBatch, Float[Tensor, "B D"]], None]
+    ) -> None:
+        """Call `use` with indices of users, their histories and the vector of each, some blocks side by side."""
         stop = np.asarray(histories.offsets[1:])
         start = np.maximum(histories.offsets[:-1], stop - self._model.max_length)
         rows = Rows(start, stop, np.ones(len(stop), np.int64), np.arange(len(stop)))
-        for block in user_blocks(rows, self._users_at_once()):
+        model, table = self._model, self._table
+
+        @torch.inference_mode()
+        def encode(block: NDArray[np.int64]) -> None:
             windows = [slice(start[user], stop[user]) for user in block]
             batch = pack_histories([(histories.item_ids[window], histories.timestamps[window]) for window in windows])
-            batch = batch.to(self._model.device)
-            yield block[batch.user_index.cpu().numpy()], batch, self._model.user_vectors(batch, self._table)
+            batch = batch.to(model.device)
+            use(block[batch.user_index.cpu().numpy()], batch, model.user_vectors(batch, table))
+
+        workers, users_at_once = workers_and_users(SCORES_HELD * len(self._ranked), model.device)
+        in_workers(encode, list(user_blocks(rows, users_at_once)), workers)
 
     def _seen(
         self, histories: Histories, users: NDArray[np.int64], is_excluded: NDArray[np.bool_]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from athwe_core.data.histories import Histories
 from athwe_core.errors import AthweError, ConfigError
-from athwe_core.evaluation import recommend
+from athwe_core.evaluation import evaluate, recommend
 from athwe_core.evaluation.recommend import Recommender, recommend_items, top_items
 from athwe_core.models.protocol import Model
 from athwe_core.nn.repetition import Repetition
@@ -87,7 +87,7 @@ def test_blocks_of_users_give_each_user_the_items_of_its_own_history(monkeypatch
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = torch.randint(1, 9, (int(offsets[-1]),), generator=generator).numpy().astype(np.int32)
     histories = Histories([str(user) for user in range(7)], offsets, ids, np.arange(len(ids)))
-    monkeypatch.setattr(recommend, "BLOCK_SCORES", 2 * recommend.SCORES_HELD * len(table))
+    monkeypatch.setattr(evaluate, "BLOCK_SCORES", 2 * recommend.SCORES_HELD * len(table))
     model = Dots(table)
     items, scores = recommend_items(model, histories, k=20)
     assert items.shape == (7, 8)
@@ -123,6 +123,19 @@ def test_only_allowed_items_are_found_with_the_scores_that_they_have_anyway(excl
             (item, score) for item, score in zip(*(part[row] for part in everything), strict=True) if item in allowed
         ]
         assert [pair for pair in zip(items[row], scores[row], strict=True) if pair[0]] == kept
+
+
+def test_blocks_side_by_side_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    histories, table = small_histories(), whole_table()
+    expected = recommend_items(Dots(table), histories, k=8)
+    monkeypatch.setattr(evaluate, "BLOCK_USERS", 1)
+    torch.set_num_threads(2)
+    try:
+        found = recommend_items(Dots(table), histories, k=8)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert [part.tolist() for part in found] == [part.tolist() for part in expected]
 
 
 def test_seen_items_are_left_out_for_each_user_on_its_own() -> None:
