@@ -25,7 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import athwe_core
-from athwe_core.batch import Catalogue, TimeRange
+from athwe_core.batch import Attribute, Catalogue, TimeRange
 from athwe_core.config_schema import Config, config_tree
 from athwe_core.data.features.download import fetch_model
 from athwe_core.data.store.dataset import PreparedDataset
@@ -34,7 +34,7 @@ from athwe_core.errors import AthweError, ConfigError, DataError
 from athwe_core.messages import reason
 from athwe_core.models.inputs import make_catalogue, training_time_range
 from athwe_core.models.protocol import ModelInputs
-from athwe_core.models.registry import config_from_tree, find_model, replace_in
+from athwe_core.models.registry import build_model, config_from_tree, replace_in
 from athwe_core.runs.checkpoint import require_same
 from athwe_core.runs.run import RunFolder
 from athwe_core.safe_write import file_hash
@@ -74,7 +74,8 @@ def write_hub(
     config, time_range = run.config(), training_time_range(data)
     weights = {name: value.cpu().contiguous() for name, value in trained.model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    save_file(_catalogue_tensors(make_catalogue(data, config)), folder / CATALOGUE, metadata={"format": "pt"})
+    catalogue = make_catalogue(data, config)
+    save_file(_catalogue_tensors(catalogue), folder / CATALOGUE, metadata={"format": "pt"})
     table = trained.items.select(ITEM_ID).hstack(trained.texts(columns))
     (folder / ITEMS).write_text(json.dumps(table.to_dict(as_series=False), ensure_ascii=False), encoding="utf-8")
     manifest = run.manifest()
@@ -88,6 +89,7 @@ def write_hub(
         "data": {**manifest["data"], **_sizes(data), "licence": data_licence},
         "exclude_seen": config.evaluation.exclude_seen,
         "results": manifest.get("results"),
+        "attribute_sizes": {name: found.num_values for name, found in catalogue.attributes.items()},
         "time_range": {
             "first": time_range.first,
             "last": time_range.last,
@@ -122,11 +124,12 @@ def open_hub(name: str, *, device: str = "auto") -> TrainedModel:
             raise DataError(str(folder / file), "is not the file that was exported", remedy=_REMEDY)
     config = _config(facts, folder)
     items = _items(folder / ITEMS)
-    inputs = ModelInputs(_catalogue(_tensors(folder / CATALOGUE), len(items)), _time_range(facts, folder))
+    catalogue = _catalogue(_tensors(folder / CATALOGUE), _section(facts, "attribute_sizes"), len(items))
+    inputs = ModelInputs(catalogue, _time_range(facts, folder))
     place = resolve_device(device)
     try:
         with default_generators_kept():
-            model = find_model(config.model.name).build(config, inputs)
+            model = build_model(config, inputs)
     except (AthweError, KeyError, RuntimeError) as error:
         raise DataError(str(folder), f"has files that do not fit together ({reason(error)})", remedy=_REMEDY) from None
     weights = _tensors(folder / WEIGHTS)
@@ -156,14 +159,15 @@ def _catalogue_tensors(catalogue: Catalogue) -> dict[str, Tensor]:
     for field in fields(catalogue):
         value = getattr(catalogue, field.name)
         if isinstance(value, dict):
-            found |= {f"{field.name}.{name}": tensor.contiguous() for name, tensor in value.items()}
+            parts = {name: part.values if isinstance(part, Attribute) else part for name, part in value.items()}
+            found |= {f"{field.name}.{name}": part.contiguous() for name, part in parts.items()}
         elif isinstance(value, Tensor) and field.name != "target_counts":
             found[field.name] = value.contiguous()
     return found
 
 
-def _catalogue(tensors: Mapping[str, Tensor], num_item_rows: int) -> Catalogue:
-    """The inverse of `_catalogue_tensors`. Raises DataError for an unknown name or another number of items."""
+def _catalogue(tensors: Mapping[str, Tensor], attribute_sizes: dict[str, Any], num_item_rows: int) -> Catalogue:
+    """The inverse of `_catalogue_tensors`. Raises DataError for an unknown name, another number of items, or unknown labels."""
     found: dict[str, Any] = {}
     names = {field.name for field in fields(Catalogue)}
     for name, tensor in tensors.items():
@@ -171,7 +175,16 @@ def _catalogue(tensors: Mapping[str, Tensor], num_item_rows: int) -> Catalogue:
         if field not in names or tensor.ndim < 1 or len(tensor) != num_item_rows:
             rule = f"must have {num_item_rows} rows and a known name"
             raise DataError(f"{CATALOGUE}: {name}", rule, tuple(tensor.shape), _REMEDY)
-        if key:
+        if field == "attributes":
+            size = attribute_sizes.get(key)
+            if (
+                not isinstance(size, int)
+                or tensor.dtype != torch.int64
+                or not 0 <= int(tensor.min()) <= int(tensor.max()) < size
+            ):
+                raise DataError(f"{CATALOGUE}: {name}", "must be labels below attribute_sizes", size, _REMEDY)
+            found.setdefault(field, {})[key] = Attribute(tensor, size)
+        elif key:
             found.setdefault(field, {})[key] = tensor
         else:
             found[field] = tensor

@@ -96,7 +96,8 @@ class HistoryToItems(nn.Module):
         bias = None if self.bias is None else self.get_buffer("bias")
         batch = dense_batch(items, times, lengths, max_length=self.model.max_length)
         vectors = self.model.user_vectors(batch, table)
-        scores = self.model.scores(vectors, table, bias)
+        scores, terms = self.model.scores(vectors, table, bias), self.model.seen_items(batch)
+        scores = scores if terms is None else terms.add_to(scores)
         is_token = torch.arange(items.shape[1], device=items.device) < lengths[:, None]
         seen = torch.where(is_token & exclude_seen, items, 0)  # column 0, the padding, is always left out
         left_out = torch.zeros_like(scores).scatter(

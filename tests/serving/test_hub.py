@@ -46,6 +46,19 @@ def test_an_exported_model_recommends_what_the_run_recommends(athwe_run: athwe.R
     assert SimilarItems(opened, torch.tensor([3]).numpy(), k=2).rows(0, 1).height == 2
 
 
+@pytest.mark.parametrize(("preset", "changes"), [("nova", {}), ("sasrec", {"model.repeat": True})])
+def test_attributes_and_terms_of_seen_items_are_exported_too(
+    run: athwe.Run, tmp_path: Path, preset: str, changes: dict[str, object]
+) -> None:
+    own = athwe.train(run.data, preset=preset, set=TINY | changes, runs_dir=tmp_path / "runs")
+    export_run(own.folder, run.data, tmp_path / "model", form="hub")
+    table = UserRecommendations(
+        open_hub(str(tmp_path / "model")), histories_of_users(run.data), k=5, exclude_seen=False
+    )
+    found, expected = table.rows(0, table.size), own.recommend(k=5, exclude_seen=False)
+    assert found.drop("score").equals(expected.drop("score"))
+
+
 def test_the_card_names_data_rules_metrics_and_licence(athwe_run: athwe.Run, folder: Path) -> None:
     card = (folder / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: athwe\n")
