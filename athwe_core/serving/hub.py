@@ -167,7 +167,7 @@ def _catalogue_tensors(catalogue: Catalogue) -> dict[str, Tensor]:
 
 
 def _catalogue(tensors: Mapping[str, Tensor], attribute_sizes: dict[str, Any], num_item_rows: int) -> Catalogue:
-    """The inverse of `_catalogue_tensors`. Raises DataError for an unknown name, another number of items, or unknown labels."""
+    """The inverse of `_catalogue_tensors`. Raises DataError for a wrong name, number of items or label."""
     found: dict[str, Any] = {}
     names = {field.name for field in fields(Catalogue)}
     for name, tensor in tensors.items():
@@ -177,11 +177,8 @@ def _catalogue(tensors: Mapping[str, Tensor], attribute_sizes: dict[str, Any], n
             raise DataError(f"{CATALOGUE}: {name}", rule, tuple(tensor.shape), _REMEDY)
         if field == "attributes":
             size = attribute_sizes.get(key)
-            if (
-                not isinstance(size, int)
-                or tensor.dtype != torch.int64
-                or not 0 <= int(tensor.min()) <= int(tensor.max()) < size
-            ):
+            is_label = tensor.dtype == torch.int64 and int(tensor.min()) >= 0
+            if not (is_label and isinstance(size, int) and int(tensor.max()) < size):
                 raise DataError(f"{CATALOGUE}: {name}", "must be labels below attribute_sizes", size, _REMEDY)
             found.setdefault(field, {})[key] = Attribute(tensor, size)
         elif key:
