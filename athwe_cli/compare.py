@@ -29,8 +29,8 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="[RUN]...",
-            help="A path, dataset/preset/name, a unique name, last, or a pattern such as 'demo/*/*', which selects finished "
-            "runs. Default: last.",
+            help="A path, dataset/preset/name, a unique preset/name or name, last, or a pattern such as 'demo/*/*', which "
+            "selects finished runs. Default: last.",
             show_default=False,
         ),
     ] = None,
@@ -80,7 +80,7 @@ def compare(
 
 def _find(texts: list[str], runs_dir: Path, dataset: str | None, output: Output) -> list[RunFolder]:
     from athwe_core.errors import ConfigError
-    from athwe_core.runs.find import FINISHED, find_run, list_runs
+    from athwe_core.runs.find import FINISHED, find_run, list_runs, short_names
 
     found: list[RunFolder] = []
     for text in texts:
@@ -90,10 +90,11 @@ def _find(texts: list[str], runs_dir: Path, dataset: str | None, output: Output)
         if not set(text) & set("*?[") or Path(text).exists():
             found.append(find_run(runs_dir, text, dataset=dataset))
             continue
-        matches = [one for one in list_runs(runs_dir, dataset=dataset) if fnmatchcase(one.name, text)]
+        runs = list_runs(runs_dir, dataset=dataset)
+        matches = [one for one in runs if any(fnmatchcase(name, text) for name in short_names(one.name))]
         finished = [one for one in matches if one.manifest().get("status") == FINISHED]
         if not finished:
-            rule = f"must match a finished run in {runs_dir} as dataset/preset/name"
+            rule = f"must match a finished run in {runs_dir} as dataset/preset/name, preset/name or name"
             raise ConfigError("RUN", rule, text, f"Unfinished runs that match: {len(matches)}" if matches else "")
         if len(finished) < len(matches):
             output.note(f"{text}: left out, as not finished: {len(matches) - len(finished)} of {len(matches)} runs")

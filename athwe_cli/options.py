@@ -43,7 +43,7 @@ Verify = Annotated[
 ]
 Run = Annotated[
     str,
-    typer.Option("--run", help="Run: a path, DATASET/PRESET/NAME, a unique name, or last."),
+    typer.Option("--run", help="Run: a path, DATASET/PRESET/NAME, a unique PRESET/NAME or NAME, or last."),
 ]
 Preset = Annotated[
     str,

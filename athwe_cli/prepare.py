@@ -96,6 +96,13 @@ def prepare(
             help="Leave the lengths of given and encoded vectors as they are. Default: one factor for all of a kind.",
         ),
     ] = False,
+    feature_rows: Annotated[
+        str,
+        typer.Option(
+            help="Order of the rows of feature files: number (row k is item k), number-from-1 (item k + 1), appearance (the "
+            "k-th item in the interactions) or auto (by a file of ids, by the layout, or by numbers)."
+        ),
+    ] = "auto",
     refresh: Annotated[
         str | None,
         typer.Option(help="Make one kind of features again for the current version: text, image or clusters."),
@@ -200,6 +207,7 @@ def prepare(
         clusters=clusters,
         half_features=half_features,
         keep_feature_scale=keep_feature_scale,
+        feature_rows=feature_rows,  # type: ignore[arg-type]  # checked there
         source=source,  # type: ignore[arg-type]  # checked there
         user_column=user_column,
         item_column=item_column,

@@ -23,8 +23,8 @@ def report(
         list[str] | None,
         typer.Option(
             "--run",
-            help="A finished run to show: a path, dataset/preset/name, a unique name, or last. Repeatable. Default: the "
-            "newest of each preset, four at most, with its other seeds.",
+            help="A finished run to show: a path, dataset/preset/name, a unique preset/name or name, or last. Repeatable. "
+            "Default: the newest of each preset, four at most, with its other seeds.",
             show_default=False,
         ),
     ] = None,

@@ -164,7 +164,7 @@ def load_run(
     """Open a run and the data it was trained on.
 
     Args:
-        name: a path, `DATASET/PRESET/NAME`, a unique name, or `last`: the newest finished run.
+        name: a path, `DATASET/PRESET/NAME`, a unique `PRESET/NAME` or name, or `last`: the newest finished run.
         dataset: where `last` looks; None = everywhere.
         runs_dir: folder of runs; None = `ATHWE_RUNS`, else `runs`.
         prepared_dir: folder of prepared versions; None = `ATHWE_PREPARED`, else `prepared`.

@@ -162,7 +162,7 @@ def test_every_preset_file_is_listed() -> None:
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
     known = f"Known: {', '.join(preset_names())}"
-    text = f"preset is unknown, got 'hm4rs'. Did you mean hm4sr? {known}"
+    text = f"--preset is unknown, got 'hm4rs'. Did you mean hm4sr? {known}"
     with pytest.raises(ConfigError, match=re.escape(text)):
         preset_tree("hm4rs")
     with pytest.raises(ConfigError, match=re.escape(f"got 'xyz'. {known}")):

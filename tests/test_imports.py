@@ -168,3 +168,20 @@ except AttributeError as error:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "module 'athwe_core' has no attribute 'tran'"
+
+
+def test_every_module_imports_without_the_modules_that_windows_lacks() -> None:
+    """The libraries load first: they know what they do without."""
+    code = f"""
+import importlib, sys
+import filelock, jaxtyping, numpy, optuna, polars, pydantic, rich.live, rich.progress, safetensors.torch, scipy.stats
+import sklearn.cluster, sklearn.decomposition, sklearn.feature_extraction.text, torch, typer, yaml
+for name in ("fcntl", "grp", "posix", "pty", "pwd", "resource", "termios", "tty"):
+    sys.modules[name] = None
+for name in {sorted([*CORE, *CLI])!r}:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+print("all")
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == "all", done.stderr

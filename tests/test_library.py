@@ -148,7 +148,7 @@ def test_a_file_or_a_folder_is_prepared_under_its_name_or_another(tmp_path: Path
 def test_keys_and_presets_are_checked_before_anything_is_made(run: athwe.Run, tmp_path: Path) -> None:
     with pytest.raises(athwe.ConfigError, match="epochs"):
         athwe.train(run.data, preset="sasrec", set={"training.epoch": 3}, runs_dir=tmp_path)
-    with pytest.raises(athwe.ConfigError, match=r"^preset is unknown, got 'sasrek'\. Did you mean sasrec\?"):
+    with pytest.raises(athwe.ConfigError, match=r"^--preset is unknown, got 'sasrek'\. Did you mean sasrec\?"):
         athwe.train(run.data, preset="sasrek", runs_dir=tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert "sasrec" in athwe.preset_names()

@@ -15,6 +15,7 @@ TimeUnit = Literal[
 Quotes = Literal["auto", "double", "none"]
 SplitRule = Literal["auto", "leave-one-out", "global-time", "given"]
 Pooling = Literal["cls", "mean"]
+FeatureRows = Literal["auto", "number", "number-from-1", "appearance"]
 RefreshKind = Literal["text", "image", "clusters"]
 BUILTIN = "builtin"
 LEAST_INTERACTIONS = 3  # one each for training, validation and test
@@ -73,6 +74,8 @@ class PrepareOptions:
             is read where a sampled catalogue loss fetches them from it.
         keep_feature_scale: Leave the scale of given and encoded vectors as it is. Without it all vectors of a kind are
             multiplied by one number, so that the median length of a row is the square root of the width.
+        feature_rows: Order of the rows of feature files: row k is item k (`number`), item k + 1 (`number-from-1`) or the
+            k-th item by first appearance (`appearance`); `auto` finds it, see `features.row_order`.
     """
 
     tie_order: TieOrder = "file"
@@ -106,11 +109,11 @@ class PrepareOptions:
     keep_feature_scale: bool = False
     text_layers: tuple[int, ...] | None = None
     image_layers: tuple[int, ...] | None = None
+    feature_rows: FeatureRows = "auto"
 
     def __post_init__(self) -> None:
-
         choices = {"tie_order": TieOrder, "split": SplitRule, "source": SourceKind, "time_unit": TimeUnit}
-        choices |= {"text_pooling": Pooling, "quotes": Quotes}
+        choices |= {"text_pooling": Pooling, "quotes": Quotes, "feature_rows": FeatureRows}
         for name, choice in choices.items():
             value = getattr(self, name)
             require(value in get_args(choice), typed(name), f"must be one of {', '.join(get_args(choice))}", value)

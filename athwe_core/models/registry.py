@@ -117,7 +117,7 @@ def preset_tree(name: str) -> Tree:
     if name.lower() not in presets:
         near = difflib.get_close_matches(name.lower(), presets, n=1)
         known = f"Known: {', '.join(sorted(presets))}"
-        raise ConfigError("preset", "is unknown", name, f"Did you mean {near[0]}? {known}" if near else known)
+        raise ConfigError("--preset", "is unknown", name, f"Did you mean {near[0]}? {known}" if near else known)
     text = presets[name.lower()].read_text(encoding="utf-8")
     return cast(Tree, parse_yaml(text, f"preset {name}"))
 

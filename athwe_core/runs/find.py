@@ -48,6 +48,7 @@ __all__ = [
     "find_run",
     "git_commit",
     "list_runs",
+    "short_names",
 ]
 
 
@@ -180,7 +181,7 @@ def find_run(
     allow_broken: bool = False,
     notify: Callable[[str], None] = lambda _: None,
 ) -> RunFolder:
-    """Find the run that a path, `dataset/preset/name`, a unique name, or `last` means.
+    """Find the run that a path, `dataset/preset/name`, `last`, or a unique `preset/name` or `name` means.
 
     Args:
         runs_dir: Folder of runs.
@@ -209,16 +210,24 @@ def find_run(
         found = RunFolder(Path(text).resolve())
         return found if allow_broken else _whole(found)
     everything = [*runs, *(RunFolder(Path(runs_dir, *name.split("/"))) for name in broken)]
-    matches = [run for run in everything if text in (run.name, run.path.name)]
+    matches = [run for run in everything if text in short_names(run.name)]
     if len(matches) == 1:
         return matches[0] if allow_broken else _whole(matches[0])
     names = [f"{run.name} (broken)" if run.name in broken else run.name for run in (matches or everything)]
     if matches:
         raise ConfigError("--run", f"must name one run, and {len(matches)} have it: {', '.join(names)}", text)
-    near = difflib.get_close_matches(text, [*names, *(run.path.name for run in runs)], n=3)
+    near = difflib.get_close_matches(
+        text, [*names, *(short for run in runs for short in short_names(run.name)[1:])], n=3
+    )
     newest = f"Newest: {', '.join(names[-3:])}" if names else "Train one first: athwe train --dataset demo"
     remedy = f"Did you mean {', '.join(near)}?" if near else newest
     raise ConfigError("--run", f"must be a run in {runs_dir}", text, remedy)
+
+
+def short_names(name: str) -> list[str]:
+    """What a run may be called: `dataset/preset/name`, `preset/name` and `name`."""
+    parts = name.split("/")
+    return ["/".join(parts[first:]) for first in range(len(parts))]
 
 
 def _whole(run: RunFolder) -> RunFolder:

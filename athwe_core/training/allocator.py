@@ -22,7 +22,7 @@ _NEVER = 2**31 - 1
 def _of_libc(name: str) -> Callable[..., int] | None:
     try:
         function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
-    except (OSError, AttributeError):  # only glibc has it
+    except (OSError, AttributeError, TypeError):  # only glibc has it; Windows takes no None
         return None
     return function
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from cli_runner import call, one_error_line
@@ -43,6 +44,18 @@ def disorder(folder: Path) -> None:
     for number, part in enumerate(("train", "valid", "test")):
         rows = "".join(f"{u}\t{i}\t{t}\n" for k, (u, i, t) in enumerate(ROWS) if k % 3 == (number + 1) % 3)
         (folder / f"log.{part}.inter").write_text(header + "\n" + rows)
+
+
+def histories(folder: Path) -> None:
+    """A file of RecBole's augmented form, and the log it was made from."""
+    header = "user_id:token\titem_id_list:token_seq\titem_id:token"
+    (folder / "log.inter").write_text(header + "\n" + "u0\ti0 i1\ti2\n" * 9)
+    (folder / "plain.txt").write_text(lines("user,item,time", plain))
+
+
+def vectors_of_unknown_order(folder: Path) -> None:
+    (folder / "log.csv").write_text(lines("user,item,time", plain))
+    np.save(folder / "image_feat.npy", np.ones((6, 4), dtype=np.float32))
 
 
 def slashes(number: int, row: tuple[str, str, int]) -> str:
@@ -133,6 +146,15 @@ CASES = {
         "",
         ("--split", "global-time"),
     ),
+    "histories in rows": Case(histories, r"that they were made from: (--raw) FILE$", "files/plain.txt"),
+    "vectors of unknown order": Case(
+        vectors_of_unknown_order, r"Name the order: (--feature-rows) number", "appearance"
+    ),
+    "times cut to a few digits": Case(
+        text("log.csv", "user,item,time,at", lambda _, row: f"{row[0]},{row[1]},{row[2]:.2E},{row[2]}"),
+        r"or name another column with (--time-column)$",
+        "at",
+    ),
     "a format and a unit": Case(
         text("log.csv", "user,item,time", lambda n, row: f"{row[0]},{row[1]},2020-01-0{1 + n % 9}"),
         r"(--time-format) replaces --time-unit",
@@ -143,7 +165,8 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_remedy_gets_further(tmp_path: Path, name: str) -> None:
+def test_a_remedy_gets_further(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     case = CASES[name]
     (tmp_path / "files").mkdir()
     case.write(tmp_path / "files")

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import save as save_tensors
 
-from athwe_core.data.features.from_files import ORDER_FILE, read_clusters, read_multi_hot, read_vectors
+from athwe_core.data.features.from_files import read_clusters, read_multi_hot, read_vectors
+from athwe_core.data.features.row_order import ORDER_FILE
 
 TOKENS = ["", "i0", "i1", "é", "../x"]
 NUM_ROWS = len(TOKENS)

@@ -18,7 +18,8 @@ from fuzz_inputs import forget_peak, guarded, peak_kilobytes
 from malformed_cases import csv, inter
 
 from athwe_core.data.prepare import prepare
-from athwe_core.data.readers.lines import MAX_LINE_BYTES, MAX_RATIO, RATIO_FROM, blocks
+from athwe_core.data.readers.compression import MAX_RATIO, RATIO_FROM
+from athwe_core.data.readers.lines import MAX_LINE_BYTES, blocks
 from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.table_file import Table
 from athwe_core.errors import DataError
@@ -52,7 +53,7 @@ BOMBS = {
 def test_archives_that_unpack_without_end_are_refused_early(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("athwe_core.data.readers.lines.RATIO_FROM", 64 * MIB)  # quicker than the real one
+    monkeypatch.setattr("athwe_core.data.readers.compression.RATIO_FROM", 64 * MIB)  # quicker than the real one
     content, message = BOMBS[name]
     (tmp_path / "data" / "toy").mkdir(parents=True)
     path = tmp_path / "data" / "toy" / "toy.csv"
@@ -112,7 +113,7 @@ def test_the_ratio_counts_only_from_a_size_that_does_harm(tmp_path: Path, monkey
     path = tmp_path / "a.gz"
     path.write_bytes(gzip.compress(b"x" * 1000 + b"\n" + (b"x" * 1000 + b"\n") * 3000))
     assert sum(block.num_lines for block in blocks(path, Reading([path]))) == 3001
-    monkeypatch.setattr("athwe_core.data.readers.lines.RATIO_FROM", MIB)
+    monkeypatch.setattr("athwe_core.data.readers.compression.RATIO_FROM", MIB)
     with pytest.raises(
         DataError, match=r"a\.gz must not unpack to more than 200 times .* Unpack it first if you trust it"
     ):

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +47,29 @@ def test_a_run_is_found_by_path_full_name_unique_name_and_last(make: Make, tmp_p
     assert find_run(tmp_path, "last").path == run.path
     assert find_run(tmp_path, "last", unfinished=True).path == newest.path
     assert [found.path.name for found in list_runs(tmp_path, dataset="demo")] == ["a", "b"]
+
+
+def test_a_run_is_found_by_preset_and_name_as_outputs_print_it(make: Make, tmp_path: Path) -> None:
+    run = make("a")
+    assert find_run(tmp_path, "hm4sr/a").path == run.path
+    with pytest.raises(ConfigError, match=r"Did you mean .*hm4sr/a"):
+        find_run(tmp_path, "hm4s/a")
+    for other in ("athwe/a", "m4sr/a", "demo/a", "/a"):
+        with pytest.raises(ConfigError, match="must be a run in"):
+            find_run(tmp_path, other)
+
+
+def test_a_name_of_several_runs_lists_them(make: Make, tmp_path: Path) -> None:
+    run = make("a")
+    for name in ("demo/sasrec/a", "toys/hm4sr/a"):
+        shutil.copytree(run.path, tmp_path / name)
+    for text, candidates in (
+        ("a", "demo/hm4sr/a, demo/sasrec/a, toys/hm4sr/a"),
+        ("hm4sr/a", "demo/hm4sr/a, toys/hm4sr/a"),
+    ):
+        with pytest.raises(ConfigError, match=rf"must name one run, and \d have it: {candidates}, got '{text}'"):
+            find_run(tmp_path, text)
+    assert find_run(tmp_path, "sasrec/a").path == tmp_path / "demo/sasrec/a"
 
 
 def test_an_unknown_run_is_refused_with_near_names(make: Make, tmp_path: Path) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from athwe_core.errors import CheckpointError, ConfigError
+from athwe_core.warning_filters import warnings_as
 
 if TYPE_CHECKING:
     import optuna
@@ -101,8 +101,7 @@ def importances(study: optuna.Study) -> dict[str, float] | None:
     complete = study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.COMPLETE,))
     if len(complete) < IMPORTANCE_TRIALS:
         return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # experimental in optuna 4
+    with warnings_as("ignore", "PedAnovaImportanceEvaluator is experimental"):
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         found = optuna.importance.get_param_importances(study, evaluator=evaluator)
     return {str(key): float(share) for key, share in found.items()}

@@ -28,7 +28,8 @@ from athwe_core.data.demo.catalogue import (
 from athwe_core.data.features.build import FeatureWork
 from athwe_core.data.features.categories import category_table
 from athwe_core.data.features.collect import ItemFeatures
-from athwe_core.data.features.from_files import ItemVectors, rows_by_order
+from athwe_core.data.features.from_files import ItemVectors
+from athwe_core.data.features.row_order import rows_by_order
 from athwe_core.data.readers.records import RawIds, Records
 
 FORMAT = 1  # raise when the same seed gives other data

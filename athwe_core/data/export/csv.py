@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int64
 
-from athwe_core.data.features.from_files import ORDER_FILE
+from athwe_core.data.features.row_order import ORDER_FILE
 from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.table_file import Table
 from athwe_core.data.store.dataset import PreparedDataset

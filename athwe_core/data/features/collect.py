@@ -110,13 +110,15 @@ def collect_features(folder: Path, items: ItemTable | None, item_tokens: list[st
         item_tokens: (V,) raw ids by internal id, `item_tokens[0]` the padding.
         work: Makes what is not given; its options' column names, widths and seed are used.
     Raises:
-        DataError: A file does not fit (see `given`), or a named column does not exist.
+        DataError: A file does not fit (see `from_files`), or a named column does not exist.
     """
     options = work.options
-    keep = options.keep_feature_scale
-    text = read_vectors(folder, "txt_emb", item_tokens) if options.text_columns is None else None
-    image = read_vectors(folder, "img_emb", item_tokens)
-    given = read_multi_hot(folder, item_tokens) if options.category_column is None else None
+    keep, order = options.keep_feature_scale, options.feature_rows
+    text = None
+    if options.text_columns is None:
+        text = read_vectors(folder, "txt_emb", item_tokens, feature_rows=order)
+    image = read_vectors(folder, "img_emb", item_tokens, feature_rows=order)
+    given = read_multi_hot(folder, item_tokens, feature_rows=order) if options.category_column is None else None
     categories = (
         ItemCategories(given[0], [], given[1])
         if given
@@ -126,8 +128,8 @@ def collect_features(folder: Path, items: ItemTable | None, item_tokens: list[st
         text=work.text(items, item_tokens) if text is None else text.scaled("text", keep=keep),
         image=work.image(item_tokens) if image is None else image.scaled("image", keep=keep),
         categories=categories,
-        text_clusters=read_clusters(folder, "txt_clusters", item_tokens),
-        image_clusters=read_clusters(folder, "img_clusters", item_tokens),
+        text_clusters=read_clusters(folder, "txt_clusters", item_tokens, feature_rows=order),
+        image_clusters=read_clusters(folder, "img_clusters", item_tokens, feature_rows=order),
     )
     return with_clusters(found, work)
 

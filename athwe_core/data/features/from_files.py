@@ -1,8 +1,7 @@
 """Item vectors, categories and cluster labels found beside the interactions.
 
-Two layouts. Published: row 0 is padding and row k >= 1 is the k-th item by first appearance in the filtered
-interactions (`txt_emb.pt`, `.safetensors` or `.npy`). Ordered: a `.npy` beside `emb_item_order.txt` (one raw id a line,
-no padding row), where row k belongs to line k.
+`txt_emb`, `img_emb`, `cat`, `txt_clusters` and `img_clusters` as `.pt`, `.safetensors` or `.npy`, and vectors under the
+names that other tools use (`image_feat.npy`, `text_feat.npy`). `row_order` finds which row belongs to which item.
 """
 
 from __future__ import annotations
@@ -15,13 +14,19 @@ import numpy as np
 from jaxtyping import Float, Float32, Int32, Int64, UInt8
 
 from athwe_core.data.features.arrays import read_array
+from athwe_core.data.features.row_order import MAPPING_FILE, ORDER_FILE, find_row_order
 from athwe_core.data.features.scale import VectorScale, measure_scale, multiply
+from athwe_core.data.options import FeatureRows
 from athwe_core.errors import DataError
 from athwe_core.messages import clipped
 
-ORDER_FILE = "emb_item_order.txt"
 SUFFIXES = (".pt", ".safetensors", ".npy")
-VECTOR_STEMS = ("txt_emb", "img_emb")
+OTHER_NAMES = {
+    "txt_emb": ("text_feat", "txt_feat", "text_features", "text_emb", "t_feat"),
+    "img_emb": ("image_feat", "img_feat", "image_features", "image_emb", "visual_feat", "vision_feat", "v_feat"),
+}
+"""Stem -> names of the same vectors in other tools (MMRec and those that share its files)."""
+VECTOR_STEMS = tuple(name for stem, others in OTHER_NAMES.items() for name in (stem, *others))
 STEMS = (*VECTOR_STEMS, "cat", "txt_clusters", "img_clusters")
 MAX_CLUSTERS = 100_000
 """The cluster loss has a weight row for every label up to the largest."""
@@ -87,29 +92,34 @@ class _Rows:
 
 def find_feature_files(folder: Path) -> list[Path]:
     """All files of `folder` that the functions below would read, sorted by name."""
-    paths = [folder / f"{stem}{suffix}" for stem in STEMS for suffix in SUFFIXES]
-    return sorted(path for path in [*paths, folder / ORDER_FILE] if path.is_file())
+    found = [path for stem in STEMS for path in _paths(folder, stem)]
+    has_others = any(path.stem in names for path in found for names in OTHER_NAMES.values())
+    order_files = [ORDER_FILE, *([MAPPING_FILE] if has_others else [])]
+    return sorted([*found, *(folder / name for name in order_files if (folder / name).is_file())])
 
 
 def has_given(folder: Path, stem: str) -> bool:
     """Whether `read_vectors` would find a file."""
-    return any((folder / f"{stem}{suffix}").is_file() for suffix in SUFFIXES)
+    return bool(_all_paths(folder, stem))
 
 
-def read_vectors(folder: Path, stem: str, item_tokens: list[str]) -> ItemVectors | None:
-    """Read `txt_emb` or `img_emb`, None when there is no such file.
+def read_vectors(
+    folder: Path, stem: str, item_tokens: list[str], *, feature_rows: FeatureRows = "auto"
+) -> ItemVectors | None:
+    """Read `txt_emb` or `img_emb`, or the same vectors under another tool's name; None when there is no such file.
 
     Args:
         folder: Where the files lie.
         stem: File name without suffix.
         item_tokens: (V,) raw ids by internal id, `item_tokens[0]` the padding.
+        feature_rows: Order of the rows; `auto` finds it, see `row_order`.
     Returns:
-        (V, F) float32 vectors; items absent from the order file get a zero row.
+        (V, F) float32 vectors; items without a row get a zero row.
     Raises:
-        DataError: The file is unreadable, not a 2-D array of numbers, has another number of rows than items,
-            or holds NaN or infinity (the item and row are named).
+        DataError: The file is unreadable, not a 2-D array of numbers, its rows have no known order or another number than
+            the items, or it holds NaN or infinity (the item and row are named).
     """
-    rows = _read_rows(folder, stem, item_tokens)
+    rows = _read_rows(folder, stem, item_tokens, feature_rows)
     if rows is None:
         return None
     if rows.array.ndim != 2 or rows.array.shape[1] == 0:
@@ -130,9 +140,11 @@ def read_vectors(folder: Path, stem: str, item_tokens: list[str]) -> ItemVectors
     return ItemVectors(vectors, f"{rows.path.name}, {rows.rule}", rows.source_rows, tuple(notes))
 
 
-def read_multi_hot(folder: Path, item_tokens: list[str]) -> tuple[UInt8[np.ndarray, "V C"], str] | None:
+def read_multi_hot(
+    folder: Path, item_tokens: list[str], *, feature_rows: FeatureRows = "auto"
+) -> tuple[UInt8[np.ndarray, "V C"], str] | None:
     """Read `cat`, a 0/1 table of categories, with its source; None when there is no such file. Raises DataError."""
-    rows = _read_rows(folder, "cat", item_tokens)
+    rows = _read_rows(folder, "cat", item_tokens, feature_rows)
     if rows is None:
         return None
     if rows.array.ndim != 2 or rows.array.shape[1] == 0:
@@ -148,9 +160,11 @@ def read_multi_hot(folder: Path, item_tokens: list[str]) -> tuple[UInt8[np.ndarr
     return table, f"{rows.path.name}, {rows.rule}"
 
 
-def read_clusters(folder: Path, stem: str, item_tokens: list[str]) -> Int32[np.ndarray, "V"] | None:
+def read_clusters(
+    folder: Path, stem: str, item_tokens: list[str], *, feature_rows: FeatureRows = "auto"
+) -> Int32[np.ndarray, "V"] | None:
     """Read `txt_clusters` or `img_clusters`: labels >= 0, -1 = none; None without such a file. Raises DataError."""
-    rows = _read_rows(folder, stem, item_tokens)
+    rows = _read_rows(folder, stem, item_tokens, feature_rows)
     if rows is None:
         return None
     if rows.array.ndim != 1:
@@ -171,56 +185,25 @@ def read_clusters(folder: Path, stem: str, item_tokens: list[str]) -> Int32[np.n
     return labels
 
 
-def rows_by_order(item_tokens: list[str], order: list[str]) -> Int64[np.ndarray, "V"]:
-    """Row of `order` that belongs to each internal id, (V,) int64; -1 for padding and items that `order` lacks."""
-    row_of = {token: row for row, token in enumerate(order)}
-    return np.array([-1, *(row_of.get(token, -1) for token in item_tokens[1:])], dtype=np.int64)
+def _paths(folder: Path, name: str) -> list[Path]:
+    return [path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()]
 
 
-def _read_rows(folder: Path, stem: str, item_tokens: list[str]) -> _Rows | None:
-    paths = [folder / f"{stem}{suffix}" for suffix in SUFFIXES if (folder / f"{stem}{suffix}").is_file()]
+def _all_paths(folder: Path, stem: str) -> list[Path]:
+    """Files of one kind, under athwe's own name first."""
+    return [path for name in (stem, *OTHER_NAMES.get(stem, ())) for path in _paths(folder, name)]
+
+
+def _read_rows(folder: Path, stem: str, item_tokens: list[str], feature_rows: FeatureRows) -> _Rows | None:
+    paths = _all_paths(folder, stem)
     if not paths:
         return None
     if len(paths) > 1:
         names = " and ".join(path.name for path in paths)
-        raise DataError(str(folder), f"holds {names}, which say the same thing twice", remedy="Keep one of them")
+        raise DataError(str(folder), f"holds {names}, which are features of one kind", remedy="Keep one of them")
     path = paths[0]
     array = read_array(path, stem)
-    order_path = folder / ORDER_FILE
     num_rows = len(array) if array.ndim else 0
-    if path.suffix == ".npy" and order_path.is_file():
-        order = _read_order(order_path)
-        if num_rows != len(order):
-            rule, remedy = f"must be {len(order)}, one for each line of {ORDER_FILE}", "Do both come from one run?"
-            raise DataError(f"rows of {path}", rule, num_rows, remedy)
-        source_rows = rows_by_order(item_tokens, order)
-        if (source_rows < 0).all():
-            rule = f"must name items of the interactions, and none of its {len(order)} lines does"
-            raise DataError(str(order_path), rule, clipped(order[0]), "Is it of another data set?")
-        return _Rows(array[source_rows], path, f"rows by {ORDER_FILE}", source_rows)
-    if num_rows != len(item_tokens):
-        rule = f"must be {len(item_tokens)}: padding and {len(item_tokens) - 1} items in order of first appearance"
-        remedy = f"Save the vectors as .npy beside {ORDER_FILE} (one raw item id a line) to match them by id"
-        raise DataError(f"rows of {path}", rule, num_rows, remedy)
-    return _Rows(array, path, "rows by first appearance", np.arange(len(item_tokens)))
-
-
-def _read_order(path: Path) -> list[str]:
-    content = path.read_bytes()
-    try:
-        order = content.decode("utf-8-sig").rstrip("\r\n").split("\n")
-    except UnicodeDecodeError as error:
-        where = f"{path} line {content.count(10, 0, error.start) + 1}"
-        encoding = "UTF-16" if b"\0" in content else "LATIN1"
-        remedy = f"Convert it: iconv -f {encoding} -t UTF-8 {path.name}"
-        raise DataError(where, "must be UTF-8 text", content[error.start : error.start + 1], remedy) from None
-    order = [line.removesuffix("\r") for line in order]
-    seen: set[str] = set()
-    for number, token in enumerate(order, start=1):
-        if not token or token in seen:
-            remedy = "Write one raw item id a line, in the order of the rows"
-            raise DataError(
-                f"{path} line {number}", "must be an item id that no other line has", clipped(token), remedy
-            )
-        seen.add(token)
-    return order
+    is_published_name = path.stem == stem
+    found = find_row_order(path, num_rows, item_tokens, option=feature_rows, is_published_name=is_published_name)
+    return _Rows(array[found.rows], path, found.rule, found.rows)

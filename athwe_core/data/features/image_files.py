@@ -6,7 +6,6 @@ import hashlib
 import io
 import os
 import stat
-import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,6 +29,7 @@ MAX_PIXELS = 50_000_000
 _UNPACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """The others are unpacked without a limit: 350 bytes of bzip2 take 600 MB."""
 JPEG_QUALITY = 85
+_NO_WAIT, _AS_BYTES = getattr(os, "O_NONBLOCK", 0), getattr(os, "O_BINARY", 0)  # of POSIX, of Windows
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class ImageSource:
 @contextmanager
 def _plain_file(path: Path) -> Iterator[IO[bytes]]:
     """A file to read; ValueError of anything else: a pipe would be waited for, a device read for ever."""
-    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+    with open(os.open(path, os.O_RDONLY | _NO_WAIT | _AS_BYTES), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise ValueError("no plain file")
         yield file
@@ -192,14 +192,12 @@ def _decode(content: bytes, size: int | None) -> Image:
     """RGB of a JPEG, PNG or WebP; raises whatever its decoder raises, and for one of too many pixels."""
     from PIL import Image  # noqa: PLC0415 - heavy, and most work needs no picture
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as file:
-            if file.width * file.height > MAX_PIXELS:
-                raise ValueError("too many pixels")
-            if size is not None:
-                file.draft("RGB", (size, size))  # a JPEG decodes at a fraction of its size
-            picture = file.convert("RGBA" if "A" in file.getbands() or "transparency" in file.info else "RGB")
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as file:
+        if file.width * file.height > MAX_PIXELS:
+            raise ValueError("too many pixels")
+        if size is not None:
+            file.draft("RGB", (size, size))  # a JPEG decodes at a fraction of its size
+        picture = file.convert("RGBA" if "A" in file.getbands() or "transparency" in file.info else "RGB")
     if picture.mode == "RGBA":
         white = Image.new("RGBA", picture.size, "white")
         picture = Image.alpha_composite(white, picture).convert("RGB")

@@ -78,18 +78,14 @@ def read_atomic(
         The interactions in file order. Times are floored to whole seconds, exactly (they never pass through a float).
     Raises:
         DataError: A file is unreadable or empty; a column is missing; a row has another number of fields than the
-            header, an empty id, or a time that is not a number >= 0; or see `RecordsBuilder.build`.
+            header, an empty id, or a time that is not a number >= 0; a file holds histories (`item_id_list`) in place of
+            interactions; or see `RecordsBuilder.build`.
     """
     builder, notes = RecordsBuilder(), []
     for part, inter in enumerate(inters):
+        _refuse_sequences(inter)
         latest = -1
-        for rows, types in read_parts(inter, (*ID_COLUMNS, "timestamp"), reading):
-            if LIST_COLUMN in types:
-                rule, remedy = (
-                    f"holds sequences ({LIST_COLUMN}), not interactions",
-                    "Prepare the file they were made from",
-                )
-                raise DataError(str(inter), rule, remedy=remedy)
+        for rows, _ in read_parts(inter, (*ID_COLUMNS, "timestamp"), reading):
             _refuse_empty(inter, rows, ID_COLUMNS)
             seconds = _seconds(inter, rows)
             builder.add(rows.frame["user_id"], rows.frame["item_id"], seconds, part=part)
@@ -190,6 +186,15 @@ def _parse_header(path: Path, header: str, required: tuple[str, ...]) -> dict[st
         rule = f"has no column {', '.join(missing)}; its columns are {listed(list(types))}"
         raise DataError(f"{path} line 1", rule, remedy="Add or rename it")
     return types
+
+
+def _refuse_sequences(path: Path) -> None:
+    """Refuse a file whose rows are histories with a target: RecBole's augmented form, often without times."""
+    lines = first_lines(path)
+    if lines and LIST_COLUMN.encode() in re.split(rb"[:\t]", lines[0]):
+        rule = f"must hold one interaction a row, and its rows are histories ({LIST_COLUMN})"
+        remedy = "Name the file of interactions that they were made from: --raw FILE"
+        raise DataError(f"{path} line 1", rule, remedy=remedy)
 
 
 def _no_rows(path: Path) -> DataError:

@@ -20,6 +20,7 @@ _BRACKETS = r"""(?s)^\s*(?:\[.*\]|\(\s*['"].*\)|\{\s*['"].*\})\s*$"""
 _QUOTED = r"""^\s*(?:'[^']*'|"[^"]*")(?:\s*,\s*(?:'[^']*'|"[^"]*"))*\s*$"""
 _LIKE_LISTS = re.compile(r"(?i)categor|genre|tags?$|^tag|topic|keyword|labels?$|style|theme|types?$")
 _SEPARATORS = (";", ",", ">", "/")
+_NAME_KEYS = ("name", "title", "label", "description", "value")
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,10 @@ def doubtful_lists(cells: pl.Series, name: str) -> str:
 
 
 def names_in_brackets(text: str) -> list[str]:
-    """Names in a JSON array, a Python list, tuple or set, or numpy's form without commas; nested lists are joined."""
+    """Names in a JSON array, a Python list, tuple or set, or numpy's form without commas; nested lists are joined.
+
+    Objects in them give their name.
+    """
     try:
         found: Any = json.loads(text)
     except (ValueError, RecursionError):
@@ -79,6 +83,8 @@ def names_in_brackets(text: str) -> list[str]:
         r"""\s*\[\s*(?:(?:'[^']*'|"[^"]*")\s+)+(?:'[^']*'|"[^"]*")\s*\]\s*""", text
     ):  # Python would join them
         return [first or second for first, second in re.findall(r"""'([^']*)'|"([^"]*)\"""", text)]
+    if isinstance(found, dict):
+        return [_name_of(found)]
     if isinstance(found, list | tuple | set):
         return list(_flat(sorted(found, key=str) if isinstance(found, set) else found))
     inner = re.fullmatch(r"\s*\[([^\[\]'\"]+)\]\s*", text)  # [Toys, Dolls]
@@ -96,8 +102,17 @@ def _flat(values: Iterable[Any]) -> Iterable[str]:
     for value in values:
         if isinstance(value, list | tuple | set):
             yield from _flat(sorted(value, key=str) if isinstance(value, set) else value)
+        elif isinstance(value, dict):
+            yield _name_of(value)
         elif value is not None:
             yield str(value)
+
+
+def _name_of(value: dict[Any, Any]) -> str:
+    """The name in an object such as `{'id': 18, 'name': 'Drama'}`: by its key, else its only text, else the whole object."""
+    texts = {key: text for key, text in value.items() if isinstance(text, str)}
+    by_key = next((texts[key] for key in _NAME_KEYS if key in texts), None)
+    return by_key or (next(iter(texts.values())) if len(texts) == 1 else str(value))
 
 
 def _repeats(cells: pl.Series, separator: str) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 from athwe_core.errors import DataError
 
 SUFFIX = re.compile(
-    r"\.(json|jsonl|ndjson|csv|tsv|txt|dat|data|parquet|pq|feather|ipc|arrow|inter|item)(\.(gz|bz2|xz|zst))?$"
+    r"\.(json|jsonl|ndjson|csv|tsv|txt|dat|data|parquet|pq|feather|ipc|arrow|inter|item)(\.(gz|bz2|xz|zst|zip))?$"
 )
 PARTS = ("train", "valid", "test")
 """Of a benchmark, in the order of time."""

@@ -19,6 +19,7 @@ from athwe_core.messages import brief
 
 _ROWS_AT_ONCE = 500_000
 _MERGE_AT = 1_000_000  # names that wait for their number
+_GIANT_SHARE, _GIANT_TIMES = 0.05, 10  # of all rows, and of the mean of the other users
 
 
 @dataclass(frozen=True)
@@ -239,6 +240,18 @@ class RecordsBuilder:
             users, item_ids, timestamps = users.take(rows), item_ids.take(rows), timestamps[rows]
             parts = parts[rows] if parts is not None else None
         counts = counts.without("had no user or item id", num_missing)
+        extra += _doubtful_users(users)
         if not len(timestamps):
             raise DataError(place, "has no rows that can be used", remedy="Is the file complete?")
         return Records(users, item_ids, timestamps, items, (counts.sentence(), *extra), counts, parts, is_rewritten)
+
+
+def _doubtful_users(users: RawIds) -> list[str]:
+    """A question about a user with far more rows than the others, who may stand for everybody without an id."""
+    in_rows = np.bincount(users.numbers, minlength=1)
+    first, others = int(in_rows.argmax()), len(in_rows) - 1
+    count, total = int(in_rows[first]), len(users)
+    if not others or count < _GIANT_SHARE * total or count * others < _GIANT_TIMES * (total - count):
+        return []
+    shown = f"user {brief(users.names[first])!r} has {count:,} of {total:,} rows"
+    return [f"{shown}: does it stand for visitors without an id? If so, remove these rows"]

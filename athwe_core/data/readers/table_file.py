@@ -35,7 +35,7 @@ MAX_ROWS_PER_BYTE = 100
 _ROWS_AT_ONCE = 1_000_000
 _SAMPLE = 10_000
 _TYPED = re.compile(r"(.+):(?:token|token_seq|float|float_seq)")
-_EXACT = 2**53  # largest whole number below which a float64 is exact
+_EXACT, _EXACT_32 = 2**53, 2**24  # largest whole number below which a float64, a float32 is exact
 
 
 def binary_format(path: Path) -> str | None:
@@ -262,6 +262,9 @@ def _as_text(name: str, dtype: pl.DataType) -> pl.Expr:
     if isinstance(dtype, pl.List):
         return column.cast(pl.List(pl.String)).list.join(BAR, ignore_nulls=True)
     if dtype.is_float():  # 1e7 as 10000000
+        if dtype == pl.Float32:
+            column = column.map_batches(_float32_text, return_dtype=pl.String)
+            return column.str.replace(r"\.0$", "")
         is_whole = column.is_finite() & (column == column.round()) & (column.abs() < _EXACT)
         return (
             pl.when(is_whole)
@@ -285,3 +288,13 @@ def _decoded(values: pl.Series) -> pl.Series:
             except UnicodeDecodeError:
                 texts.append(None)
         return pl.Series(values.name, texts, dtype=pl.String)
+
+
+def _float32_text(values: pl.Series) -> pl.Series:
+    """Numbers as text; large ones with the few digits that they have (`1.6777218e+07`): each may stand for several."""
+    texts = values.cast(pl.String)
+    is_rounded = (values.is_finite() & (values.abs() >= _EXACT_32)).fill_null(value=False)
+    if not is_rounded.any():
+        return texts
+    short = pl.Series([f"{value:.7e}" if value is not None else None for value in values.to_list()], dtype=pl.String)
+    return short.alias(values.name).zip_with(is_rounded, texts)

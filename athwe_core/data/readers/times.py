@@ -25,6 +25,7 @@ FORMAT = "format:"
 """Begins a unit that is a `strptime` format."""
 _LARGEST = 2**63 - 1
 _WHOLE = r"^([0-9]{1,18})(?:\.[0-9]*)?$"
+_FEW_DIGITS = r"^[0-9](?:\.(?<digits>[0-9]{1,7}))?[eE]\+?(?<power>[0-9]{1,2})$"
 _SAMPLE = 10_000
 _NUMERIC = (*PER_SECOND, *PER_UNIT)
 
@@ -121,6 +122,21 @@ def guess_time(texts: pl.Series) -> TimeGuess:
     if len(forms) > 1 and set(forms) <= set(AMBIGUOUS):
         return TimeGuess(None, choices=tuple(forms))
     return _guess(forms[0], fits[forms[0]])
+
+
+def rounding_seconds(texts: pl.Series, unit: str) -> float:
+    """How coarse times are that were written with few digits (`1.60E+09`, or float32); 0 where most are not.
+
+    Args:
+        texts: (I,) strings, null where absent.
+        unit: See `whole_seconds`.
+    """
+    parts = texts.drop_nulls().str.extract_groups(_FEW_DIGITS).struct.unnest().drop_nulls("power")
+    if 2 * len(parts) <= len(texts) or unit not in PER_SECOND:
+        return 0.0
+    digits = parts["digits"].fill_null("").str.len_bytes().max()
+    power = parts["power"].cast(pl.Int64).max()
+    return float(10.0 ** (int(power) - int(digits)) / PER_SECOND[unit])  # type: ignore[call-overload]
 
 
 def other_unit(text: str | None, unit: str) -> str | None:

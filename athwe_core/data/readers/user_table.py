@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Int64
 
 from athwe_core.data.options import PrepareOptions
 from athwe_core.data.readers.columns import Columns, best_time, find_columns, like_times
@@ -18,22 +17,12 @@ from athwe_core.data.readers.lines import first_lines
 from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.records import ItemTable, Records, RecordsBuilder, are_ids
 from athwe_core.data.readers.table_file import HeaderMissingError, Table, binary_format
-from athwe_core.data.readers.times import (
-    EARLIEST,
-    FORMAT,
-    PER_SECOND,
-    YEAR_5138,
-    TimeGuess,
-    guess_time,
-    latest,
-    other_unit,
-    whole_seconds,
-)
+from athwe_core.data.readers.time_checks import TimeColumn, doubts_about_times, no_times, refuse_mixed
+from athwe_core.data.readers.times import FORMAT, YEAR_5138, TimeGuess, guess_time, whole_seconds
 from athwe_core.errors import DataError
 from athwe_core.messages import brief, clipped, listed
 
 _SHOWN_FILES = 3
-_TRIED = 20  # rows of a block that are tried in other units
 
 
 @dataclass(frozen=True)
@@ -79,7 +68,7 @@ def read_tables(files: TableFiles, options: PrepareOptions, reading: Reading) ->
             continue
         found.add(path, table, chosen)
         part = (files.parts or {}).get(path, 0)
-        times = _Times(path, chosen)
+        times = TimeColumn(path, chosen)
         for rows in table.rows((chosen.user, chosen.item, chosen.time)):
             _add(builder, rows, times, reading, part=part)
         reading.finish(path)
@@ -155,19 +144,10 @@ def _open(
         return Table(path, reading, names=before, quotes=options.quotes, constants=constants)
 
 
-@dataclass
-class _Times:
-    """The time column of a file, for messages about its values; `good` is the line of one that fits."""
-
-    path: Path
-    columns: Columns
-    good: str = ""
-
-
-def _add(builder: RecordsBuilder, rows: RowBlock, times: _Times, reading: Reading, *, part: int) -> None:
+def _add(builder: RecordsBuilder, rows: RowBlock, times: TimeColumn, reading: Reading, *, part: int) -> None:
     path, chosen = times.path, times.columns
     seconds, is_time = whole_seconds(rows.frame[chosen.time], chosen.unit)
-    _refuse_mixed(rows, seconds, is_time, times)
+    refuse_mixed(rows, seconds, is_time, times)
     is_whole = pl.Series(is_time)
     for column in (chosen.user, chosen.item):
         is_whole &= are_ids(rows.frame[column])
@@ -183,23 +163,6 @@ def _add(builder: RecordsBuilder, rows: RowBlock, times: _Times, reading: Readin
         where, remedy = f"{path} line {kept.lines[row]}: {brief(chosen.time)}", "Repair or remove that line"
         raise DataError(where, "must not be before 1970", clipped(value), remedy)
     builder.add(kept.frame[chosen.user], kept.frame[chosen.item], seconds[mask], part=part)
-
-
-def _refuse_mixed(
-    rows: RowBlock, seconds: Int64[np.ndarray, "R"], is_time: Bool[np.ndarray, "R"], times: _Times
-) -> None:
-    """Refuse a column where some times are in another unit or form than the rest."""
-    texts, chosen = rows.frame[times.columns.time], times.columns
-    plausible = is_time & (seconds >= EARLIEST) & (seconds < latest())
-    if not times.good and plausible.any():
-        row = int(np.flatnonzero(plausible)[0])
-        times.good = f"line {rows.lines[row]} has {clipped(texts[row])!r} ({chosen.unit.removeprefix(FORMAT)})"
-    for row in np.flatnonzero(~plausible)[:_TRIED].tolist() if times.good else ():
-        other = other_unit(texts[row], chosen.unit)
-        if other is not None:
-            rule = f"must be of one kind: {times.good}, line {rows.lines[row]} has {clipped(texts[row])!r} ({other})"
-            remedy = "Write all times alike, or name another column with --time-column"
-            raise DataError(f"{times.path}: column {brief(chosen.time)}", rule, remedy=remedy)
 
 
 def _choose(table: Table, options: PrepareOptions, found: _Detected) -> Columns | None:
@@ -219,11 +182,11 @@ def _choose(table: Table, options: PrepareOptions, found: _Detected) -> Columns 
     guesses = {name: _guess(table, name, sample, options, found) for name in candidates}
     if options.time_column is None and not any(guess.is_plausible for guess in guesses.values()):
         others = [name for name in like_times(table.columns) if name not in guesses]
-        more = table.sample(others) if others else sample
-        guesses |= {name: _guess(table, name, more, options, found) for name in others}
+        sample = table.sample([user, item, *candidates, *others])
+        guesses |= {name: _guess(table, name, sample, options, found) for name in others}
     time = best_time(guesses)
     if time is None:
-        raise _no_times(table, candidates[0], sample[candidates[0]], guesses[candidates[0]])
+        raise no_times(table.path, candidates[0], sample[candidates[0]], guesses[candidates[0]])
     chosen = Columns(user, item, time, str(guesses[time].unit))
     if guesses[time].median > YEAR_5138:
         rule = f"must hold times; half of them are after the year 5138 when read in {chosen.unit}"
@@ -235,6 +198,9 @@ def _choose(table: Table, options: PrepareOptions, found: _Detected) -> Columns 
             f"{table.path.name}: half of the times in {time} are before {day} when read in {chosen.unit}. "
             "Is that right? If not, name --time-unit or --time-column"
         )
+    clocks = [sample[name] for name in guesses if guesses[name].unit is None]
+    for question in doubts_about_times(table.path, sample[time], chosen.unit, clocks):
+        found.question(question)
     return chosen
 
 
@@ -252,18 +218,6 @@ def _guess(table: Table, name: str, sample: pl.DataFrame, options: PrepareOption
     if not is_time.any():
         return TimeGuess(None)
     return TimeGuess(unit, int(np.median(seconds[is_time])), len(np.unique(seconds[is_time])))
-
-
-def _no_times(table: Table, name: str, sample: pl.Series, guess: TimeGuess) -> DataError:
-    shown = [text and clipped(text) for text in sample.to_list()[:3]]
-    where = f"{table.path}: column {brief(name)}"
-    if guess.choices:
-        rule = "must show whether days or months come first"
-        remedy = " or ".join(f"--time-unit {choice}" for choice in guess.choices)
-        return DataError(where, rule, shown, f"Name it: {remedy}")
-    rule = f"must hold times: numbers ({', '.join(PER_SECOND)} since 1970) or dates"
-    remedy = "Name another column with --time-column, or describe the dates with --time-format, e.g. '%d.%m.%Y %H:%M'"
-    return DataError(where, rule, shown, remedy)
 
 
 def _column(table: Table, given: str | None, role: str) -> str:

@@ -1,6 +1,4 @@
-import bz2
 import gzip
-import lzma
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,34 +36,6 @@ def test_blocks_hold_every_line_once_with_its_number(
     while texts[-1] == b"":
         texts.pop()
     assert read(path, block_bytes=block_bytes) == list(enumerate(texts, start=1))
-
-
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])
-@pytest.mark.parametrize("name", ["a.txt", "a.gz"])
-def test_compression_is_by_content_not_by_name(tmp_path: Path, pack: type[bytes], name: str) -> None:
-    path = write(tmp_path, pack(b"\xef\xbb\xbfone\r\n\r\nthree"), name)
-    assert read(path) == [(1, b"one"), (2, b""), (3, b"three")]
-
-
-def test_several_gzip_members_are_one_file(tmp_path: Path) -> None:
-    path = write(tmp_path, gzip.compress(b"one\n") + gzip.compress(b"two\n"))
-    assert read(path) == [(1, b"one"), (2, b"two")]
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (gzip.compress(b"line\n" * 1000, mtime=0)[:-9], r"a\.txt is not a complete gzip file .*\. Fetch it again"),
-        (b"\x1f\x8b" + bytes(30), r"a\.txt is not a complete gzip file"),
-        (bz2.compress(b"line\n" * 1000)[:-9], r"is not a complete bzip2 file"),
-        (lzma.compress(b"line\n" * 1000)[:-9], r"is not a complete xz file"),
-        (b"\x28\xb5\x2f\xfd" + bytes(9), r"is compressed with zstd, .*\. Unpack it first: zstd -d a\.txt"),
-        (b"PK\x03\x04" + bytes(9), r"is a zip archive\. Unpack it first: unzip a\.txt"),
-    ],
-)
-def test_damaged_and_foreign_archives_are_named(tmp_path: Path, content: bytes, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        read(write(tmp_path, content), block_bytes=2**16)
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
@@ -151,12 +121,3 @@ def test_other_encodings_are_named(tmp_path: Path, encoding: str) -> None:
     path = write(tmp_path, "\ufeffa,b".encode(encoding))
     with pytest.raises(DataError, match=rf"is {encoding[:6].upper()} text, and must be UTF-8\. Convert it: iconv"):
         read(path)
-
-
-def test_what_an_archive_asks_too_much_memory_for_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_much(*_: object) -> bytes:
-        raise MemoryError
-
-    monkeypatch.setattr(gzip.GzipFile, "read", too_much)
-    with pytest.raises(DataError, match=r"a\.txt is not a complete gzip file \(MemoryError\)"):
-        read(write(tmp_path, gzip.compress(b"x\n")))

@@ -47,6 +47,10 @@ def test_prose_and_single_names_are_no_lists(cells: list[str], name: str) -> Non
         ("{'b', 'a'}", ["a", "b"]),
         ("['a", ["['a"]),
         ("{'a': 1}", ["{'a': 1}"]),
+        ("{'id': 9, 'name': 'Toy Story Collection'}", ["Toy Story Collection"]),
+        ('[{"id": 18, "name": "Drama"}, {"id": 35, "name": "Comedy"}]', ["Drama", "Comedy"]),
+        ("[{'id': 1, 'term': 'War'}]", ["War"]),
+        ("[{'a': 'x', 'b': 'y'}]", ["{'a': 'x', 'b': 'y'}"]),
         ("[__import__('os')]", ["[__import__('os')]"]),
     ],
 )

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athwe_core.data.readers import records
-from athwe_core.data.readers.records import IdCoder, RawIds, are_ids, split_sequence
+from athwe_core.data.readers.reading import RowCounts
+from athwe_core.data.readers.records import IdCoder, RawIds, RecordsBuilder, are_ids, split_sequence
 
 TEXTS = st.lists(st.sampled_from(["b", "a", "c", "ä", "a longer text than twelve bytes", "A"]), max_size=40)
 
@@ -63,3 +64,13 @@ def test_cells_hold_several_values_by_their_type(text: str, kind: str, values: l
 def test_what_can_be_an_id_or_stand_for_none() -> None:
     texts = pl.Series(["a", "", None, "\0", "a\0b", " ", "\x1b"])
     assert are_ids(texts).to_list() == [True, True, True, False, False, True, True]
+
+
+@pytest.mark.parametrize(("num_rows", "is_doubted"), [(80, True), (70, False)])
+def test_a_user_with_ten_times_the_rows_of_others_is_questioned(num_rows: int, is_doubted: bool) -> None:
+    builder = RecordsBuilder()
+    users = ["anonymous"] * num_rows + [f"u{number}" for number in range(30) for _ in range(8)]
+    builder.add(pl.Series(users), pl.Series(["i"] * len(users)), np.arange(len(users)))
+    found = builder.build(RowCounts(len(users), len(users)), place="log.csv")
+    question = f"user 'anonymous' has 80 of {len(users)} rows: does it stand for visitors without an id?"
+    assert any(note.startswith(question) for note in found.notes) == is_doubted

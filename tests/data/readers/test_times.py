@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athwe_core.data.readers.times import guess_time, other_unit, whole_seconds
+from athwe_core.data.readers.times import guess_time, other_unit, rounding_seconds, whole_seconds
 
 
 def one(text: str | None, unit: str) -> int | None:
@@ -128,3 +128,19 @@ def test_days_and_months_that_cannot_be_told_apart_are_choices() -> None:
 )
 def test_a_time_of_another_unit_is_known(text: str, unit: str, other: str | None) -> None:
     assert other_unit(text, unit) == other
+
+
+@pytest.mark.parametrize(
+    ("texts", "unit", "seconds"),
+    [
+        (["1.60E+09", "1.61E+09"], "s", 1e7),
+        (["1.6000005e9", "1.6e9"], "s", 100.0),
+        (["1.6000005e12", None, "1.6e12"], "ms", 100.0),
+        (["1600000000.0", "1600000001"], "s", 0.0),
+        (["1.600000000123e9"], "s", 0.0),
+        (["1.6e9", "1600000001", "1600000002"], "s", 0.0),
+        ([], "s", 0.0),
+    ],
+)
+def test_times_of_few_digits_are_rounded(texts: list[str | None], unit: str, seconds: float) -> None:
+    assert rounding_seconds(pl.Series(texts, dtype=pl.String), unit) == pytest.approx(seconds)

@@ -304,3 +304,15 @@ def test_a_table_says_its_kind(write: Write, tmp_path: Path) -> None:
     assert Table(tmp_path / "a", Reading()).kind == "parquet"
     assert Table(write("b", '{"x": 1}\n{"y": 2}'), Reading()).columns == ["x", "y"]
     assert Table(write("c", "x,y"), Reading()).columns == ["x", "y"]
+
+
+def test_ids_in_float32_are_exact_or_refused(tmp_path: Path) -> None:
+    def write_ids(first: int) -> Path:
+        rows = [(first + 2 * user, item, 1_400_000_001) for user in range(3) for item in range(2)]
+        frame = pl.DataFrame(rows, schema=["user", "item", "time"], orient="row")
+        frame.with_columns(pl.col("user").cast(pl.Float32)).write_parquet(tmp_path / "a.parquet")
+        return tmp_path / "a.parquet"
+
+    assert read(write_ids(2**24 - 6)).user_tokens.names.to_list() == ["16777210", "16777212", "16777214"]
+    with pytest.raises(DataError, match=r"user ids must not be numbers cut to a few digits"):
+        read(write_ids(2**24 + 2))
