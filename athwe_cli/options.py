@@ -91,8 +91,8 @@ Quotes = Annotated[
 TimeUnit = Annotated[
     str,
     typer.Option(
-        help="Of a table: s, ms, us, ns or days since 1970, excel (days as spreadsheets count), year, yyyymmdd, iso, "
-        "month/day/year, day/month/year; auto detects and reports it."
+        help="Of a table: s, ms, us, ns, minutes, hours or days since 1970, excel (days as spreadsheets count), year, "
+        "yyyymmdd, iso, month/day/year, day/month/year; auto detects and reports it."
     ),
 ]
 TimeFormat = Annotated[

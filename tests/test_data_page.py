@@ -3,7 +3,7 @@
 import gzip
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -94,12 +94,12 @@ def test_the_commands_that_name_an_option_need_it(tmp_path: Path, monkeypatch: p
         assert option in done.stderr, f"{command}: {done.stderr}"
 
 
-def rows_of(heading: str) -> Iterable[list[str]]:
-    """Cells of the tables below a heading."""
+def rows_of(heading: str) -> list[list[str]]:
+    """Cells of the rows of the tables below a heading."""
     section = PAGE.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
-    return (
-        [cell.strip() for cell in line.strip("| ").split(" | ")] for line in section.splitlines() if line[:1] == "|"
-    )
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    rows = [line for line, after in zip(lines, [*lines[1:], ""], strict=True) if "|--" not in line + after[:3]]
+    return [[cell.strip() for cell in row.strip("| ").split(" | ")] for row in rows]
 
 
 def test_the_names_of_columns_are_recognised() -> None:

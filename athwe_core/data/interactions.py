@@ -13,6 +13,7 @@ from athwe_core.data.filtering import first_occurrences, k_core, refuse_too_few
 from athwe_core.data.options import PrepareOptions, SplitRule
 from athwe_core.data.readers.reading import RowCounts
 from athwe_core.data.readers.records import Records
+from athwe_core.data.readers.times import EARLIEST, is_plausible, latest
 from athwe_core.data.split import (
     GIVEN,
     GLOBAL_TIME,
@@ -118,6 +119,7 @@ def number_and_order(records: Records, name: str, options: PrepareOptions) -> In
         notes.append(f"users and items with fewer than {minimum} interactions were removed: {', '.join(lost)}")
     if num_late := _count_late(kept_users.numbers, times):
         notes.append(f"{num_late} rows came after a later one of the same user in the file: sorted by time")
+    notes += _doubtful_times(times)
     counts = records.counts
     if counts is not None:
         counts = counts.without("were repeated", num_repeated)
@@ -170,3 +172,18 @@ def _count_late(users: Int32[np.ndarray, "I"], timestamps: Int64[np.ndarray, "I"
     by_user = np.argsort(users, kind="stable")
     is_same_user = np.diff(users[by_user]) == 0
     return int(np.count_nonzero(is_same_user & (np.diff(timestamps[by_user]) < 0)))
+
+
+def _doubtful_times(timestamps: Int64[np.ndarray, "I"]) -> list[str]:
+    """Questions about times that are all equal, or far from the others: they decide what comes first and last."""
+    if timestamps.min() == timestamps.max():
+        day = np.datetime64(int(timestamps[0]), "s")
+        return [f"all rows have one time, {day}: the order of a user's items is the order of ties"]
+    is_odd = (timestamps < EARLIEST) | (timestamps >= latest())
+    if not is_plausible(float(np.median(timestamps))) or not is_odd.any():
+        return []
+    example = np.datetime64(int(timestamps[is_odd][0]), "s")
+    count = int(np.count_nonzero(is_odd))
+    return [
+        f"{count:,} of {len(timestamps):,} rows have times before 1995 or after next year, e.g. {example}: is that right?"
+    ]

@@ -10,7 +10,8 @@ from athwe_core.errors import require
 TieOrder = Literal["file", "item", "random"]
 SourceKind = Literal["auto", "atomic", "amazon-2014", "amazon-2018", "amazon-2023", "table", "demo"]
 TimeUnit = Literal[
-    "auto", "s", "ms", "us", "ns", "days", "excel", "year", "yyyymmdd", "iso", "month/day/year", "day/month/year"
+    *("auto", "s", "ms", "us", "ns", "minutes", "hours", "days", "excel"),
+    *("year", "yyyymmdd", "iso", "month/day/year", "day/month/year"),
 ]
 Quotes = Literal["auto", "double", "none"]
 SplitRule = Literal["auto", "leave-one-out", "global-time", "given"]
@@ -53,8 +54,8 @@ class PrepareOptions:
         columns: Names of all columns of a `table` without header line, in their order; None reads the header.
         quotes: Of a delimited `table`: fields may stand in double quotes (`double`), or quotes are ordinary characters
             (`none`); `auto` is `double`, but notices quotes that do not pair.
-        time_unit: Of a table's times: numbers since 1970 (`s`, `ms`, `us`, `ns`, `days`), days as spreadsheets count
-            (`excel`), or dates; `auto` detects it from the values.
+        time_unit: Of a table's times: numbers since 1970 (`s`, `ms`, `us`, `ns`, `minutes`, `hours`, `days`), days as
+            spreadsheets count (`excel`), or dates; `auto` detects it from the values (but not minutes and hours).
         time_format: Format of a table's times as Python's `strptime` has it; None detects it.
         max_bad_lines: Largest share of a file's lines, in [0, 1], that may be unreadable and are dropped; atomic files allow
             none.

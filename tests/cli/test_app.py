@@ -36,7 +36,8 @@ COMMANDS = {
     | {"--text-layers", "--image-layers"}
     | {"--text-encoder", "--text-pooling", "--text-max-tokens", "--image-encoder", "--images", "--image-column"}
     | {"--download-images", "--allow-private-hosts", "--clusters", "--refresh", "--device"}
-    | {"--source", "--raw", "--item-file", "--keep-feature-scale", "--feature-rows", "--export", "--to", "--overwrite", *TABLE},
+    | {"--source", "--raw", "--item-file", "--keep-feature-scale", "--feature-rows", *TABLE}
+    | {"--export", "--to", "--overwrite"},
     "audit": {"--dataset", "--version", "--seed", "--shuffles", "--to", "--prepared", "--runs", "--json"},
     "train": {
         "--dataset",

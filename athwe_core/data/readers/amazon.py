@@ -10,7 +10,8 @@ from pathlib import Path
 import polars as pl
 
 from athwe_core.data.readers.amazon_metadata import COLUMNS, BrokenProcessPool, LiteralReader, Row, json_row
-from athwe_core.data.readers.delimited import Dialect, RowBlock, is_empty, open_blocks, split_header, split_rows
+from athwe_core.data.readers.delimited import RowBlock, open_blocks, split_rows
+from athwe_core.data.readers.header import Dialect, is_empty, split_header
 from athwe_core.data.readers.json_lines import read_json_lines
 from athwe_core.data.readers.lines import blocks, first_lines
 from athwe_core.data.readers.reading import Reading

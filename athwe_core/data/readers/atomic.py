@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 import numpy as np
 import polars as pl
 
-from athwe_core.data.readers.delimited import Dialect, RowBlock, open_blocks, split_header, split_rows
+from athwe_core.data.readers.delimited import RowBlock, open_blocks, split_rows
+from athwe_core.data.readers.header import Dialect, split_header
 from athwe_core.data.readers.ids import clean_ids
 from athwe_core.data.readers.lines import first_lines
 from athwe_core.data.readers.lists import find_lists, quoted_names

@@ -19,21 +19,17 @@ import numpy as np
 import polars as pl
 from jaxtyping import Int64
 
+from athwe_core.data.readers.header import NEVER_CLOSED, WITHOUT_NUL, Dialect, header_text, is_empty
 from athwe_core.data.readers.lines import Block, blocks
 from athwe_core.data.readers.quotes import unclosed_quote
 from athwe_core.data.readers.reading import Reading
 from athwe_core.errors import DataError
 from athwe_core.messages import clipped
 
-MAX_COLUMNS = 10_000
-"""Most columns of a table; each costs memory for every row."""
 ONE_BYTE = "\x1f"
 """Stands for a separator of two characters while a block is split."""
 _END = "\0end\n"  # a line of its own behind the last row, unless that has a quote that is never closed
 _OPEN = "cannot be split into fields (a quote is open to the end of the file)"
-_AS_TEXT = "Save it as UTF-8 text, e.g. with: iconv -f LATIN1 -t UTF-8 FILE"
-_WITHOUT_NUL = "must be text without NUL bytes"
-_NEVER_CLOSED = "Is a quote never closed? Where quotes are ordinary characters: --quotes none"
 
 
 @dataclass(frozen=True)
@@ -46,22 +42,6 @@ class RowBlock:
     def keep(self, is_kept: pl.Series) -> RowBlock:
         """The rows marked True."""
         return RowBlock(self.lines[is_kept.to_numpy()], self.frame.filter(is_kept))
-
-
-@dataclass
-class Dialect:
-    """How lines are split into fields.
-
-    Attributes:
-        separator: One character, or `::`.
-        has_quotes: A field in double quotes may hold separators and line ends, and blank lines mean nothing; else quotes
-            are ordinary characters and a blank line is a row.
-        is_sure: The user named the quotes. Else a file whose quotes do not pair is noticed.
-    """
-
-    separator: str
-    has_quotes: bool
-    is_sure: bool = True
 
 
 class BadLine(Protocol):
@@ -86,40 +66,6 @@ def open_blocks(path: Path, reading: Reading) -> tuple[str, Iterator[Block]]:
     reading.skip_lines(path)
     rest = [Block(2, first.content[end:])] if end < len(first.content) else []
     return header, chain(rest, found)
-
-
-def is_empty(path: Path) -> DataError:
-    """The error for a file without a line."""
-    return DataError(str(path), "is empty", remedy="Expected a header line and rows below it")
-
-
-def header_text(path: Path, line: bytes) -> str:
-    """A header line as text. Raises DataError where it is no UTF-8, has NUL bytes, or ends its lines like an old Mac."""
-    where = f"{path} line 1"
-    if b"\0" in line:
-        raise DataError(where, _WITHOUT_NUL, line[:8], "Is it UTF-16? Convert it: iconv -f UTF-16 -t UTF-8 FILE")
-    try:
-        header = line.decode()
-    except UnicodeDecodeError as error:
-        raise DataError(where, "must be UTF-8 text", line[error.start : error.end], _AS_TEXT) from None
-    if "\r" in header:
-        remedy = "Convert it: tr '\\r' '\\n' < FILE > NEW"
-        raise DataError(where, "must end with LF or CRLF, and a carriage return stands in it", clipped(header), remedy)
-    return header
-
-
-def split_header(path: Path, header: str, dialect: Dialect) -> list[str]:
-    """Column names in a header line. Raises DataError where there are too many, or a quote is never closed."""
-    count = header.count(dialect.separator) + 1
-    if count > MAX_COLUMNS:
-        remedy = "Is it a table with one row an interaction or item?"
-        raise DataError(f"{path} line 1", f"must name at most {MAX_COLUMNS:,} columns", count, remedy)
-    if not dialect.has_quotes:
-        return header.split(dialect.separator)
-    try:
-        return [name.strip() for name in next(csv.reader([header], delimiter=dialect.separator, strict=True), [])]
-    except csv.Error as error:
-        raise DataError(f"{path} line 1", f"cannot be split into names ({error})", remedy=_NEVER_CLOSED) from None
 
 
 def split_rows(
@@ -151,7 +97,7 @@ def split_rows(
         if dialect.has_quotes and b'"' in block.content:
             line, why = _unclosed(block, split, dialect)
             if line and (dialect.is_sure or dialect.separator != "\t" or has_had_quotes):
-                raise DataError(f"{path} line {line}", why, remedy=_NEVER_CLOSED)
+                raise DataError(f"{path} line {line}", why, remedy=NEVER_CLOSED)
             if line:
                 dialect.has_quotes = False
                 reading.notes.append(f"{path.name}: the quotes do not pair (line {line}): read as ordinary characters")
@@ -289,7 +235,7 @@ def _decoded(block: Block, bad: list[_Bad]) -> Iterator[tuple[int, str]]:
             bad.append(_Bad(number, "must be UTF-8 text", line[error.start : error.end]))
             continue
         if "\0" in text:
-            bad.append(_Bad(number, _WITHOUT_NUL, clipped(text)))
+            bad.append(_Bad(number, WITHOUT_NUL, clipped(text)))
         else:
             yield number, text
 

@@ -14,7 +14,8 @@ PLACEHOLDERS = frozenset(
 )
 """Texts that mean that there is no id, in small letters."""
 _ROUNDED = r"^-?\d\.\d+[eE]\+?\d+$"
-_REWRITTEN = r"^\s|\s$|^-?\d+\.0+$|^b'.*'$|^b\".*\"$"
+_REWRITTEN = r"^\s|\s$|^-?\d+\.0+$|^b'.*'$|^b\".*\"$|[\x{200B}\x{2060}\x{FEFF}]"
+_INVISIBLE = r"[\x{200B}\x{2060}\x{FEFF}]"  # zero-width space, word joiner, byte-order mark
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class CleanIds:
     """N raw ids in one spelling.
 
     Attributes:
-        texts: (N,) without blanks around them; `7.0` and `b'7'` are `7`.
+        texts: (N,) without blanks around them and without characters that nobody sees; `7.0` and `b'7'` are `7`; letters with
+            accents as one character each (NFC).
         is_placeholder: (N,) whether the text means that there is no id.
         is_rewritten: (N,) whether the file writes the id in another way.
     """
@@ -47,9 +49,11 @@ def clean_ids(texts: pl.Series, what: str, place: str) -> CleanIds:
         rule = f"must not be numbers cut to a few digits ({len(rounded)} are)"
         remedy = "Write the ids as whole numbers or texts; spreadsheets shorten long ones"
         raise DataError(f"{place}: {what} ids", rule, brief(rounded[0]), remedy)
-    is_rewritten = texts.str.contains(_REWRITTEN)
+    composed = texts.str.normalize("NFC") if (texts.str.len_bytes() > texts.str.len_chars()).any() else texts
+    is_rewritten = texts.str.contains(_REWRITTEN) | (composed != texts)
     if is_rewritten.any():
-        clean = texts.str.strip_chars().str.replace(r"^b'(.*)'$", "$1").str.replace(r'^b"(.*)"$', "$1")
+        clean = composed.str.replace_all(_INVISIBLE, "").str.strip_chars()
+        clean = clean.str.replace(r"^b'(.*)'$", "$1").str.replace(r'^b"(.*)"$', "$1")
         clean = clean.str.strip_chars().str.replace(r"^(-?\d+)\.0+$", "$1")
         texts = clean.zip_with(is_rewritten, texts)
     is_short = texts.str.len_bytes() <= max(map(len, PLACEHOLDERS))

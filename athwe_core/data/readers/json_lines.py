@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from athwe_core.data.readers.delimited import MAX_COLUMNS, RowBlock
+from athwe_core.data.readers.delimited import RowBlock
+from athwe_core.data.readers.header import MAX_COLUMNS
 from athwe_core.data.readers.lines import Block, blocks
 from athwe_core.data.readers.literals import parse_literal
 from athwe_core.data.readers.reading import Reading
@@ -26,6 +27,7 @@ from athwe_core.data.readers.text_cleaning import without_halves
 from athwe_core.messages import brief
 
 _KEY = re.compile(rb"""["']([^"'\\]{0,200})["']\s*:""")
+_TYPED = r"""^\{\s*"\$(?:oid|date|uuid|number\w+)"\s*:\s*"?([^"{}]*|\{[^{}]*\})"?\s*\}$"""
 _FEW_LINES = 64  # below, lines are read one at a time to find the bad one
 
 
@@ -59,7 +61,8 @@ def _parse(block: Block, path: Path, keys: Sequence[str], reading: Reading) -> I
             frame = None
     if frame is not None and len(frame) == num_lines:
         reading.add_rows(path, num_lines, num_lines)
-        yield RowBlock(np.arange(block.first_line, block.first_line + num_lines, dtype=np.int64), frame)
+        lines = np.arange(block.first_line, block.first_line + num_lines, dtype=np.int64)
+        yield RowBlock(lines, frame.with_columns(_unwrapped(pl.all())))
     elif num_lines > _FEW_LINES:
         for half in block.halves():
             yield from _parse(half, path, keys, reading)
@@ -83,7 +86,12 @@ def _one_at_a_time(block: Block, path: Path, keys: Sequence[str], reading: Readi
             values.append([_text(found.get(key)) for key in keys])
     frame = pl.DataFrame(values, schema=dict.fromkeys(keys, pl.String), orient="row")
     reading.add_rows(path, len(lines), len(lines))
-    return RowBlock(np.array(lines, dtype=np.int64), frame)
+    return RowBlock(np.array(lines, dtype=np.int64), frame.with_columns(_unwrapped(pl.all())))
+
+
+def _unwrapped(column: pl.Expr) -> pl.Expr:
+    """Values of MongoDB's extended JSON without their types: `{"$oid": "5f"}` is 5f; a date may hold a `$numberLong`."""
+    return column.str.replace(_TYPED, "$1").str.replace(_TYPED, "$1")
 
 
 class _Repeated(dict[str, Any]):

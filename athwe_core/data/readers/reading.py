@@ -178,9 +178,12 @@ class Reading:
     def _refuse_above(self, path: Path, most: float) -> None:
         file = self._of(path)
         if file.num_bad_lines > most:
+            remedy = "Repair the file, or raise --max-bad-lines to drop such lines"
+            if all("must be UTF-8 text" in reason for reason in file.shown):
+                remedy = f"Is it of another encoding? Convert it: iconv -f WINDOWS-1252 -t UTF-8 {path.name}"
             raise DataError(
                 str(path),
                 f"may have at most {100 * self.max_bad_lines:g} % lines that cannot be read",
                 f"{file.num_bad_lines} of {file.num_lines}: {'; '.join(file.shown)}",
-                "Repair the file, or raise --max-bad-lines to drop such lines",
+                remedy,
             )

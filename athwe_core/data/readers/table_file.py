@@ -11,16 +11,8 @@ import numpy as np
 import polars as pl
 
 from athwe_core.data.readers.columns import example_names, looks_like_data
-from athwe_core.data.readers.delimited import (
-    MAX_COLUMNS,
-    Dialect,
-    RowBlock,
-    header_text,
-    is_empty,
-    open_blocks,
-    split_header,
-    split_rows,
-)
+from athwe_core.data.readers.delimited import RowBlock, open_blocks, split_rows
+from athwe_core.data.readers.header import MAX_COLUMNS, Dialect, header_text, is_empty, refuse_note, split_header
 from athwe_core.data.readers.json_lines import all_keys, parse_object, read_json_lines
 from athwe_core.data.readers.lines import blocks, first_lines
 from athwe_core.data.readers.lists import BAR
@@ -180,6 +172,8 @@ class Table:
             rule = "must be one JSON object or the names of columns"
             raise DataError(f"{self.path} line 1", rule, lines[0][:20], remedy)
         header = header_text(self.path, lines[0])
+        if self._names is None:
+            refuse_note(self.path, header)
         self._separator = max(SEPARATORS, key=lambda separator: header.count(separator) * len(separator))
         fields = split_header(self.path, header, self._dialect())
         if self._names is not None:

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int64
 from athwe_core.data.readers.dates import AMBIGUOUS, FORMS, date_seconds, format_seconds
 
 PER_SECOND = {"s": 1, "ms": 1000, "us": 1_000_000, "ns": 1_000_000_000}
-PER_UNIT = {"days": 86_400, "excel": 86_400}
+PER_UNIT = {"minutes": 60, "hours": 3600, "days": 86_400, "excel": 86_400}
 EXCEL_EPOCH = 25_569  # 1970-01-01 in days since the last day of 1899, as spreadsheets count
 YEAR_5138 = 100_000_000_000  # seconds; a later time is in a smaller unit
 EARLIEST = int(datetime(1995, 1, 1, tzinfo=UTC).timestamp())
@@ -27,7 +27,8 @@ _LARGEST = 2**63 - 1
 _WHOLE = r"^([0-9]{1,18})(?:\.[0-9]*)?$"
 _FEW_DIGITS = r"^[0-9](?:\.(?<digits>[0-9]{1,7}))?[eE]\+?(?<power>[0-9]{1,2})$"
 _SAMPLE = 10_000
-_NUMERIC = (*PER_SECOND, *PER_UNIT)
+_NUMERIC = (*PER_SECOND, "days", "excel")  # minutes and hours are not guessed: seconds since any day look the same
+_DECIMAL_COMMA = r"^(\s*[0-9]+),([0-9]+\s*)$"
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,9 @@ def whole_seconds(texts: pl.Series, unit: str) -> tuple[Int64[np.ndarray, "I"], 
 
     Args:
         texts: (I,) strings, null where absent.
-        unit: `s`, `ms`, `us`, `ns`, `days` (decimal numbers since 1970, exponents allowed), `excel` (days as spreadsheets
-            count), a form of `dates.FORMS` (dates, with or without a time of day and a zone; UTC without one), or
-            `format:` and a strptime format.
+        unit: `s`, `ms`, `us`, `ns`, `minutes`, `hours`, `days` (decimal numbers since 1970, with a point or a comma;
+            exponents allowed), `excel` (days as spreadsheets count), a form of `dates.FORMS` (dates, with or without a
+            time of day and a zone; UTC without one), or `format:` and a strptime format.
     Returns:
         (I,) int64 seconds, 0 where a text is no time, and the (I,) mask of those that are. Negative times are times.
     """
@@ -77,6 +78,7 @@ def whole_seconds(texts: pl.Series, unit: str) -> tuple[Int64[np.ndarray, "I"], 
         return _masked(format_seconds(texts, unit.removeprefix(FORMAT)))
     if unit in FORMS:
         return _masked(date_seconds(texts, unit))
+    texts = _with_points(texts)
     whole = texts.str.extract(_WHOLE).cast(pl.Int64)
     is_time = whole.is_not_null().to_numpy().copy()
     if unit in PER_UNIT:
@@ -98,7 +100,7 @@ def guess_time(texts: pl.Series) -> TimeGuess:
     """
     sample = texts.drop_nulls()[:_SAMPLE]
     sample = sample.filter(sample.str.strip_chars() != "")
-    numbers = sample.str.strip_chars().cast(pl.Float64, strict=False)
+    numbers = _with_points(sample).str.strip_chars().cast(pl.Float64, strict=False)
     numbers = numbers.filter(numbers.is_finite())
     is_numeric = 2 * len(numbers) > len(sample)
     fits = {form: date_seconds(sample, form) for form in (DIGITS if is_numeric else FORMS)}
@@ -146,6 +148,11 @@ def other_unit(text: str | None, unit: str) -> str | None:
         if other not in (unit, "year") and is_time[0] and is_plausible(int(found[0])):
             return other
     return None
+
+
+def _with_points(texts: pl.Series) -> pl.Series:
+    """Decimal numbers with a point: `1600000000,5` is how many countries write them."""
+    return texts.str.replace(_DECIMAL_COMMA, "$1.$2")
 
 
 def _guess(unit: str, seconds: pl.Series) -> TimeGuess:

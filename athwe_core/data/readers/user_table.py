@@ -148,7 +148,7 @@ def _add(builder: RecordsBuilder, rows: RowBlock, times: TimeColumn, reading: Re
     path, chosen = times.path, times.columns
     seconds, is_time = whole_seconds(rows.frame[chosen.time], chosen.unit)
     refuse_mixed(rows, seconds, is_time, times)
-    is_whole = pl.Series(is_time)
+    is_whole = pl.Series(is_time & ~((seconds == 0) & bool(times.good)))  # 0 stands for no time among others of today
     for column in (chosen.user, chosen.item):
         is_whole &= are_ids(rows.frame[column])
     for row in (~is_whole).arg_true().to_list():

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athwe_core.data.readers.delimited import Dialect, open_blocks, split_header, split_rows
+from athwe_core.data.readers.delimited import open_blocks, split_rows
+from athwe_core.data.readers.header import Dialect, split_header
 from athwe_core.data.readers.lines import blocks
 from athwe_core.data.readers.reading import Reading
 from athwe_core.errors import DataError

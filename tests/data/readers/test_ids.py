@@ -14,6 +14,13 @@ def test_one_user_has_one_spelling() -> None:
     assert clean.is_rewritten.to_list() == [False, True, True, True, True, True, False, True, False, False, False]
 
 
+def test_ids_that_look_alike_are_one() -> None:
+    texts = ["\u00e9", "e\u0301", "a\u200b", "\ufeffa", "\u00a0a", "\u4eba"]
+    clean = clean_ids(pl.Series(texts), "user", "a.csv")
+    assert clean.texts.to_list() == ["\u00e9", "\u00e9", "a", "a", "a", "\u4eba"]
+    assert clean.is_rewritten.to_list() == [False, True, True, True, True, False]
+
+
 @pytest.mark.parametrize("text", ["nan", "NaN", "null", "None", "NA", "N/A", "<NA>", "", "  ", "-1", "-1.0", "\\N"])
 def test_placeholders_are_no_ids(text: str) -> None:
     assert clean_ids(pl.Series([text, "nana", "-11"]), "item", "a.csv").is_placeholder.to_list() == [True, False, False]

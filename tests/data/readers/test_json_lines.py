@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -109,3 +110,19 @@ def test_the_reason_names_the_key_that_is_there_twice(tmp_path: Path) -> None:
 def test_lines_that_are_no_utf8_are_no_json(tmp_path: Path, value: bytes) -> None:
     (tmp_path / "a").write_bytes(b'{"a": "x", "b": "' + value + b'"}\n{"a": "y"}\n')
     assert read(tmp_path / "a") == ([(2, "y", None)], [1])
+
+
+@pytest.mark.parametrize("tail", ["", "\n{'user': '7', 'time': 5}"])
+def test_values_of_mongodb_lose_their_types(tmp_path: Path, tail: str) -> None:
+    """Read at once, and line by line where one line is no JSON."""
+    lines = [
+        '{"user": {"$oid": "5f5e"}, "time": {"$date": "2020-09-14T00:00:00Z"}}',
+        '{"user": {"$numberLong": "7"}, "time": {"$date": {"$numberLong": "1600000000000"}}}',
+        '{"user": {"other": "7"}, "time": {"$date": 5}}',
+    ]
+    path = tmp_path / "a.jsonl"
+    path.write_text("\n".join(lines) + tail)
+    frame = pl.concat([rows.frame for rows in read_json_lines(path, ["user", "time"], Reading([path]))])
+    assert frame["user"].to_list()[:2] == ["5f5e", "7"]
+    assert frame["user"][2].replace(" ", "") == '{"other":"7"}'
+    assert frame["time"].to_list()[:3] == ["2020-09-14T00:00:00Z", "1600000000000", "5"]

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from athwe_core.data.readers.delimited import Dialect, split_rows
+from athwe_core.data.readers.delimited import split_rows
+from athwe_core.data.readers.header import Dialect
 from athwe_core.data.readers.lines import blocks
 from athwe_core.data.readers.reading import Reading
 from athwe_core.errors import DataError

@@ -144,3 +144,24 @@ def test_a_time_of_another_unit_is_known(text: str, unit: str, other: str | None
 )
 def test_times_of_few_digits_are_rounded(texts: list[str | None], unit: str, seconds: float) -> None:
     assert rounding_seconds(pl.Series(texts, dtype=pl.String), unit) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    ("text", "unit", "seconds"),
+    [
+        ("1600000000,75", "s", 1_600_000_000),
+        ("44087,5", "excel", (44_087 - 25_569) * 86_400 + 43_200),
+        ("26666666.5", "minutes", 1_599_999_990),
+        ("444444", "hours", 1_599_998_400),
+    ],
+)
+def test_decimal_commas_minutes_and_hours(text: str, unit: str, seconds: int) -> None:
+    found, is_time = whole_seconds(pl.Series([text]), unit)
+    assert (found[0], is_time[0]) == (seconds, True)
+
+
+def test_decimal_commas_are_recognised_and_minutes_are_not() -> None:
+    assert guess_time(pl.Series(["1600000000,75", "1600000001,5"])).unit == "s"
+    assert guess_time(pl.Series(["44087,5", "44088,25"])).unit == "excel"
+    guess = guess_time(pl.Series(["26666666", "26666667"]))  # or seconds since the first day of a log
+    assert (guess.unit, guess.is_plausible) == ("s", False)
