@@ -44,7 +44,7 @@ CASES = {
     "a run by preset and name": Case(("evaluate", "--run", "ahtwe/first"), r"Did you mean (athwe/first)"),
     "an unknown preset": Case((*DRY, "--preset", "hm4rs"), r"Did you mean (hm4sr)\?"),
     "an unknown key": Case((*DRY, "--set", "model.dropot=0.1"), r"Did you mean (model\.dropout)\?", "=0.1"),
-    "an unknown data set": Case(("audit", "--dataset", "dmeo"), r"Did you mean (demo)\?"),
+    "an unknown data set": Case(("audit", "--dataset", "dmeo"), r"did you mean '(demo)'\?"),
     "a name that is taken": Case(
         ("train", "--dataset", "demo", "--name", "first", *SMALL), r"go on with (--resume \S+), or"
     ),
@@ -61,7 +61,8 @@ CASES = {
         (*DRY, "--preset", "hm4sr", "--set", "model.temporal_moe.enabled=false"), r"Use (--set losses\.pcl\.weight=0)$"
     ),
     "diversity without sparse experts": Case(
-        (*DRY, "--set", "model.temporal_moe.kind=dense"), r"Use (--set losses\.diversity\.weight=0)$"
+        (*DRY, "--set", "losses.diversity.weight=0.1", "--set", "model.temporal_moe.kind=dense"),
+        r"Use (--set losses\.diversity\.weight=0)$",
     ),
     "no user of a case study": Case(("case-study", "--run", "first", "--no-html"), r"Try (--random 1)$"),
     "an unknown user": Case(("case-study", "--run", "first", "--no-html", "--user", "?"), r"Try (--random 1)$"),
@@ -157,12 +158,13 @@ def test_cluster_labels_are_made_for_the_term_that_is_off(remedy_world: Path) ->
     (remedy_world / "goods.csv").write_text(items)
     files = ("--raw", str(remedy_world / "log.csv"), "--item-file", str(remedy_world / "goods.csv"))
     assert call(remedy_world, "prepare", "--dataset", "toys", *files).exit_code == 0
-    shown = call(remedy_world, "train", "--dataset", "toys", "--dry-run", *SMALL).stderr
+    train = ("train", "--dataset", "toys", "--dry-run", "--set", "losses.cluster.weight=1", *SMALL)
+    shown = call(remedy_world, *train).stderr
     command = re.search(r"to have them: (athwe prepare --dataset toys --refresh clusters --clusters 100)", shown)
     assert command, shown
     made = call(remedy_world, *command[1].split()[1:])
     assert made.exit_code == 0, made.output
-    assert "no cluster labels" not in call(remedy_world, "train", "--dataset", "toys", "--dry-run", *SMALL).stderr
+    assert "no cluster labels" not in call(remedy_world, *train).stderr
 
 
 TEXT = "user,item,time\n" + "".join(f"u{u},i{(u + s) % 6},{1_400_000_001 + s}\n" for u in range(7) for s in range(6))
