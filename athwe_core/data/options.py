@@ -9,10 +9,9 @@ from athwe_core.errors import require
 
 TieOrder = Literal["file", "item", "random"]
 SourceKind = Literal["auto", "atomic", "amazon-2014", "amazon-2018", "amazon-2023", "table", "demo"]
-TimeUnit = Literal[
-    *("auto", "s", "ms", "us", "ns", "minutes", "hours", "days", "excel"),
-    *("year", "yyyymmdd", "iso", "month/day/year", "day/month/year"),
-]
+_Numbers = Literal["s", "ms", "us", "ns", "minutes", "hours", "days", "excel"]
+_Dates = Literal["year", "yyyymmdd", "iso", "month/day/year", "day/month/year"]
+TimeUnit = Literal["auto", _Numbers, _Dates]
 Quotes = Literal["auto", "double", "none"]
 SplitRule = Literal["auto", "leave-one-out", "global-time", "given"]
 Pooling = Literal["cls", "mean"]

@@ -32,7 +32,7 @@ from athwe_core.errors import ConfigError
         ),
         (
             {"time_unit": "h"},
-            "--time-unit must be one of auto, s, ms, us, ns, days, excel, year, yyyymmdd, iso, month/day/year",
+            "--time-unit must be one of auto, s, ms, us, ns, minutes, hours, days, excel, year, yyyymmdd, iso",
         ),
         ({"max_bad_lines": -0.1}, "--max-bad-lines must be in [0, 1], got -0.1"),
         ({"item_column": ""}, "--item-column must name a column, got ''"),

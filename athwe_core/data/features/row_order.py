@@ -69,16 +69,18 @@ def find_row_order(
     if is_published_name:
         return _as_published(path, num_rows, item_tokens)
     numbers = _numbers(item_tokens)
-    are_numbers = numbers is not None and int(numbers.max()) < num_rows
+    if numbers is not None and int(numbers.max()) >= num_rows:
+        why, numbers = f"reach {int(numbers.max())}", None
+    else:
+        why = "are no whole numbers"
     if mapping_path.is_file():
         by_id = _by_mapping(path, num_rows, item_tokens, mapping_path)
-        if are_numbers and by_id is not None and not np.array_equal(by_id.rows[1:], numbers):
+        if numbers is not None and by_id is not None and not np.array_equal(by_id.rows[1:], numbers):
             rule = f"are both numbers and ids of {MAPPING_FILE}, which name other rows of {path.name}"
             raise DataError("item ids", rule, clipped(item_tokens[1]), _OPTION)
         if by_id is not None:
             return by_id
-    if not are_numbers:
-        why = "are no whole numbers" if numbers is None else f"reach {int(numbers.max())}"
+    if numbers is None:
         rule = f"has {num_rows} rows of unknown order: the item ids {why}, e.g. {clipped(item_tokens[-1])!r}"
         raise DataError(str(path), rule, remedy=_OPTION)
     return _by_number(path, num_rows, item_tokens, first=0)

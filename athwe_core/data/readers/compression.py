@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Protocol, cast
+from typing import IO, Protocol
 
 from athwe_core.data.readers.zstd_lines import ZstdLines
 from athwe_core.errors import DataError
@@ -146,8 +146,12 @@ def _open(path: Path, kind: str, raw: IO[bytes]) -> _Stream:
         lines = ZstdLines(path)
         refuse_bomb(path, lines.most_bytes, path.stat().st_size)
         return lines
-    opener = {"gzip": lambda raw: gzip.GzipFile(fileobj=raw), "bzip2": bz2.BZ2File, "xz": lzma.LZMAFile}.get(kind)
-    return cast("_Stream", opener(raw) if opener else raw)
+    openers: dict[str, Callable[..., _Stream]] = {
+        "gzip": lambda raw: gzip.GzipFile(fileobj=raw),
+        "bzip2": bz2.BZ2File,
+        "xz": lzma.LZMAFile,
+    }
+    return openers[kind](raw) if kind else raw
 
 
 def _only_member(path: Path, raw: IO[bytes]) -> IO[bytes]:

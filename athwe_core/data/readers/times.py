@@ -136,9 +136,9 @@ def rounding_seconds(texts: pl.Series, unit: str) -> float:
     parts = texts.drop_nulls().str.extract_groups(_FEW_DIGITS).struct.unnest().drop_nulls("power")
     if 2 * len(parts) <= len(texts) or unit not in PER_SECOND:
         return 0.0
-    digits = parts["digits"].fill_null("").str.len_bytes().max()
-    power = parts["power"].cast(pl.Int64).max()
-    return float(10.0 ** (int(power) - int(digits)) / PER_SECOND[unit])  # type: ignore[call-overload]
+    digits = int(parts["digits"].fill_null("").str.len_bytes().to_numpy().max())
+    power = int(parts["power"].cast(pl.Int64).to_numpy().max())
+    return float(10.0 ** (power - digits) / PER_SECOND[unit])
 
 
 def other_unit(text: str | None, unit: str) -> str | None:

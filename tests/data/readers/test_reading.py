@@ -48,3 +48,14 @@ def test_counts_add_up_over_files_and_reasons() -> None:
     counts = RowCounts(10, 8, {"a": 2}).without("b", 3).without("a", 1).without("c", 0)
     assert counts == RowCounts(10, 4, {"a": 3, "b": 3})
     assert Reading().counts([Path("never read")]) == RowCounts(0, 0)
+
+
+def test_lines_of_another_encoding_are_told_how_to_convert(path: Path) -> None:
+    reading = Reading([path])
+    reading.advance(path, 20, 10)
+    reading.bad_line(path, 2, "must be UTF-8 text, got b'\\xfc'")
+    with pytest.raises(DataError, match=r"Convert it: iconv -f WINDOWS-1252 -t UTF-8 a\.csv$"):
+        reading.finish(path)
+    reading.bad_line(path, 3, "must have 3 fields")
+    with pytest.raises(DataError, match=r"or raise --max-bad-lines"):
+        reading.finish(path)

@@ -316,3 +316,15 @@ def test_ids_in_float32_are_exact_or_refused(tmp_path: Path) -> None:
     assert read(write_ids(2**24 - 6)).user_tokens.names.to_list() == ["16777210", "16777212", "16777214"]
     with pytest.raises(DataError, match=r"user ids must not be numbers cut to a few digits"):
         read(write_ids(2**24 + 2))
+
+
+def test_a_time_of_zero_among_others_of_today_stands_for_none(write: Write) -> None:
+    lines = [f"u{row},i,{0 if row in (2, 5) else 1_400_000_001}" for row in range(8)]
+    records = read(write("a.csv", "\n".join(["user,item,time", *lines])))
+    assert records.user_tokens.to_list() == ["u0", "u1", "u3", "u4", "u6", "u7"]
+    assert any("2 of 9 lines could not be read and were dropped: line 4 must have a user" in n for n in records.notes)
+
+
+def test_times_that_begin_at_zero_keep_it(write: Write) -> None:
+    lines = [f"u{row},i,{row}" for row in range(8)]
+    assert len(read(write("a.csv", "\n".join(["user,item,time", *lines])))) == 8
