@@ -329,7 +329,7 @@ TABLES = {
     "csv that says its separator": (
         "toy.csv",
         b"sep=;\n" + csv(separator=";", header="user;item;time"),
-        Refused(r"toy\.csv line 1", "has no column that is surely the user; its columns are sep=", "--user-column"),
+        Refused(r"toy\.csv line 1", "tells spreadsheets the separator and names no columns", "sed 1d toy.csv"),
     ),
     "a negative time in csv": (
         "toy.csv",
@@ -368,7 +368,7 @@ TABLES = {
     "decimal commas": (
         "toy.csv",
         csv(with_times([f"{time},5" for time in SECONDS]), "user;item;time", ";"),
-        Refused(r"toy\.csv: column time", "must hold times", "--time-column"),
+        Read(),
     ),
     "a table all of bad rows": (
         "toy.csv",

@@ -336,6 +336,6 @@ FEATURE_CASES = {
     **{name: Case(beside(**{file: content}), expected) for name, (file, content, expected) in OTHERS.items()},
     "vectors in two files": Case(
         beside(**{"txt_emb.npy": npy(VECTORS), "txt_emb.pt": pt(TENSOR)}),
-        Refused("toy", r"holds txt_emb\.pt and txt_emb\.npy, which say the same thing twice", "Keep one of them"),
+        Refused("toy", r"holds txt_emb\.pt and txt_emb\.npy, which are features of one kind", "Keep one of them"),
     ),
 }
