@@ -82,7 +82,7 @@ class IdModel(Model):
     def encode(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "N D"]:
         """Vectors of the tokens' items to states of the supervised positions, in the dtype of `items`."""
 
-    def encode_with(self, items: Float[Tensor, "T D"], batch: PackedBatch, draws: Draws) -> Float[Tensor, "N D"]:
+    def encode_with(self, items: Float[Tensor, "T K"], batch: PackedBatch, draws: Draws) -> Float[Tensor, "N D"]:
         """`encode` in a training step with these random choices; the default uses none."""
         return self.encode(items, batch)
 

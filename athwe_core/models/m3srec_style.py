@@ -40,6 +40,7 @@ from athwe_core.config_schema import (
 from athwe_core.errors import require
 from athwe_core.models.id_model import DROPOUT, IdLosses, IdModel
 from athwe_core.models.protocol import Available, InputNeeds, ModelInputs, ModelSpec, Removal, Tree
+from athwe_core.nn.dropout import with_fast_dropout
 from athwe_core.nn.feed_forward_experts import FeedForwardExperts
 from athwe_core.nn.item_embeddings import ItemEmbeddings
 from athwe_core.nn.row_bins import RowBins, hidden_pairs_within
@@ -93,7 +94,7 @@ class M3SRecLayer(nn.Module):
         def experts(count: int) -> FeedForwardExperts:
             return FeedForwardExperts(hidden_size=D, inner_size=inner, num_experts=count, dropout_rate=rate)
 
-        self.attention, self.joint_attention = (nn.TransformerEncoderLayer(*sizes) for _ in range(2))
+        self.attention, self.joint_attention = (with_fast_dropout(nn.TransformerEncoderLayer(*sizes)) for _ in range(2))
         self.of_modality = nn.ModuleList(
             experts(model.modality_experts) for _ in range(M if model.modality_experts else 0)
         )

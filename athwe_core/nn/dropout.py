@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 ROUNDING = 0.02
 """Largest relative error of the dropped and of the kept share that a faster draw may bring."""
@@ -105,3 +105,29 @@ def dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
         keep = torch.empty_like(x, requires_grad=False).bernoulli_(1 - rate, generator=_generator())
         return x * (keep / (1 - rate))
     return _ByteDropout.apply(x, threshold)
+
+
+class Dropout(nn.Dropout):
+    """`dropout` as a module, for layers of torch."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Drop elements while training.
+
+        Args:
+            input: any shape, floating point.
+        Returns: a tensor like it.
+        """
+        return dropout(input, self.p, training=self.training)
+
+
+def with_fast_dropout(layer: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) -> nn.Module:
+    """A Transformer layer of torch that drops as `dropout` does, except inside the attention.
+
+    Args:
+        layer: changed in place.
+    Returns: the layer.
+    """
+    for name, part in list(layer.named_children()):
+        if type(part) is nn.Dropout:
+            setattr(layer, name, Dropout(part.p))
+    return layer

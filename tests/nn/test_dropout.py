@@ -2,9 +2,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from athwe_core.nn.dropout import dropout, dropout_generator, random_bytes, replayed_dropout
+from athwe_core.nn.dropout import dropout, dropout_generator, random_bytes, replayed_dropout, with_fast_dropout
 
 
 @pytest.fixture(autouse=True)
@@ -144,3 +145,20 @@ def test_activation_checkpointing_draws_the_same_again() -> None:
         checkpoint(both, x, use_reentrant=False, context_fn=replayed_dropout).sum().backward()
     assert torch.equal(x.grad, expected)
     assert torch.equal(generator.get_state(), after)
+
+
+@pytest.mark.parametrize("kind", [nn.TransformerEncoderLayer, nn.TransformerDecoderLayer])
+def test_layers_of_torch_draw_from_the_generator_of_the_step(kind: type[nn.Module]) -> None:
+    layer = with_fast_dropout(kind(4, 1, 8, 0.5, batch_first=True))
+    x = torch.randn(2, 3, 4)
+    inputs = (x,) if kind is nn.TransformerEncoderLayer else (x, x)
+
+    def run(seed: int) -> torch.Tensor:
+        torch.manual_seed(1)  # of the attention
+        with dropout_generator(torch.Generator().manual_seed(seed)):
+            return layer.train()(*inputs)
+
+    assert torch.equal(run(2), run(2))
+    assert not torch.equal(run(2), run(3))
+    torch.testing.assert_close(layer.eval()(*inputs), layer.eval()(*inputs))
+    assert not [part for part in layer.children() if type(part) is nn.Dropout]

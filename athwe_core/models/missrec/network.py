@@ -41,7 +41,7 @@ from athwe_core.models.missrec.config import MISSRecConfig
 from athwe_core.models.missrec.interests import density_peaks, kmeans, one_pass_of_absolutes
 from athwe_core.models.missrec.items import MODALITIES, ItemModalities, ItemParts, fused_cross_entropy, fused_scores
 from athwe_core.models.protocol import Draws, LossInputs, Model, ModelInputs
-from athwe_core.nn.dropout import dropout
+from athwe_core.nn.dropout import dropout, with_fast_dropout
 from athwe_core.nn.row_bins import RowBins, first_of_each, hidden_pairs, hidden_pairs_within
 from athwe_core.nn.transformer import LAYER_NORM_EPS
 
@@ -90,8 +90,8 @@ class MISSRec(Model):
         )
         sizes = (model.hidden_size, model.num_heads, model.inner_size, model.dropout, F.gelu, LAYER_NORM_EPS, True)
         encoders, decoders = range(model.num_encoder_layers), range(model.num_layers)
-        self.encoder = nn.ModuleList(nn.TransformerEncoderLayer(*sizes) for _ in encoders)
-        self.decoder = nn.ModuleList(nn.TransformerDecoderLayer(*sizes) for _ in decoders)
+        self.encoder = nn.ModuleList(with_fast_dropout(nn.TransformerEncoderLayer(*sizes)) for _ in encoders)
+        self.decoder = nn.ModuleList(with_fast_dropout(nn.TransformerDecoderLayer(*sizes)) for _ in decoders)
         num_interests = min(math.ceil(round(model.interests.ratio * 2 * (V - 1), 6)), 2 * (V - 1))
         self.register_buffer("interest_embeddings", torch.zeros(num_interests + 1, model.hidden_size))
         for name in MODALITIES:
