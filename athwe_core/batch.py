@@ -204,7 +204,12 @@ class SeenItems:
     """Added to the score of that item; 0 where there is none, and at all but the latest place of an item."""
 
     def add_to(self, scores: Float[Tensor, "N V"]) -> Float[Tensor, "N V"]:
-        """The scores of all items with the terms added; the scores themselves are left as they are."""
+        """Add the terms to the scores of all items.
+
+        Args:
+            scores: of every item for each supervised token; they are left as they are.
+        Returns: the scores with the terms.
+        """
         return scores.scatter_add(1, self.item_ids, self.terms.to(scores.dtype))
 
     def among(self, items: Int64[Tensor, " C"]) -> SeenItems:
