@@ -294,11 +294,12 @@ class TrainingDisplay:
         from athwe_core.evaluation.metrics import metric_name
         from athwe_core.runs.schema import selected
 
-        name, value = selected(record)
-        mark = "best so far" if is_best else self._best
+        reached = "nothing held out"
+        if record["validation"]:
+            name, value = selected(record)
+            reached = f"validation {metric_name(name)} {value:.4f} ({'best so far' if is_best else self._best})"
         self.output.note(
-            f"epoch {record['epoch']:3}  {record['seconds']:5.1f} s  {_losses(record['losses'])}  "
-            f"validation {metric_name(name)} {value:.4f} ({mark})"
+            f"epoch {record['epoch']:3}  {record['seconds']:5.1f} s  {_losses(record['losses'])}  {reached}"
         )
 
     def close(self) -> None:

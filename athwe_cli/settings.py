@@ -55,6 +55,8 @@ def configure(
     overrides: list[str],
     found: PreparedDataset,
     output: Output,
+    *,
+    base: Mapping[str, object] | None = None,
 ) -> Config:
     """Build a configuration from its layers and adapt it to the data set.
 
@@ -69,6 +71,7 @@ def configure(
         overrides: Values of `--set`.
         found: The prepared data set.
         output: Receives notes.
+        base: A complete configuration that takes the place of the preset's and of config/NAME.yaml.
 
     Raises:
         ConfigError: A key is unknown, or a value is out of its range. A value from an option is named by the option.
@@ -78,9 +81,9 @@ def configure(
     from athwe_core.models.inputs import adapt_to_data
     from athwe_core.models.registry import build_config
 
-    changes = []
+    changes: list[Mapping[str, object]] = [] if base is None else [base]
     of_dataset = Path("config") / f"{dataset}.yaml"
-    if of_dataset.is_file():
+    if base is None and of_dataset.is_file():
         output.note(f"using {of_dataset}")
         changes.append(read_yaml(of_dataset))
     if config_file is not None:

@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -74,6 +75,24 @@ def train(
             show_default=False,
         ),
     ] = None,
+    follow: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            help="Retrain this run: its preset and configuration, starting from its best weights. Items are matched by id, "
+            "new ones start anew, and what was matched is reported.",
+            metavar="RUN",
+            show_default=False,
+        ),
+    ] = None,
+    all_data: Annotated[
+        bool,
+        typer.Option(
+            "--all-data",
+            help="Train on every interaction, with nothing held out, for as many epochs as the best one of --from, or for "
+            "--epochs. Such a run has no results and is never compared.",
+        ),
+    ] = False,
     version: Annotated[
         str | None, typer.Option(help="Prepared version of the data set. Default: the current one.")
     ] = None,
@@ -108,6 +127,8 @@ def train(
     Example: athwe train --dataset Toys_and_Games --preset hm4sr --seed 1 --set model.dropout=0.3
 
     Example: athwe train --dataset demo --preset sasrec --init-from last
+
+    Example: athwe train --from Toys_and_Games/hm4sr/paper --all-data
     """
     flags = {
         "training.batching": batching,
@@ -142,19 +163,25 @@ def train(
                     extend_run(run, epochs=epochs, patience=patience)
                 _note_resumed(run, prepared, output)
                 return run
-            chosen, why = opt.choose_dataset(dataset, runs)
+            before = None if follow is None else _followed(context, follow, runs, dataset, output)
+            chosen, why = opt.choose_dataset(dataset, runs) if before is None else (before.dataset, "that of --from")
             output.note(f"data set {chosen} ({why})")
             found = open_or_prepare(chosen, version, data, prepared, output, check_all=verify)
-            settings = configure(preset, chosen, config, flags, overrides or [], found, output)
-            start = None
-            if init_from is not None:
+            if all_data:
+                flags["training.epochs"] = _epochs_of_all_data(epochs, before)
+                found = found.without_held_out()
+            of_preset = preset if before is None else before.preset
+            base = None if before is None else before.configuration
+            settings = configure(of_preset, chosen, config, flags, overrides or [], found, output, base=base)
+            start, weights_of = None, init_from if before is None else before.run
+            if weights_of is not None:
                 from athwe_core.training.initial_weights import (
                     build_from,
                     find_initial_weights,
                     save_first_checkpoint,
                 )
 
-                initial = find_initial_weights(init_from, runs, prepared)
+                initial = find_initial_weights(weights_of, runs, prepared)
                 start, notes = build_from(settings, found, initial)
                 for note in notes:
                     output.note(note)
@@ -165,7 +192,7 @@ def train(
 
             command = shlex.join(["athwe", *sys.argv[1:]])
             source = None if start is None else initial.source
-            run = create_run(runs, settings, found, preset=preset, name=name, command=command, init_from=source)
+            run = create_run(runs, settings, found, preset=of_preset, name=name, command=command, init_from=source)
             if start is not None:
                 save_first_checkpoint(run, start)
             return run
@@ -178,13 +205,53 @@ def train(
         _train_and_show(run, found, checkpoint_minutes, output, world)
 
 
+@dataclass(frozen=True)
+class _Followed:
+    """The run that --from names: what a new run takes from it."""
+
+    run: str
+    dataset: str
+    preset: str
+    configuration: dict[str, object]
+    best_epoch: int | None
+
+
+def _followed(context: typer.Context, name: str, runs: Path, dataset: str | None, output: Output) -> _Followed:
+    """Find the run that --from names. Raises ConfigError for options that cannot be combined with it."""
+    from athwe_core.config import config_tree
+    from athwe_core.errors import ConfigError
+    from athwe_core.runs.find import find_run
+
+    typed = [option for option in ("preset", "init_from", "config") if _is_typed(context, option)]
+    if typed:
+        options = ", ".join(f"--{option.replace('_', '-')}" for option in typed)
+        raise ConfigError("--from", f"cannot be combined with {options}", remedy="Change keys with --set")
+    run = find_run(runs, name, dataset=dataset, notify=output.note)
+    manifest = run.manifest()
+    best_epoch = manifest.get("results", {}).get("best_epoch")
+    return _Followed(
+        str(run.path), dataset or manifest["data"]["name"], manifest["preset"], config_tree(run.config()), best_epoch
+    )
+
+
+def _epochs_of_all_data(epochs: int | None, before: _Followed | None) -> int:
+    """Epochs of a training that has nothing to stop early on."""
+    found = epochs or (before and before.best_epoch)
+    if not found:
+        from athwe_core.errors import ConfigError
+
+        rule = "needs the number of epochs, since nothing is held out to stop early on"
+        raise ConfigError("--all-data", rule, remedy="Add --from RUN, a finished run, or --epochs N")
+    return found
+
+
 def _note_resumed(run: RunFolder, prepared: Path, output: Output) -> None:
     """Say that the run continues, or that it is finished and whether newer prepared data exist."""
     from athwe_core.data.store.dataset import current_version
-    from athwe_core.runs.find import FINISHED
+    from athwe_core.runs.find import FINISHED, TRAINED
 
     manifest = run.manifest()
-    if manifest["status"] != FINISHED:
+    if manifest["status"] not in (FINISHED, TRAINED):
         output.note(f"resuming run {run.name}")
         return
     epochs = manifest["results"]["epochs"]
@@ -287,6 +354,10 @@ def _train_and_show(
     if not world.is_first:
         return
     config, results = run.config(), result.results
+    if "test" not in results:
+        output.note(f"trained on all data for {results['epochs']} epochs: there are no results; run folder {run.path}")
+        output.json({"run": run.name, "preset": run.manifest()["preset"], **results})
+        return
     exclude_seen = config.evaluation.exclude_seen
     baselines = baseline_metrics(found, split="test", exclude_seen=exclude_seen, ks=config.evaluation.ks)
     preset = run.manifest()["preset"]

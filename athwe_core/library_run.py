@@ -17,7 +17,7 @@ from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import CheckpointError, ConfigError, require
 from athwe_core.evaluation.recommend import Recommender
 from athwe_core.models.protocol import Model
-from athwe_core.runs.find import FINISHED, RunFolder
+from athwe_core.runs.find import FINISHED, TRAINED, RunFolder
 from athwe_core.runs.schema import EpochRecord
 from athwe_core.serving.export import ExportedRun, export_run
 from athwe_core.serving.recommendations import SimilarItems, UserRecommendations
@@ -53,7 +53,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        """`running`, `interrupted` or `finished`."""
+        """`running`, `interrupted`, `finished`, or `trained`: on all data, to the end."""
         return str(self.folder.manifest()["status"])
 
     @cached_property
@@ -69,6 +69,8 @@ class Run:
         Raises: CheckpointError when the run has not finished.
         """
         manifest = self.folder.manifest()
+        if manifest["status"] == TRAINED:
+            raise CheckpointError(f"run {self.name}", "was trained on all data, so it has no metrics")
         if manifest["status"] != FINISHED:
             raise CheckpointError(
                 f"run {self.name}", "must have finished", manifest["status"], "Call its method resume()"

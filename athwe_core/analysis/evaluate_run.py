@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.split import ALL_DATA
+from athwe_core.errors import ConfigError
 from athwe_core.evaluation.baselines import popularity_ranks, transition_ranks
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import group_metrics, per_user_frame
@@ -43,8 +45,13 @@ def evaluate_run(
     Returns: run, split, users, metrics, groups, baselines, and under which rules (exclude_seen, tie_order, data_version).
     Ranks go to the run's `per_user.parquet`, beside those of the other split; to `per_user.<rule>.parquet` where seen items
     are treated otherwise than in training.
-    Raises: CheckpointError when the run has no best weights yet.
+    Raises:
+        CheckpointError: The run has no best weights yet.
+        ConfigError: It was trained on all data.
     """
+    if prepared.split_rule == ALL_DATA:
+        why = "was trained on all data: nothing is held out to evaluate it on"
+        raise ConfigError(f"run {run.name}", why, remedy="Evaluate the run that it followed")
     config = run.config()
     rule = config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
     ks = config.evaluation.ks if ks is None else ks

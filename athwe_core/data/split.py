@@ -57,6 +57,8 @@ def user_offsets(users: Int64[np.ndarray, "I"], num_users: int) -> Int64[np.ndar
 
 _AS_ONE_LOG = "Split the files anew: --split leave-one-out"
 LEAVE_ONE_OUT, GLOBAL_TIME, GIVEN = "leave-one-out", "global-time", "given"
+ALL_DATA = "all-data"
+"""Of a training on all interactions: none is held out."""
 
 
 @dataclass(frozen=True)

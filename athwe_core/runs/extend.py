@@ -7,7 +7,7 @@ import yaml
 from athwe_core.config import config_tree
 from athwe_core.errors import ConfigError, require
 from athwe_core.models.registry import replace_in
-from athwe_core.runs.run import CONFIG, FINISHED, INTERRUPTED, RunFolder, refusals
+from athwe_core.runs.run import CONFIG, FINISHED, INTERRUPTED, TRAINED, RunFolder, refusals
 from athwe_core.safe_write import replace_text
 
 
@@ -38,5 +38,5 @@ def extend_run(run: RunFolder, *, epochs: int | None = None, patience: int | Non
                 raise ConfigError(f"run {run.name}", rule, config.training.patience, remedy)
         with refusals(run.path / CONFIG):
             replace_text(run.path / CONFIG, yaml.safe_dump(config_tree(config), sort_keys=False))
-        if manifest["status"] == FINISHED:
+        if manifest["status"] in (FINISHED, TRAINED):
             run.update_manifest(status=INTERRUPTED)

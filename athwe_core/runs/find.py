@@ -27,6 +27,7 @@ from athwe_core.runs.run import (
     METRICS,
     PER_USER,
     RUNNING,
+    TRAINED,
     RunFolder,
     refusals,
     write_manifest,
@@ -42,6 +43,7 @@ __all__ = [
     "METRICS",
     "PER_USER",
     "RUNNING",
+    "TRAINED",
     "RunFolder",
     "broken_runs",
     "create_run",
@@ -200,7 +202,8 @@ def find_run(
     if text == "last":
         for name, error in broken.items():
             notify(f"run {name} is broken and is left out: {error}")
-        wanted = [run for run in runs if (run.manifest().get("status") == FINISHED) != unfinished]
+        is_wanted = (lambda status: status not in (FINISHED, TRAINED)) if unfinished else (lambda s: s == FINISHED)
+        wanted = [run for run in runs if is_wanted(run.manifest().get("status"))]
         if runs:
             return (wanted or runs)[-1]
         where = f"{runs_dir}/{dataset}" if dataset else str(runs_dir)

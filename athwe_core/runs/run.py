@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from athwe_core.config import Config, read_yaml
 from athwe_core.data.prepare import PreparedDataset, open_prepared
+from athwe_core.data.split import ALL_DATA
 from athwe_core.errors import CheckpointError, ConfigError, DataError
 from athwe_core.locks import HeldError, held
 from athwe_core.models.registry import config_from_tree
@@ -34,6 +35,8 @@ RANKS = "ranks"
 INIT_FROM = "init_from"
 """Key of the manifest: the run or file whose weights the run starts from."""
 FINISHED, RUNNING, INTERRUPTED = "finished", "running", "interrupted"
+TRAINED = "trained"
+"""Status of a run on all data at its end: it has no results and is compared with no other run."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,7 @@ class RunFolder:
                 prepared.manifest["content_hash"][:12],
                 "Prepare it again from the same files, or train again",
             )
-        return prepared
+        return prepared.without_held_out() if data.get("split_rule") == ALL_DATA else prepared
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ class EpochRecord(TypedDict):
     gradient_norm: NotRequired[float]
     """Mean norm of the gradient of all weights; version 0.1.0 did not record it."""
     validation: dict[str, float]
-    """Metrics of the validation split by name."""
+    """Metrics of the validation split by name; empty in a run on all data."""
     selection_metric: NotRequired[str]
     """The metric that chooses the best epoch; version 0.1.0 used ndcg@20."""
     seconds: float

@@ -27,6 +27,8 @@ class LogListener:
         """Log losses, the validation metric that selects the best epoch, and the seconds of training."""
         losses = ", ".join(f"{name} {value:.4f}" for name, value in record["losses"].items())
         metric = record["selection_metric"]
-        reached = f"validation {metric} {record['validation'][metric]:.4f}{' (best)' if is_best else ''}"
+        reached = "nothing held out"
+        if record["validation"]:
+            reached = f"validation {metric} {record['validation'][metric]:.4f}{' (best)' if is_best else ''}"
         seconds = f"{record['seconds']:.1f} s"
         logger.info("epoch %d of at most %d: %s; %s; %s", record["epoch"], self._epochs, losses, reached, seconds)

@@ -18,13 +18,14 @@ from jaxtyping import Float64
 from athwe_core.batch import PackedBatch
 from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, epoch_batches, pack_shard, training_rows
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.split import ALL_DATA
 from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
 from athwe_core.errors import CheckpointError, DataError, require
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.runs.checkpoint import load_weights, save_checkpoint
-from athwe_core.runs.find import FINISHED, INTERRUPTED, RUNNING, RunFolder
+from athwe_core.runs.find import FINISHED, INTERRUPTED, RUNNING, TRAINED, RunFolder
 from athwe_core.runs.schema import EpochRecord
 from athwe_core.safe_write import reason
 from athwe_core.training.allocator import CHECK_STEPS, HeapTrimmer
@@ -69,7 +70,7 @@ class Result:
     finished: bool
     """False when it was stopped; it can be resumed."""
     results: dict[str, Any]
-    """best_epoch, epochs, seconds_per_epoch, validation, test; empty when not finished."""
+    """best_epoch, epochs, seconds_per_epoch, and unless trained on all data validation, test; empty when not finished."""
 
 
 def train(
@@ -103,7 +104,7 @@ def train(
     """
     require(checkpoint_minutes > 0, "--checkpoint-minutes", "must be positive", checkpoint_minutes)
     manifest = run.manifest() if run.path.is_dir() else {}
-    if manifest.get("status") == FINISHED:
+    if manifest.get("status") in (FINISHED, TRAINED):
         return Result(True, manifest["results"])
     try:
         with run.locked() if world.is_first else nullcontext():
@@ -293,13 +294,16 @@ class _Training:
         if ranks is None:
             return None
         metric = self.config.training.selection_metric
-        selection = mean_metrics(ranks, (int(metric.partition("@")[2]),))[metric]
+        selection, validation = float(progress.epoch + 1), {}  # with nothing held out the last epoch is the best
+        if len(ranks):
+            selection = mean_metrics(ranks, (int(metric.partition("@")[2]),))[metric]
+            validation = mean_metrics(ranks, settings.ks) | {metric: selection}
         is_best = selection > progress.best_value
         record: EpochRecord = {
             "epoch": progress.epoch + 1,
             "steps": progress.step,
             "losses": loss_means(progress.sums, progress.step),
-            "validation": mean_metrics(ranks, settings.ks) | {metric: selection},
+            "validation": validation,
             "selection_metric": metric,
             "seconds": progress.seconds,
             "validation_seconds": time.perf_counter() - began,
@@ -337,7 +341,7 @@ class _Training:
             "seconds_per_epoch": median(record["seconds"] for record in self.records),
         }
         frames = []
-        for split in ("validation", "test"):
+        for split in () if self.prepared.split_rule == ALL_DATA else ("validation", "test"):
             ranks = None if self.should_stop() else self.ranks(split)
             if ranks is None:
                 return None
@@ -351,8 +355,9 @@ class _Training:
                 name = f"prepared data set {self.prepared.path}"
                 raise DataError(name, "must be there to the end, and is gone", remedy=remedy) from None
         if self.world.is_first:
-            self.run.write_ranks(pl.concat(frames))
-            self.run.update_manifest(status=FINISHED, results=results)
+            if frames:
+                self.run.write_ranks(pl.concat(frames))
+            self.run.update_manifest(status=FINISHED if frames else TRAINED, results=results)
         return results
 
 

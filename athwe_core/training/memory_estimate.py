@@ -238,6 +238,8 @@ def _evaluation_bytes(setup: TrainingSetup, prepared: PreparedDataset, config: C
     """Most bytes of a ranking of the test split: the item table and the blocks that are ranked side by side."""
     split, exclude_seen = prepared.split, config.evaluation.exclude_seen
     asked = split.users("test")
+    if not len(asked):  # trained on all data
+        return 0.0
     workers, most_users = workers_and_users(prepared.num_item_rows, setup.device)
     history = np.minimum(split.test[asked] - split.start[asked], config.model.max_length)
     at_once = min(workers * min(most_users, int(BLOCK_TOKENS / history.mean()) + 1), len(asked))

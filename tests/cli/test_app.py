@@ -58,6 +58,8 @@ COMMANDS = {
         "--config",
         "--name",
         "--resume",
+        "--from",
+        "--all-data",
         "--init-from",
         "--verify",
         "--checkpoint-minutes",

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int32, Int64, UInt8
 
-from athwe_core.data.split import LEAVE_ONE_OUT, Split, leave_one_out
+from athwe_core.data.split import ALL_DATA, LEAVE_ONE_OUT, Split, leave_one_out
 from athwe_core.data.store.schema import MANIFEST, damaged, read_version
 from athwe_core.errors import ConfigError, DataError
 from athwe_core.host_process import require_polars
@@ -107,8 +107,15 @@ class PreparedDataset:
 
     @property
     def split_rule(self) -> str:
-        """`leave-one-out` or `global-time`."""
+        """`leave-one-out`, `global-time`, `given`, or `all-data`, which holds out nothing."""
         return str(self.manifest["statistics"].get("split", LEAVE_ONE_OUT))
+
+    def without_held_out(self) -> PreparedDataset:
+        """The same with all interactions for training: nothing is left to evaluate on."""
+        none = np.full(self.num_users, -1, np.int64)
+        manifest = {**self.manifest, "statistics": {**self.manifest["statistics"], "split": ALL_DATA}}
+        ends = np.asarray(self.offsets[1:])
+        return replace(self, manifest=manifest, training_ends=ends, validation_rows=none, test_rows=none)
 
     @property
     def rules(self) -> str:
