@@ -1,4 +1,4 @@
-"""What `ablate` and `sweep` share: their options, the plan, the progress display and the table of results."""
+"""What `ablate`, `sweep` and `table1` share: their options, the plan, the progress display and the table of results."""
 
 from __future__ import annotations
 
@@ -101,8 +101,15 @@ def run_and_show(
     if folders is None:
         output.note(f"stopped and saved. Continue with the same command: {command}")
         raise typer.Exit(128 + received[0])
-    result = write_result(aggregate(plan, folders, command=command), runs_dir=runs, name=name)
+    aggregated = aggregate(plan, folders, command=command)
+    if experiment.kind == "models":
+        from athwe_core.analysis.experiments.model_table import add_without_seen
+
+        add_without_seen(aggregated, plan, folders, notify=output.note)
+    result = write_result(aggregated, runs_dir=runs, name=name)
     output.table(result_table(result, rules=found.rules))
+    if experiment.kind == "models":
+        output.table(cost_table(result))
     output.note(f"result folder {result['folder']}")
     output.json(result)
 
@@ -246,8 +253,9 @@ def result_table(result: ExperimentResult, *, rules: str) -> Table:
 
     split, metric, seeds = result["split"], result["metric"], len(result["seeds"])
     shown = _shown_metrics(result)
-    of = f"sweep of {', '.join(result['varied'])}\n" if result["varied"] else "ablation of "
-    where = f"{result['preset']} on {result['dataset']}, {split}, {seeds} seed{'s' * (seeds > 1)}"
+    of = f"sweep of {', '.join(result['varied'])}\n" if result["varied"] else ""
+    what = {"ablation": f"ablation of {result['preset']}", "models": "models"}.get(result["kind"], result["preset"])
+    where = f"{what} on {result['dataset']}, {split}, {seeds} seed{'s' * (seeds > 1)}"
     quick = "" if result["quick_epochs"] is None else f"\n{quick_look(result['quick_epochs'])}"
     compared = any(variant["p_holm"] is not None for variant in result["variants"])
     base = next((v["label"] for v in result["variants"] if v["p_holm"] is None), "") if compared else ""
@@ -272,6 +280,22 @@ def result_table(result: ExperimentResult, *, rules: str) -> Table:
             "" if change is None else f"{change:+.1f}",
             "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
         ]
+        table.add_row(escape(variant["label"]), *cells)
+    return table
+
+
+def cost_table(result: ExperimentResult) -> Table:
+    """The metric with seen items taken out, and what each model costs. It fits into 80 columns."""
+    from athwe_core.evaluation.metrics import metric_name
+
+    table = Table(title="seen items taken out, and cost", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("", overflow="fold")
+    for name in (f"{metric_name(result['metric'])} unseen", "epochs", "s per epoch", "parameters"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for variant in result["variants"]:
+        unseen = _mean_and_sd(variant["without_seen"][result["metric"]])
+        epochs = ", ".join(map(str, variant["epochs"]))
+        cells = (unseen, epochs, f"{variant['seconds_per_epoch']:.1f}", f"{variant['parameters']:,}")
         table.add_row(escape(variant["label"]), *cells)
     return table
 

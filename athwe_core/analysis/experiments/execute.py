@@ -144,7 +144,7 @@ def _folder(plan: Plan, planned: PlannedRun, folders: dict[str, RunFolder], comm
             plan.runs_dir,
             planned.config,
             plan.prepared,
-            preset=plan.experiment.preset,
+            preset=planned.preset,
             name=planned.name,
             command=command,
         )

@@ -1,4 +1,4 @@
-"""An experiment: variants of one configuration under the same seeds, and which runs it still needs."""
+"""An experiment: variants of one configuration, or models, under the same seeds, and which runs it still needs."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ class Variant:
     """The changed keys with their values."""
     config: Config
     """Complete; its seed is replaced by each of the experiment's seeds."""
+    preset: str | None = None
+    """The preset it started from, where that is not the experiment's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Experiment:
     Raises: ConfigError for no seeds, an unknown split, or a metric that the configuration does not compute.
     """
 
-    kind: Literal["ablation", "sweep"]
+    kind: Literal["ablation", "sweep", "models"]
     preset: str
     variants: tuple[Variant, ...]
     seeds: tuple[int, ...]
@@ -110,6 +112,8 @@ class PlannedRun:
     action: Action
     name: str
     """Last part of the run's name."""
+    preset: str
+    """The preset that the configuration started from."""
     existing: RunFolder | None
     """The run to reuse or to continue."""
 
@@ -169,7 +173,7 @@ class Plan:
 
     def full_name(self, run: PlannedRun) -> str:
         """dataset/preset/name of a run, whether it exists yet or not."""
-        return run.existing.name if run.existing else f"{self.prepared.name}/{self.experiment.preset}/{run.name}"
+        return run.existing.name if run.existing else f"{self.prepared.name}/{run.preset}/{run.name}"
 
 
 def with_seed(config: Config, seed: int) -> Config:
@@ -212,9 +216,10 @@ def plan_experiment(experiment: Experiment, prepared: PreparedDataset, *, runs_d
             found = there.get(identity)
             action: Action = "new" if found is None else "reused" if _is_finished(found) else "resumed"
             name = f"{variant.slug}-s{seed}-{identity[:8]}"
-            parent = Path(runs_dir) / prepared.name / experiment.preset
+            preset = variant.preset or experiment.preset
+            parent = Path(runs_dir) / prepared.name / preset
             name = found.path.name if found is not None else _free_name(parent, name)
-            planned[identity] = PlannedRun(variant.label, config, identity, action, name, found)
+            planned[identity] = PlannedRun(variant.label, config, identity, action, name, preset, found)
     return Plan(experiment, prepared, Path(runs_dir), tuple(planned.values()))
 
 

@@ -63,6 +63,8 @@ class VariantResult(TypedDict):
     epochs: list[int]
     seconds_per_epoch: float
     parameters: int
+    without_seen: NotRequired[dict[str, Spread]]
+    """Metrics of the split with seen items taken out of the ranking; in a table of models."""
 
 
 class ExperimentResult(TypedDict):

@@ -82,5 +82,5 @@ def _write_csv(path: Path, result: ExperimentResult) -> None:
 def _draw(result: ExperimentResult, stem: Path) -> None:
     from athwe_core.analysis.figures.plots import ablation_figure, save_figure, sweep_figure  # noqa: PLC0415 - matplotlib
 
-    draw = ablation_figure if result["kind"] == "ablation" else sweep_figure
+    draw = sweep_figure if result["kind"] == "sweep" else ablation_figure
     save_figure(draw(result), stem)

@@ -43,10 +43,10 @@ class _Pace:
 
 
 def estimate(plan: Plan, *, jobs: int) -> Estimate:
-    """Estimate the time for the runs that are not finished, `jobs` at once, each as long as an average one.
+    """Estimate the time for the runs that are not finished, `jobs` at once, each as long as an average one of its preset.
 
     It is based on finished runs of the same data set, preset, batching and kind of device. Where there are none, a few steps
-    are timed and a number of epochs is assumed. Epochs that unfinished runs have completed are not counted.
+    of the preset are timed and a number of epochs is assumed. Epochs that unfinished runs have completed are not counted.
 
     Args:
         plan: with its runs.
@@ -55,15 +55,20 @@ def estimate(plan: Plan, *, jobs: int) -> Estimate:
     to_train = plan.to_train()
     if not to_train:
         return Estimate(0.0, "every run is finished")
-    config = to_train[0].config
     jobs = min(jobs, len(to_train))
-    pace = _pace_of_finished(plan, config) or _pace_of_steps(plan.prepared, config, jobs=jobs)
+    paces: dict[str, _Pace] = {}
+    for run in to_train:
+        if run.preset not in paces:
+            found = _pace_of_finished(plan, run.preset, run.config)
+            paces[run.preset] = found or _pace_of_steps(plan.prepared, run.config, jobs=jobs)
     loads = [0.0] * jobs
     for run in to_train:
         least = loads.index(min(loads))
+        pace = paces[run.preset]
         loads[least] += _epochs_left(run, pace.epochs) * pace.epoch_seconds
     together = "" if jobs == 1 else f"; {jobs} runs at once, assumed not to slow each other down"
-    return Estimate(max(loads), pace.basis + together)
+    several = "; ".join(f"{preset} {pace.basis}" for preset, pace in paces.items())
+    return Estimate(max(loads), (several if len(paces) > 1 else pace.basis) + together)
 
 
 def _epochs_left(run: PlannedRun, epochs: int) -> int:
@@ -71,10 +76,10 @@ def _epochs_left(run: PlannedRun, epochs: int) -> int:
     return max(min(epochs, run.config.training.epochs) - done, 1)
 
 
-def _pace_of_finished(plan: Plan, config: Config) -> _Pace | None:
+def _pace_of_finished(plan: Plan, preset: str, config: Config) -> _Pace | None:
     """Median seconds of an epoch with its validation, and median epochs of the runs that were not limited to fewer."""
     seconds, epochs = [], []
-    name, preset = plan.prepared.name, plan.experiment.preset
+    name = plan.prepared.name
     for run in _finished_alike(plan.runs_dir, name, preset, config):
         seconds += [record["seconds"] + record["validation_seconds"] for record in run.metrics()]
         if run.config().training.epochs >= config.training.epochs:

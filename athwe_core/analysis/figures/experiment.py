@@ -33,10 +33,10 @@ _DASHED = (0, (3, 2))
 
 
 def ablation_figure(result: Mapping[str, Any], *, metrics: Sequence[str] | None = None) -> Figure:
-    """Bars from zero per variant and metric; sd over seeds as error bars, a dashed line at the full model.
+    """Bars from zero per variant and metric; sd over seeds as error bars, a dashed line at the reference.
 
     Args:
-        result: the `result.json` of an ablation.
+        result: the `result.json` of an ablation or of a table of models.
         metrics: None = the result's metric, and the same one at another cut-off.
     """
     metrics = list(metrics or _metric_pair(result))
@@ -45,15 +45,18 @@ def ablation_figure(result: Mapping[str, Any], *, metrics: Sequence[str] | None 
     legend: list[tuple[Any, str]] = [
         (Patch(color=colour), metric_name(metric)) for metric, colour in zip(metrics, SERIES, strict=False)
     ]
-    legend.append((Line2D([], [], color=MUTED, linewidth=0.8, linestyle=_DASHED), "full model"))
     changes = [variant["change_percent"] for variant in variants]
+    reference = changes.index(None)
+    named = "full model" if result["kind"] == "ablation" else variants[reference]["label"]
+    legend.append((Line2D([], [], color=MUTED, linewidth=0.8, linestyle=_DASHED), named))
     note = f"Above the bars: change of {metric_name(result['metric'])} in %"
     if any(variant["p_holm"] is not None for variant in variants):
         note += ", * = p < 0.05 after Holm"
     notes = [note] if any(change is not None for change in changes) else []
     width = COLUMN_INCHES if len(variants) <= 12 else COLUMN_INCHES * len(variants) / 12
     heading = [_circumstances(result), *notes]
-    title = f"{result['dataset']}: {result['preset']} without each part"
+    what = f"{result['preset']} without each part" if result["kind"] == "ablation" else "models side by side"
+    title = f"{result['dataset']}: {what}"
     figure = new_figure(title, heading, height=2.0, width=width, legend=legend, legend_columns=3)
     axes = figure.subplots()
     style_axes(axes)
@@ -61,12 +64,12 @@ def ablation_figure(result: Mapping[str, Any], *, metrics: Sequence[str] | None 
     for number, (values, colour) in enumerate(zip(found, SERIES, strict=False)):
         x = np.arange(len(variants)) + (number - (len(metrics) - 1) / 2) * bar
         means = [value["mean"] for value in values]
-        axes.axhline(means[0], color=MUTED, linewidth=0.7, linestyle=_DASHED, zorder=0.9)
+        axes.axhline(means[reference], color=MUTED, linewidth=0.7, linestyle=_DASHED, zorder=0.9)
         axes.bar(x, means, width=bar * 0.92, color=colour, linewidth=0)
         _error_bars(axes, x, means, [value["sd"] for value in values])
     tops = [max(values[at]["mean"] + (values[at]["sd"] or 0) for values in found) for at in range(len(variants))]
     for at, variant in enumerate(variants):
-        if variant["change_percent"] is not None and at > 0:
+        if variant["change_percent"] is not None:
             star = "*" if variant["p_holm"] is not None and variant["p_holm"] < 0.05 else ""
             text = f"{variant['change_percent']:+.1f}{star}".replace("-", "−")
             _note(axes, text, (at, max(tops)), offset=(0, 3), ha="center", va="bottom")
@@ -77,7 +80,7 @@ def ablation_figure(result: Mapping[str, Any], *, metrics: Sequence[str] | None 
     axes.set_xticks(range(len(variants)), labels, rotation=40 if slanted else 0, ha="right" if slanted else "center")
     for label in axes.get_xticklabels():
         label.set_rotation_mode("anchor")
-    axes.get_xticklabels()[0].set_fontweight("bold")
+    axes.get_xticklabels()[reference].set_fontweight("bold")
     axes.tick_params(axis="x", length=0)
     return figure
 

@@ -36,7 +36,11 @@ from athwe_core.runs.schema import selected
 MOST_RUNS = 4
 METRIC = "ndcg@10"
 """What the comparison and the groups are about."""
-_KINDS: dict[str, Callable[[Mapping[str, Any]], Figure]] = {"ablation": ablation_figure, "sweep": sweep_figure}
+_KINDS: dict[str, Callable[[Mapping[str, Any]], Figure]] = {
+    "ablation": ablation_figure,
+    "sweep": sweep_figure,
+    "models": ablation_figure,
+}
 _EXPERIMENT_COMMANDS = ("athwe ablate", "athwe sweep", "athwe tune")
 
 
