@@ -24,6 +24,7 @@ from athwe_cli.recommend import recommend
 from athwe_cli.report import report
 from athwe_cli.runs import runs
 from athwe_cli.sweep import sweep
+from athwe_cli.table1 import table1
 from athwe_cli.train import train
 from athwe_cli.tune import tune
 
@@ -68,7 +69,7 @@ def main(
 
 
 COMMANDS = (
-    *(prepare, audit, train, evaluate, ablate, sweep, tune, compare, case_study, report, bench),
+    *(prepare, audit, train, evaluate, ablate, sweep, table1, tune, compare, case_study, report, bench),
     *(recommend, export, runs, datasets),
 )
 

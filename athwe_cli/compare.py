@@ -43,6 +43,9 @@ def compare(
     force: Annotated[
         bool, typer.Option("--force", help="Compare runs of different data, split, tie order or seen-item rule too.")
     ] = False,
+    latex: Annotated[bool, typer.Option("--latex", help="Print one LaTeX table on stdout instead.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print one Markdown table on stdout instead.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with all digits on stdout instead.")] = False,
     runs: opt.RunsDir = opt.RUNS_DIR,
     as_json: opt.Json = False,
 ) -> None:
@@ -52,13 +55,24 @@ def compare(
     row. With several seeds on both sides, the test covers the spread over seeds as well as over users.
 
     Example: athwe compare 'Toys_and_Games/hm4sr/*' 'Toys_and_Games/athwe/*' --metric ndcg@10
+
+    Example: athwe compare 'demo/*/*' --markdown > table.md
     """
     from athwe_core.analysis.experiments.comparison import compare_runs
+    from athwe_core.analysis.experiments.comparison_text import comparison_text
+    from athwe_core.errors import ConfigError
 
+    given = [name for name, on in (("latex", latex), ("markdown", markdown), ("csv", as_csv), ("json", as_json)) if on]
+    if len(given) > 1:
+        names = ", ".join(f"--{name}" for name in given)
+        raise ConfigError(names, "cannot be given together", remedy="Choose one")
     output = Output(as_json=as_json)
     result = compare_runs(_find(run or ["last"], runs, dataset, output), split=split, metric=metric, force=force)
     for row in result["rows"]:
         output.note(f"{row['label']}: {', '.join(row['runs'])}")
+    if given and not as_json:
+        typer.echo(comparison_text(result, given[0]), nl=False)  # type: ignore[arg-type]
+        return
     title = f"{result['dataset']}, {split}, {result['users']:,} users"
     if result["comparable"]:
         seen = f"seen items {'out' if result['exclude_seen'] else 'in'}"

@@ -79,7 +79,7 @@ class IdModel(Model):
                 parameter.normal_(0, INIT_STD, generator=generator)
 
     @abstractmethod
-    def encode(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "N D"]:
+    def encode(self, items: Float[Tensor, "T K"], batch: PackedBatch) -> Float[Tensor, "N D"]:
         """Vectors of the tokens' items to states of the supervised positions, in the dtype of `items`."""
 
     def encode_with(self, items: Float[Tensor, "T K"], batch: PackedBatch, draws: Draws) -> Float[Tensor, "N D"]:
