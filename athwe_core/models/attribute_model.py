@@ -16,7 +16,7 @@ from athwe_core.errors import require
 from athwe_core.losses.auxiliary import category_loss
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
 from athwe_core.models.golden import Golden
-from athwe_core.models.id_model import DROPOUT, IdLosses, IdModel
+from athwe_core.models.id_model import IdLosses, IdModel
 from athwe_core.models.protocol import Available, InputNeeds, LossInputs, ModelInputs, Removal, Tree
 from athwe_core.models.sasrec import POSITION, SASRecModelConfig, published_state
 from athwe_core.nn.attribute_embeddings import AttributeEmbeddings
@@ -193,6 +193,15 @@ def _take_out_fusion(tree: Tree) -> Mapping[str, str]:
     return {}
 
 
+def _take_out_dropout(tree: Tree) -> Mapping[str, str]:
+    tree["model"] |= {"dropout": 0.0, "attention_dropout": 0.0}
+    return {}
+
+
+def _has_dropout(tree: Tree) -> bool:
+    return bool(tree["model"]["dropout"] > 0 or tree["model"]["attention_dropout"] > 0)
+
+
 def _has_prediction(tree: Tree) -> bool:
     return bool(tree["model"]["attributes"]) and any(weight > 0 for weight in tree["losses"]["attributes"]["weights"])
 
@@ -202,7 +211,7 @@ REMOVALS = (
     Removal("Prediction", _has_prediction, _take_out_prediction),
     Removal("Fusion", lambda tree: tree["model"]["fusion"] != "sum", _take_out_fusion),
     POSITION,
-    DROPOUT,
+    Removal("Dropout", _has_dropout, _take_out_dropout),
 )
 """Parts of a model with attributes. Without its learned fusion it adds the sources."""
 
