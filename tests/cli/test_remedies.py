@@ -1,5 +1,6 @@
 """Remedies of the commands beside `prepare`, and commands for other programs: typed as they stand, they get further."""
 
+import ast
 import bz2
 import gzip
 import io
@@ -18,6 +19,9 @@ import pytest
 from cli_runner import SMALL, call, one_error_line
 from typer.testing import Result
 
+from athwe_core.runs.run import INTERRUPTED, RunFolder
+
+ROOT = Path(__file__).parents[2]
 DRY = ("train", "--dataset", "demo", "--dry-run", *SMALL)
 
 
@@ -165,6 +169,57 @@ def test_cluster_labels_are_made_for_the_term_that_is_off(remedy_world: Path) ->
     made = call(remedy_world, *command[1].split()[1:])
     assert made.exit_code == 0, made.output
     assert "no cluster labels" not in call(remedy_world, *train).stderr
+
+
+def test_an_unfinished_run_is_continued(remedy_world: Path) -> None:
+    shutil.copytree(remedy_world / "runs/demo/athwe/second", remedy_world / "runs/demo/athwe/half")
+    RunFolder(remedy_world / "runs/demo/athwe/half").update_manifest(status=INTERRUPTED)
+    message = one_error_line(call(remedy_world, "compare", "first", "half"))
+    command = re.search(r"Continue it with: (athwe train --resume \S+)$", message)
+    assert command, message
+    again = call(remedy_world, *command[1].split()[1:])
+    assert again.exit_code == 0, again.output
+    assert call(remedy_world, "compare", "first", "half").exit_code == 0
+
+
+TYPED = {
+    "athwe train --dataset {}": test_without_a_run_the_message_says_how_to_train_one,
+    "athwe train --dataset demo": test_without_a_run_the_message_says_how_to_train_one,
+    "athwe train --resume {}": test_an_unfinished_run_is_continued,
+    "athwe train --resume {} --epochs {}": test_a_remedy_gets_further,
+    "athwe prepare --dataset {}": test_a_remedy_gets_further,
+    "athwe prepare --dataset {} --refresh clusters --clusters 100": test_cluster_labels_are_made_for_the_term_that_is_off,
+    "athwe evaluate --run {} --split {}": test_lost_ranks_are_made_again,
+}
+"""A whole command in a message -> the test that types it."""
+NOT_TYPED = {
+    "athwe train --dataset {} --preset {} --config {}": "a comment in the file that tune writes",
+    "athwe train --resume": "names no run: the message is about a disk that is full",
+    "athwe prepare --{}-encoder MODEL --{}-layers 0": "needs a model of Hugging Face",
+    "athwe recommend --run hf:OWNER/NAME --histories visits": "text of a model card",
+}
+COMMAND = re.compile(r"athwe [a-z]+(?:-[a-z]+)? --[^;,'\"`()\n]*?(?=[.;,'\"`()\n]|$| shows | for )")
+
+
+def commands_in_messages() -> set[str]:
+    """Commands with an option in the texts of the sources, `{}` for what a message fills in; docstrings and help left out."""
+    found: set[str] = set()
+    for path in sorted([*(ROOT / "athwe_core").rglob("*.py"), *(ROOT / "athwe_cli").rglob("*.py")]):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        parts = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in ast.walk(tree):
+            text = ""
+            if isinstance(node, ast.JoinedStr):
+                text = "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings | parts:
+                text = node.value
+            found |= {command.strip() for command in COMMAND.findall(text)}
+    return {command for command in found if not command.endswith(("--help", "--dry-run"))}
+
+
+def test_every_command_in_a_message_is_typed_by_a_test_or_has_a_reason() -> None:
+    assert commands_in_messages() == TYPED.keys() | NOT_TYPED.keys()
 
 
 TEXT = "user,item,time\n" + "".join(f"u{u},i{(u + s) % 6},{1_400_000_001 + s}\n" for u in range(7) for s in range(6))
