@@ -66,6 +66,23 @@ def test_data_and_runs_are_found_again_in_the_folders_of_the_environment(run: at
     assert athwe.load_run("last").name == run.name == athwe.load_run("first").name
 
 
+@pytest.mark.parametrize("source", ["run", "name", "file"])
+def test_a_run_starts_from_other_weights(
+    run: athwe.Run, folder: Path, source: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    weights = str(run.folder.best / "weights.safetensors")
+    init_from: Any = {"run": run, "name": run.name, "file": weights}[source]
+    still = {**TINY, "training.lr": 1e-30}
+    with caplog.at_level(logging.INFO, logger="athwe"):
+        later = athwe.train(
+            run.data, preset="sasrec", set=still, name=f"from-{source}", runs_dir=folder / "runs", init_from=init_from
+        )
+    assert f"initial weights from {'file' if source == 'file' else 'run'} " in caplog.text
+    before, after = run.model.state_dict(), later.model.state_dict()
+    differing = {name for name in before if not torch.allclose(before[name], after[name])}
+    assert differing == ({"tables.id.weight"} if source == "file" else set())  # a file does not name its items
+
+
 def slow_twin(run: athwe.Run, items: list[int], times: list[int], k: int, *, exclude_seen: bool) -> list[int]:
     """Score everything, sort everything."""
     length = run.config.model.max_length
