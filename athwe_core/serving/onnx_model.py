@@ -143,7 +143,10 @@ def write_onnx(trained: TrainedModel, folder: Path, *, k: int) -> None:
             )
             _require_agreement(graph, folder / GRAPH, num_item_rows=len(trained.items))
     except Exception as error:  # torch's exporter raises many kinds
-        rule = f"cannot be exported: it uses what ONNX does not have ({reason(error)})"
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the outer ones tell how far the exporter came
+            cause = cause.__cause__
+        rule = f"cannot be exported: it uses what ONNX or its exporter does not have ({reason(cause)})"
         raise ConfigError(f"--format onnx: model {type(model).__name__}", rule, remedy="Use --format hub") from None
     (folder / IDS).write_text(json.dumps(trained.item_tokens, ensure_ascii=False), encoding="utf-8")
 

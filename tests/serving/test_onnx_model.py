@@ -21,7 +21,7 @@ from athwe_core.serving.export import export_run
 from athwe_core.serving.onnx_model import dense_batch
 from athwe_core.serving.trained_model import open_trained
 
-PRESETS = ("athwe", "sasrec")
+PRESETS = ("athwe",)
 
 
 @pytest.fixture(scope="module", params=PRESETS)
