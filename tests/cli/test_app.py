@@ -84,6 +84,7 @@ COMMANDS = {
     | {"--with", "--to", "--verify", "--prepared", "--runs", "--json", *TABLE},
     "ablate": {"--remove", "--all", *EXPERIMENT},
     "sweep": {"--vary", *EXPERIMENT},
+    "table1": {"--against", *EXPERIMENT} - {"--config", "--batching"},
     "bench": {
         "--dataset",
         "--users",
@@ -99,7 +100,8 @@ COMMANDS = {
     | {"--precision", "--device", "--steps", "--growth", "--largest", "--to", "--prepared", "--json"},
     "case-study": {"--user", "--random", "--pick", "--history", "--run", "--against", "--dataset", "--split", "--k"}
     | {"--seed", "--images", "--html", "--no-html", "--json", *FOLDERS},
-    "compare": {"run", "--dataset", "--split", "--metric", "--groups", "--no-groups", "--force", "--runs", "--json"},
+    "compare": {"run", "--dataset", "--split", "--metric", "--groups", "--no-groups", "--force", "--runs", "--json"}
+    | {"--latex", "--markdown", "--csv"},
     "export": {"--run", "--dataset", "--to", "--format", "--k", "--with", "--data-licence", "--overwrite"}
     | {"--prepared", "--runs", "--json"},
     "runs": {"action", "name", "--dataset", "--yes", "--runs", "--json"},
