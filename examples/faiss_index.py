@@ -18,10 +18,9 @@ import polars as pl
 
 def main(folder: Path, k: int = 10) -> None:
     """Build the index, search it for the first users, and compare with all products."""
-    items, users = np.load(folder / "items.npy"), np.load(folder / "users.npy")[:100]
-    index = faiss.IndexFlatIP(
-        items.shape[1]
-    )  # exact; for millions of items take an approximate one, e.g. IndexHNSWFlat
+    items, users = (np.load(folder / name, allow_pickle=False) for name in ("items.npy", "users.npy"))
+    users = users[:100]
+    index = faiss.IndexFlatIP(items.shape[1])  # exact; for millions of items an approximate one, e.g. IndexHNSWFlat
     index.add(items)
     faiss.write_index(index, str(folder / "items.faiss"))
     scores, found = index.search(users, k)

@@ -110,14 +110,14 @@ def dropout(x: Tensor, rate: float, *, training: bool) -> Tensor:
 class Dropout(nn.Dropout):
     """`dropout` as a module, for layers of torch."""
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         """Drop elements while training.
 
         Args:
-            input: any shape, floating point.
-        Returns: a tensor like it.
+            x: any shape, floating point.
+        Returns: a tensor like x.
         """
-        return dropout(input, self.p, training=self.training)
+        return dropout(x, self.p, training=self.training)
 
 
 def with_fast_dropout(layer: nn.TransformerEncoderLayer | nn.TransformerDecoderLayer) -> nn.Module:

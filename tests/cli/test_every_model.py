@@ -77,9 +77,9 @@ def test_it_is_taken_apart_varied_and_timed(trained: tuple[Path, str]) -> None:
 
     model = find_model(preset_tree(preset)["model"]["name"])
     if model.removals:
-        taken = answer(folder, "ablate", *common, "--all", *set_tiny)
-        assert taken["variants"][0]["label"] == "full"
-        assert len(taken["variants"]) > 1
+        name = model.removals[0].name
+        taken = answer(folder, "ablate", *common, "--remove", name, *set_tiny)
+        assert [variant["label"] for variant in taken["variants"]] == ["full", f"-{name}"]
     timed = answer(folder, "bench", "--preset", preset, "--users", "200", "--items", "50", "--steps", "2", *set_tiny)
     assert timed["step_seconds"]["median"] > 0
     assert timed["settings"]["preset"] == preset

@@ -88,7 +88,7 @@ class TestSources:
             (
                 ["--time-unit", "weeks"],
                 2,
-                "--time-unit must be one of auto, s, ms, us, ns, days, excel, year, yyyymmdd",
+                "--time-unit must be one of auto, s, ms, us, ns, minutes, hours, days, excel, year, yyyymmdd",
             ),
             (["--time-unit", "days"], 3, "half of them are after the year 5138 when read in days"),
             (["--source", "amazon"], 2, "--source must be one of auto, atomic, amazon-2014"),

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from cli_runner import call, one_error_line
 
-from athwe_core.analysis.experiments.model_table import TABLE_1
+from athwe_core.analysis.experiments.model_table import TABLE_1, model_table
+from athwe_core.data.store.dataset import open_prepared
 from athwe_core.models.registry import preset_names
 
 TINY = ["--set", "model.hidden_size=8", "--set", "training.batch_targets=256"]
@@ -55,12 +56,16 @@ def test_finished_runs_are_reused_and_the_tables_fit_80_columns(world: Path) -> 
 def test_the_default_table_has_every_model_of_the_paper(world: Path) -> None:
     assert set(TABLE_1) <= set(preset_names())
     assert len(TABLE_1) == 13 + 2
-    found = call(world, "table1", "--dataset", "demo", "--epochs", "1", "--seeds", "1", "--dry-run", "--json")
-    assert found.exit_code == 0, found.output
-    shown = [variant["label"] for variant in json.loads(found.stdout)["variants"]]
+    experiment = model_table(TABLE_1, open_prepared("demo", prepared_dir=world / "prepared"))
+    shown = [variant.preset for variant in experiment.variants]
     left_out = [name for name in TABLE_1 if name not in shown]
-    assert all(f"{name} is left out: data set demo has no" in found.stderr for name in left_out)
+    assert all(
+        any(note.startswith(f"{name} is left out: data set demo has no") for note in experiment.notes)
+        for name in left_out
+    )
     assert len(shown) >= 13
+    assert experiment.reference is not None
+    assert shown[experiment.reference] == "hm4sr"
 
 
 @pytest.mark.parametrize(
