@@ -176,7 +176,7 @@ def test_fuzz_config_mutated_presets(cases: int, tmp_path: Path) -> None:
         return outcome(lambda: config_from_tree(read_yaml(path)))
 
     found = fuzz(check, st.sampled_from(PRESET_TEXTS).flatmap(mutated), cases=cases)
-    assert min(found["legal"], found["refused"]) > cases / 50
+    assert min(found["legal"], found["refused"]) >= cases / 100
 
 
 @few_and_many
@@ -188,7 +188,7 @@ def test_fuzz_config_overrides(cases: int) -> None:
     near = likely.map(lambda pair: f"{pair[0]}={json.dumps(pair[1])}")
     pairs = near | st.tuples(keys, texts).map("=".join) | token_soup
     found = fuzz(lambda text: outcome(lambda: replace_in(config, [text])), pairs, cases=cases)
-    assert min(found["legal"], found["refused"]) > cases / 50
+    assert min(found["legal"], found["refused"]) >= cases / 100
 
 
 @few_and_many
@@ -213,7 +213,7 @@ def test_fuzz_config_trees(cases: int) -> None:
     wild = st.tuples(st.sampled_from(KEYS), st.sampled_from(["replace", "take", "add"]), values)
     near = likely.map(lambda pair: (pair[0], "replace", pair[1]))
     found = fuzz(check, st.lists(near | near | wild, min_size=1, max_size=2), cases=cases)
-    assert min(found["legal"], found["refused"]) > cases / 50
+    assert min(found["legal"], found["refused"]) >= cases / 100
 
 
 SMALL = {
