@@ -16,7 +16,6 @@ from athwe_cli.render import Output
 
 if TYPE_CHECKING:
     from athwe_core.analysis.experiments.comparison import Comparison, ComparisonRow, Difference
-    from athwe_core.analysis.experiments.result import Spread
     from athwe_core.runs.find import RunFolder
 
 LABELS_A_TABLE = 3
@@ -123,17 +122,8 @@ def _cut_offs(result: Comparison) -> list[int]:
     return sorted(k for k in there if k <= 10 or k == chosen)
 
 
-def _plus_minus(value: Spread) -> str:
-    return f"{value['mean']:.4f}" + ("" if value["sd"] is None else f" ± {value['sd']:.4f}")
-
-
-def _p(value: float | None) -> str:
-    if value is None:
-        return "not tested"
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
-
-
 def _change_table(result: Comparison, *, title: str) -> Table:
+    from athwe_core.analysis.experiments.result import mean_and_sd, p_text
     from athwe_core.evaluation.metrics import metric_name
 
     rows, metric = result["rows"], result["metric"]
@@ -145,13 +135,14 @@ def _change_table(result: Comparison, *, title: str) -> Table:
         table.add_column(name, justify="right")
     for i, row in enumerate(rows):
         change = "" if row["change_percent"] is None else f"{row['change_percent']:+.1f} %"
-        tests = ("", "") if i == 0 else (_p(row["p_value"]), _p(row["p_holm"]))
-        table.add_row(escape(row["label"]), _plus_minus(row["metrics"][metric]), change, *tests)
+        tests = ("", "") if i == 0 else tuple(p_text(row[p], untested="not tested") for p in ("p_value", "p_holm"))
+        table.add_row(escape(row["label"]), mean_and_sd(row["metrics"][metric]), change, *tests)
     return table
 
 
 def _metrics_table(rows: list[ComparisonRow], k: int, *, title: str) -> Table:
     """NDCG, MRR and Hit at k: three columns of mean ± standard deviation."""
+    from athwe_core.analysis.experiments.result import mean_and_sd
     from athwe_core.evaluation.metrics import metric_name
 
     columns = [f"{metric}@{k}" for metric in ("ndcg", "mrr", "hit")]
@@ -163,7 +154,7 @@ def _metrics_table(rows: list[ComparisonRow], k: int, *, title: str) -> Table:
     for row in rows:
         found = [row["metrics"][column] for column in columns]
         marked = [
-            f"[bold]{_plus_minus(value)}[/]" if value["mean"] == best[column] else _plus_minus(value)
+            f"[bold]{mean_and_sd(value)}[/]" if value["mean"] == best[column] else mean_and_sd(value)
             for column, value in zip(columns, found, strict=True)
         ]
         table.add_row(escape(row["label"]), *marked)

@@ -51,12 +51,12 @@ def datasets(
         found = list_prepared(prepared)
         if found:
             rows = [_row(each) for each in found]
-            output.table(rows_table(rows, columns=list(rows[0])))
+            output.table(rows_table(rows, columns=list(rows[0]), decimals=DECIMALS))
         for each in found:
             if each.damage is not None:
                 output.note(f"version {each.version} of {each.name} is broken: {each.damage}")
         total = sum(each.bytes for each in found)
-        output.note(f"{len(found)} prepared versions in {prepared}, {total / 1e6:,.1f} MB")
+        output.note(f"{len(found)} prepared version{'s' * (len(found) != 1)} in {prepared}, {total / 1e6:,.1f} MB")
         output.json({"datasets": [_facts(each) for each in found], "bytes": total})
         return
     chosen = find_prepared(prepared, name, version=version)
@@ -78,6 +78,9 @@ def datasets(
     output.json(_facts(shown))
 
 
+DECIMALS = {"users": 0, "items": 0, "interactions": 0, "MB": 1}
+
+
 def _row(found: PreparedVersion) -> dict[str, object]:
     """A version for people."""
     facts = found.statistics or {}
@@ -90,7 +93,7 @@ def _row(found: PreparedVersion) -> dict[str, object]:
         "interactions": facts.get("interactions"),
         "split": facts.get("split", "leave-one-out"),
         "ties": facts.get("tie_order"),
-        "MB": round(found.bytes / 1e6, 1),
+        "MB": found.bytes / 1e6,
     }
 
 

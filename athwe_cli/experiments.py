@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from athwe_core.analysis.experiments.plan import Experiment, Plan, PlannedRun
-    from athwe_core.analysis.experiments.result import ExperimentResult, Spread
+    from athwe_core.analysis.experiments.result import ExperimentResult
     from athwe_core.data.prepare import PreparedDataset
 
 Seeds = Annotated[int, typer.Option("--seeds", help="Number of seeds. N means the seeds 0 to N-1.")]
@@ -249,6 +249,7 @@ def _name(run: PlannedRun) -> str:
 
 def result_table(result: ExperimentResult, *, rules: str) -> Table:
     """One row for each variant: metrics, change and p-value. It fits into 80 columns."""
+    from athwe_core.analysis.experiments.result import mean_and_sd, p_text
     from athwe_core.evaluation.metrics import metric_name
 
     split, metric, seeds = result["split"], result["metric"], len(result["seeds"])
@@ -274,11 +275,11 @@ def result_table(result: ExperimentResult, *, rules: str) -> Table:
     table.add_column("%", justify="right", no_wrap=True)
     table.add_column("p", justify="right", no_wrap=True)
     for variant in result["variants"]:
-        cells = [_mean_and_sd(variant["metrics"][split][name]) for name in shown]
+        cells = [compact(mean_and_sd(variant["metrics"][split][name])) for name in shown]
         change, p = variant["change_percent"], variant["p_holm"]
         cells += [
             "" if change is None else f"{change:+.1f}",
-            "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
+            compact(p_text(p)),
         ]
         table.add_row(escape(variant["label"]), *cells)
     return table
@@ -286,6 +287,7 @@ def result_table(result: ExperimentResult, *, rules: str) -> Table:
 
 def cost_table(result: ExperimentResult) -> Table:
     """The metric with seen items taken out, and what each model costs. It fits into 80 columns."""
+    from athwe_core.analysis.experiments.result import mean_and_sd
     from athwe_core.evaluation.metrics import metric_name
 
     table = Table(title="seen items taken out, and cost", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -293,11 +295,16 @@ def cost_table(result: ExperimentResult) -> Table:
     for name in (f"{metric_name(result['metric'])} unseen", "epochs", "s per epoch", "parameters"):
         table.add_column(name, justify="right", no_wrap=True)
     for variant in result["variants"]:
-        unseen = _mean_and_sd(variant["without_seen"][result["metric"]])
+        unseen = compact(mean_and_sd(variant["without_seen"][result["metric"]]))
         epochs = ", ".join(map(str, variant["epochs"]))
         cells = (unseen, epochs, f"{variant['seconds_per_epoch']:.1f}", f"{variant['parameters']:,}")
         table.add_row(escape(variant["label"]), *cells)
     return table
+
+
+def compact(number: str) -> str:
+    """Without spaces, so that three metrics fit into 80 columns."""
+    return number.replace(" ", "")
 
 
 def _shown_metrics(result: ExperimentResult) -> list[str]:
@@ -309,7 +316,3 @@ def _shown_metrics(result: ExperimentResult) -> list[str]:
     wanted: list[str] = [name for name in ("ndcg@5", "ndcg@10", "mrr@10") if name in there]
     room = 2 if max(len(variant["label"]) for variant in result["variants"]) > WIDE_LABEL else 3
     return wanted[:room] if result["metric"] in wanted[:room] else [*wanted[: room - 1], result["metric"]]
-
-
-def _mean_and_sd(found: Spread) -> str:
-    return f"{found['mean']:.4f}" if found["sd"] is None else f"{found['mean']:.4f}±{found['sd']:.4f}"

@@ -10,6 +10,7 @@ import json
 import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -135,24 +136,33 @@ def _least_width(part: Table, num_labels: int) -> int:
     return Measurement.get(unlimited, unlimited.options, part).minimum
 
 
-def rows_table(rows: Sequence[Mapping[str, object]], *, columns: Sequence[str], title: str = "") -> Table:
+def rows_table(
+    rows: Sequence[Mapping[str, object]],
+    *,
+    columns: Sequence[str],
+    title: str = "",
+    decimals: Mapping[str, int] = MappingProxyType({}),
+) -> Table:
     """One line per row, in plain text; columns of numbers are aligned on the right.
 
     Args:
         rows: values by column; fractions are shown with 4 decimals, None as nothing.
         columns: headings, in their order.
         title: of the table; empty = none.
+        decimals: of some columns of numbers, which are then shown with commas between thousands.
     """
     table = Table(title=Text(title, style="table.title") if title else None, title_justify="left")
     for column in columns:
         is_number = bool(rows) and all(isinstance(row[column], int | float | None) for row in rows)
         table.add_column(column.replace("_", " "), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(_cell(row[column])) for column in columns))
+        table.add_row(*(Text(_cell(row[column], decimals.get(column))) for column in columns))
     return table
 
 
-def _cell(value: object) -> str:
+def _cell(value: object, decimals: int | None = None) -> str:
+    if decimals is not None and isinstance(value, int | float):
+        return f"{value:,.{decimals}f}"
     if isinstance(value, float):
         return f"{value:.4f}"
     return "" if value is None else str(value)

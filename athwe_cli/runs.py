@@ -50,12 +50,12 @@ def runs(
         found = all_run_facts(runs_dir, dataset=dataset)
         rows = [_row(each) for each in found]
         if rows:
-            output.table(rows_table(rows, columns=list(rows[0])))
+            output.table(rows_table(rows, columns=list(rows[0]), decimals={"MB": 1}))
         for each in found:
             if each.damage is not None:
                 output.note(f"run {each.name} is broken: {each.damage}")
         total = sum(each.bytes for each in found)
-        output.note(f"{len(found)} runs in {runs_dir}, {total / 1e6:,.1f} MB")
+        output.note(f"{len(found)} run{'s' * (len(found) != 1)} in {runs_dir}, {total / 1e6:,.1f} MB")
         output.json({"runs": [_facts(each) for each in found], "bytes": total})
         return
     chosen = find_run(runs_dir, name, dataset=dataset, allow_broken=True, notify=output.note)
@@ -86,7 +86,7 @@ def _row(found: RunFacts) -> dict[str, object]:
         "epochs": results.get("epochs"),
         "started": found.manifest.get("started", "")[:16].replace("T", " "),
         "data_version": data.get("version"),
-        "MB": round(found.bytes / 1e6, 1),
+        "MB": found.bytes / 1e6,
     }
 
 

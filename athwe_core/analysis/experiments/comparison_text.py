@@ -7,7 +7,7 @@ import io
 from typing import Literal
 
 from athwe_core.analysis.experiments.comparison import Comparison, ComparisonRow
-from athwe_core.analysis.experiments.result import Spread
+from athwe_core.analysis.experiments.result import mean_and_sd, p_text
 from athwe_core.evaluation.metrics import metric_name
 
 Form = Literal["latex", "markdown", "csv"]
@@ -32,20 +32,15 @@ def comparison_text(result: Comparison, form: Form) -> str:
     metrics = list(result["rows"][0]["metrics"])
     heading = ["", *map(metric_name, metrics), "change in %", "p (Holm)", "s per epoch", "parameters"]
     rows = [
-        [row["label"], *(_plus_minus(row["metrics"][name]) for name in metrics), *_rest(row)] for row in result["rows"]
+        [row["label"], *(mean_and_sd(row["metrics"][name]) for name in metrics), *_rest(row)] for row in result["rows"]
     ]
     return _markdown(heading, rows) if form == "markdown" else _latex(heading, rows)
 
 
-def _plus_minus(value: Spread) -> str:
-    return f"{value['mean']:.4f}" + ("" if value["sd"] is None else f" ± {value['sd']:.4f}")
-
-
 def _rest(row: ComparisonRow) -> list[str]:
-    p = row["p_holm"]
     return [
         "" if row["change_percent"] is None else f"{row['change_percent']:+.1f}",
-        "" if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}",
+        p_text(row["p_holm"]),
         f"{row['seconds_per_epoch']:.1f}",
         "" if row["parameters"] is None else f"{row['parameters']:,}",
     ]

@@ -96,6 +96,16 @@ def spread(values: Sequence[float]) -> Spread:
     return {"mean": mean(values), "sd": stdev(values) if len(values) > 1 else None, "values": list(values)}
 
 
+def mean_and_sd(value: Spread) -> str:
+    """`0.0592 ± 0.0011`; the mean alone of one seed."""
+    return f"{value['mean']:.4f}" + ("" if value["sd"] is None else f" ± {value['sd']:.4f}")
+
+
+def p_text(p: float | None, *, untested: str = "") -> str:
+    """A p-value with three decimals, `< 0.001` below that, and `untested` for None."""
+    return untested if p is None else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def change_percent(value: float, reference: float) -> float | None:
     """By how many percent `value` is above the reference; None where that is 0."""
     return None if reference == 0 else 100 * (value / reference - 1)
