@@ -23,6 +23,7 @@ from athwe_cli.prepare import prepare
 from athwe_cli.recommend import recommend
 from athwe_cli.report import report
 from athwe_cli.runs import runs
+from athwe_cli.serve.command import serve
 from athwe_cli.sweep import sweep
 from athwe_cli.table1 import table1
 from athwe_cli.train import train
@@ -70,7 +71,7 @@ def main(
 
 COMMANDS = (
     *(prepare, audit, train, evaluate, ablate, sweep, table1, tune, compare, case_study, report, bench),
-    *(recommend, export, runs, datasets),
+    *(recommend, export, serve, runs, datasets),
 )
 
 

@@ -26,6 +26,8 @@ APART = FLOORS[3] | FLOORS[1]
 WITHOUT_CONFIG = {"nn", "losses"}
 NETWORK_LIBRARIES = {"urllib", "requests", "http", "socket", "ftplib", "httpx", "httpcore", "huggingface_hub"}
 MAY_DOWNLOAD = {"athwe_core.data.features.download", "athwe_core.data.features.public_hosts"}
+WEB_FRAMEWORK = {"fastapi", "starlette", "uvicorn", "prometheus_client"}
+"""Only `athwe_cli/serve/` knows it."""
 LOADERS = {"from_pretrained"}
 """Of transformers, which would fetch files and run a repository's code if it were not told not to."""
 
@@ -126,6 +128,12 @@ def test_the_command_line_takes_public_names_of_the_core(module: str) -> None:
         if source.split(".")[0] == "athwe_core":
             parts = [*source.split("."), name or ""]
             assert not any(part.startswith("_") and part != "__version__" for part in parts), f"{source}.{name}"
+
+
+@pytest.mark.parametrize("module", [*CORE, *CLI])
+def test_only_serve_knows_the_web_framework(module: str) -> None:
+    tops = {name.split(".")[0] for name, _ in imported((CORE | CLI)[module])}
+    assert module.startswith("athwe_cli.serve.") or not tops & WEB_FRAMEWORK
 
 
 def test_the_entry_of_the_core_only_starts_the_command_line() -> None:

@@ -83,6 +83,11 @@ TESTED_IN = {
     "athwe_core/data/store/schema.py": "tests/robustness/test_fuzz_store.py",
     "athwe_core/runs/json_files.py": "tests/robustness/test_fuzz_checkpoint.py",
     "athwe_core/runs/schema.py": "tests/robustness/test_fuzz_checkpoint.py",
+    # tested through the service
+    "athwe_cli/serve/answers.py": "tests/cli/serve/test_api.py",
+    "athwe_cli/serve/limits.py": "tests/cli/serve/test_api.py",
+    "athwe_cli/serve/metrics.py": "tests/cli/serve/test_api.py",
+    "athwe_cli/serve/schemas.py": "tests/cli/serve/test_api.py",
     # tested through the commands
     "athwe_core/analysis/evaluate_run.py": "tests/cli/test_evaluate.py",
 }

@@ -73,7 +73,11 @@ def open_trained(run: RunFolder, data: PreparedDataset) -> TrainedModel:
 
     Raises: CheckpointError when the run has none yet, or they are damaged.
     """
-    model = build_best(run, data).model
+    return as_trained(build_best(run, data).model, run, data)
+
+
+def as_trained(model: Model, run: RunFolder, data: PreparedDataset) -> TrainedModel:
+    """A model with the best weights of a run, with its items."""
     return TrainedModel(model, data.name, f"{run.name} {load_state(run.best)['files']}", data.item_table())
 
 

@@ -104,6 +104,9 @@ COMMANDS = {
     | {"--latex", "--markdown", "--csv"},
     "export": {"--run", "--dataset", "--to", "--format", "--k", "--with", "--data-licence", "--overwrite"}
     | {"--prepared", "--runs", "--json"},
+    "serve": {"--run", "--dataset", "--host", "--port", "--api-key-file", "--page", "--no-page", "--images"}
+    | {"--check-seconds", "--max-batch", "--max-queue", "--max-k", "--max-history", "--max-body-kb", "--timeout-seconds"}
+    | {"--json", *FOLDERS},
     "runs": {"action", "name", "--dataset", "--yes", "--runs", "--json"},
     "datasets": {"action", "name", "--version", "--yes", "--prepared", "--runs", "--json"},
     "report": {"--dataset", "--run", "--to", "--prepared", "--runs", "--json"},
@@ -146,7 +149,7 @@ def test_every_term_that_the_help_points_to_is_in_the_glossary() -> None:
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
 def test_help_loads_no_library_that_takes_long(arguments: list[str]) -> None:
     code = "from athwe_cli.app import app\ntry:\n    app(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-    heavy = "sorted(sys.modules.keys() & {'torch', 'numpy', 'scipy', 'polars', 'yaml', 'pydantic'})"
+    heavy = "sorted(sys.modules.keys() & {'torch', 'numpy', 'scipy', 'polars', 'yaml', 'pydantic', 'fastapi'})"
     command = [sys.executable, "-c", f"import sys\n{code}print('loaded:', {heavy})", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     assert "Usage:" in result.stdout

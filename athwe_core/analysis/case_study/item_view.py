@@ -77,7 +77,7 @@ class ItemView:
     def shown(self, item_id: str, title: str, category: str = "") -> ShownItem:
         """An item that is in no history."""
         title = title.strip() or item_id
-        return ShownItem(item_id, title, category, self._url(item_id), _initials(title))
+        return ShownItem(item_id, title, category, self.picture(item_id), _initials(title))
 
     def dated(self, item: HistoryItem | Target, *, position: int | None = None) -> ShownItem:
         """An item of the history with its position, or the target."""
@@ -94,7 +94,8 @@ class ItemView:
             gap=None if gap is None else sentences.gap_words(gap),
         )
 
-    def _url(self, item_id: str) -> str | None:
+    def picture(self, item_id: str) -> str | None:
+        """URL of an item's picture; None where it has none."""
         if item_id not in self._known:
             content = None if self._images is None else self._images.thumbnail(item_id, size=PICTURE_SIZE)
             encoded = None if content is None else base64.b64encode(content).decode()

@@ -61,7 +61,9 @@ class Subject(Named):
     """The item whose rank is explained."""
 
     is_target: bool
-    """Whether it is the target; else it is the first recommendation."""
+    """Whether it is the target; else it is the first recommendation, unless it was chosen."""
+    is_chosen: NotRequired[bool]
+    """Whether the reader chose this item."""
 
 
 class Influence(TypedDict):

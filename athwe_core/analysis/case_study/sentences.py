@@ -167,4 +167,6 @@ def gaps(why: Why, *, k: int) -> str:
 
 
 def _subject(why: Why) -> str:
+    if why["subject"].get("is_chosen"):
+        return name_of(why["subject"])
     return "the true next item" if why["subject"]["is_target"] else "the first recommendation"

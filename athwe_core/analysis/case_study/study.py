@@ -16,7 +16,9 @@ from athwe_core.errors import ConfigError, DataError
 
 
 @torch.inference_mode()
-def case_study(opened: CaseRuns, case: Case, *, k: int = 10, exclude_seen: bool | None = None) -> CaseStudy:
+def case_study(
+    opened: CaseRuns, case: Case, *, k: int = 10, exclude_seen: bool | None = None, explained: int | None = None
+) -> CaseStudy:
     """What each run recommends after a history, and why, as plain values that JSON can hold.
 
     Args:
@@ -25,7 +27,9 @@ def case_study(opened: CaseRuns, case: Case, *, k: int = 10, exclude_seen: bool 
         k: recommendations of each run, >= 1.
         exclude_seen: leave the items of the whole history out of the ranking, but never the target. None = as the first run
             was trained. All runs follow one rule, so their ranks can be compared.
-    Returns: the case study. `why` explains the target, or the first recommendation where there is no target.
+        explained: internal id of the item that `why` explains; None = the target, or the first recommendation where there is
+            no target.
+    Returns: the case study.
     Raises:
         ConfigError: `k` is below 1.
         DataError: The history holds every item, so there is none to recommend.
@@ -37,7 +41,7 @@ def case_study(opened: CaseRuns, case: Case, *, k: int = 10, exclude_seen: bool 
     length = min(max(run.config.model.max_length for run in runs), len(case.item_ids))
     target = None if case.target is None else case.target[0]
     seen = sorted(set(case.item_ids) - {target}) if rule else []
-    views = {run.name: _view(run, case, items, k=k, seen=seen, shown=length) for run in runs}
+    views = {run.name: _view(run, case, items, k=k, seen=seen, shown=length, explained=explained) for run in runs}
     return {
         "dataset": prepared.name,
         "data_version": prepared.version,
@@ -92,7 +96,7 @@ def _target(case: Case, items: ItemFacts, rank_by_run: dict[str, float]) -> Targ
 
 
 def _view(
-    run: CaseRun, case: Case, items: ItemFacts, *, k: int, seen: list[int], shown: int
+    run: CaseRun, case: Case, items: ItemFacts, *, k: int, seen: list[int], shown: int, explained: int | None
 ) -> tuple[list[Recommendation], Why]:
     """What one run recommends, and why."""
     history = run.window(case)
@@ -114,8 +118,10 @@ def _view(
         }
         for item, parts in zip(top, run.by_modality(found, top), strict=True)
     ]
-    subject = top[0] if target is None else target
-    named = Subject(item_id=items.item_ids[subject], title=items.titles[subject], is_target=target is not None)
+    subject = explained or target or top[0]
+    named = Subject(item_id=items.item_ids[subject], title=items.titles[subject], is_target=subject == target)
+    if explained is not None and subject != target:
+        named["is_chosen"] = True
     why = explain(
         run,
         history,

@@ -10,7 +10,6 @@ from athwe_core.analysis.case_study.item_view import (
     ItemView,
     ScoreBar,
     ShownItem,
-    Thumbnails,
     part_colours,
     score_bars,
 )
@@ -54,6 +53,7 @@ class WhyView:
     label: str
     subject: ShownItem
     is_target: bool
+    is_chosen: bool
     rank: str
     score_sentence: str
     score_bar: ScoreBar
@@ -80,16 +80,15 @@ class CaseView:
     why: list[WhyView]
 
 
-def case_view(case: CaseStudy, images: Thumbnails | None, *, number: int, colours: Mapping[str, str]) -> CaseView:
+def case_view(case: CaseStudy, items: ItemView, *, number: int, colours: Mapping[str, str]) -> CaseView:
     """Everything the template of one case needs.
 
     Args:
         case: the result of a case study.
-        images: pictures of items; None = initials stand in.
+        items: gives items their pictures.
         number: from 0, of the case within its page.
         colours: CSS class by name of a part, as `page_colours` gives it.
     """
-    items = ItemView(images)
     history = [items.dated(item, position=item["position"]) for item in case["history"]]
     target = case["target"]
     return CaseView(
@@ -168,6 +167,7 @@ def _why(
         label=sentences.run_label(run),
         subject=items.shown(subject["item_id"], subject["title"]),
         is_target=subject["is_target"],
+        is_chosen=subject.get("is_chosen", False),
         rank=sentences.rank_words(why["rank"]),
         score_sentence=sentences.score(why),
         score_bar=score_bars([why["by_modality"]], colours)[0],

@@ -18,7 +18,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from athwe_core.analysis.case_study.item_view import Thumbnails
+from athwe_core.analysis.case_study.item_view import ItemView, Thumbnails
 from athwe_core.analysis.case_study.result import CaseStudy
 from athwe_core.analysis.case_study.sentences import rank_words
 from athwe_core.analysis.case_study.study import utc_date
@@ -41,7 +41,7 @@ def case_study_page(cases: Sequence[CaseStudy], images: Thumbnails | None) -> st
         cases: results of `case_study`, at least one.
         images: pictures of items; the initials of an item stand in where there is none.
     """
-    first, colours = cases[0], page_colours(cases)
+    first, colours, items = cases[0], page_colours(cases), ItemView(images)
     runs = {run: facts for case in cases for run, facts in case["runs"].items()}
     return render(
         "case_study.html.j2",
@@ -54,7 +54,7 @@ def case_study_page(cases: Sequence[CaseStudy], images: Thumbnails | None) -> st
             "seen items": "left out of the ranking" if first["exclude_seen"] else "in the ranking",
         },
         runs=[(short, runs[run]) for run, short in short_names(runs).items()],
-        cases=[case_view(case, images, number=number, colours=colours) for number, case in enumerate(cases)],
+        cases=[case_view(case, items, number=number, colours=colours) for number, case in enumerate(cases)],
         data=script_json({"cases": cases, "short": short_names(runs), "colours": colours}),
     )
 
@@ -106,18 +106,36 @@ def _rounded(value: object) -> object:
     return value
 
 
-def render(template: str, *, title: str, data: Markup | None = None, **values: Any) -> str:
-    """A page from one of `TEMPLATES` that extends `base.html.j2`; `data`, of `script_json`, is what its script reads."""
-    style, script = _own_file("page.css"), _own_file("page.js")
+def render(
+    template: str,
+    *,
+    title: str,
+    data: Markup | None = None,
+    own: str | None = None,
+    sources: str = "img-src data:",
+    **values: Any,
+) -> str:
+    """A page from one of `TEMPLATES` that extends `base.html.j2`.
+
+    Args:
+        template: its file name.
+        title: of the page.
+        data: of `script_json`, what its script reads.
+        own: name of a style sheet and of a script of this page, besides those of all pages; None = it has none.
+        sources: what the page may load.
+        values: of the template.
+    """
+    style, script = (_own_file(f"page.{kind}") + (_own_file(f"{own}.{kind}") if own else "") for kind in ("css", "js"))
     policy = (
-        f"default-src 'none'; img-src data:; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
+        f"default-src 'none'; {sources}; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    return (
-        _environment()
-        .get_template(template)
-        .render(title=title, data=data, style=style, script=script, policy=policy, **values)
-    )
+    return fragment(template, title=title, data=data, style=style, script=script, policy=policy, **values)
+
+
+def fragment(template: str, **values: Any) -> str:
+    """One of `TEMPLATES` with values, which are escaped."""
+    return _environment().get_template(template).render(**values)
 
 
 @cache

@@ -4,11 +4,12 @@ from typing import Any
 
 import analysis_cases as made
 
+from athwe_core.analysis.case_study.item_view import ItemView
 from athwe_core.analysis.case_study.view_model import CaseView, case_view, page_colours, short_names
 
 
 def view(case: dict[str, Any]) -> CaseView:
-    return case_view(case, None, number=0, colours=page_colours([case]))
+    return case_view(case, ItemView(None), number=0, colours=page_colours([case]))
 
 
 def without_inside_view(why: dict[str, Any]) -> dict[str, Any]:

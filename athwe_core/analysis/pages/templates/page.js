@@ -203,6 +203,7 @@
 
   startTheme();
   document.querySelectorAll("[role=tablist]").forEach(startTabs);
+  document.addEventListener("athwe:shown", (event) => event.target.querySelectorAll("[role=tablist]").forEach(startTabs));
   for (const strip of document.querySelectorAll(".timeline")) strip.scrollLeft = strip.scrollWidth;
   const data = document.getElementById("data");
   if (data) startDetail(JSON.parse(data.textContent));

@@ -1,0 +1,1 @@
+"""`athwe serve`: a trained run as an HTTP service. The only place that knows the web framework."""
