@@ -105,7 +105,15 @@ COMMANDS = {
     "export": {"--run", "--dataset", "--to", "--format", "--k", "--with", "--data-licence", "--overwrite"}
     | {"--prepared", "--runs", "--json"},
     "serve": {"--run", "--dataset", "--host", "--port", "--api-key-file", "--page", "--no-page", "--images"}
-    | {"--check-seconds", "--max-batch", "--max-queue", "--max-k", "--max-history", "--max-body-kb", "--timeout-seconds"}
+    | {
+        "--check-seconds",
+        "--max-batch",
+        "--max-queue",
+        "--max-k",
+        "--max-history",
+        "--max-body-kb",
+        "--timeout-seconds",
+    }
     | {"--json", *FOLDERS},
     "runs": {"action", "name", "--dataset", "--yes", "--runs", "--json"},
     "datasets": {"action", "name", "--version", "--yes", "--prepared", "--runs", "--json"},

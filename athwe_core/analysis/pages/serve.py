@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
-from urllib.parse import quote
+
+from jinja2.utils import url_quote
 
 from athwe_core.analysis.case_study.item_view import ItemView
 from athwe_core.analysis.case_study.result import CaseStudy, ItemText
@@ -42,7 +43,7 @@ class _LinkedItems(ItemView):
 
     def picture(self, item_id: str) -> str | None:
         """Where the service has the picture."""
-        return f"try/picture?item={quote(item_id, safe='')}" if self._has_picture(item_id) else None
+        return f"try/picture?item={url_quote(item_id, for_qs=True)}" if self._has_picture(item_id) else None
 
 
 def explore_page(explored: Explored, *, most_items: int) -> str:

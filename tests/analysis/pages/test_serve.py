@@ -46,7 +46,7 @@ def test_an_item_has_a_link_to_its_picture_with_its_id_quoted() -> None:
     explored = Explored()
     explored.has_picture = lambda _: True  # type: ignore[method-assign]
     item = page_item({"item_id": "a/b&c ?", "title": " ", "category": "x"}, explored)
-    assert item["picture"] == "try/picture?item=a%2Fb%26c%20%3F"
+    assert item["picture"] == "try/picture?item=a%2Fb%26c+%3F"
     assert item["title"] == "a/b&c ?"
 
 

@@ -58,6 +58,25 @@
     throw new Error(told.detail?.map((each) => each.message).join(". ") || `The service answered ${response.status}.`);
   }
 
+  // Acts at once; what is called meanwhile is done once more at the end.
+  function latest(act) {
+    let isActing = false, again = false;
+    return async () => {
+      again = true;
+      if (isActing) return;
+      isActing = true;
+      while (again) {
+        again = false;
+        try {
+          await act();
+        } catch (error) {
+          complain(error.message);
+        }
+      }
+      isActing = false;
+    };
+  }
+
   const get = async (path, values) => (await ask(`${path}?${new URLSearchParams(values)}`)).json();
 
   // ---- times
@@ -253,17 +272,7 @@
 
   // ---- searching
 
-  let searched = 0;
-
-  async function lookUp() {
-    const number = ++searched;
-    try {
-      const told = await get("try/items", { q: search.value });
-      if (number === searched) showFound(told.items);
-    } catch (error) {
-      complain(error.message);
-    }
-  }
+  const lookUp = latest(async () => showFound((await get("try/items", { q: search.value })).items));
 
   function showFound(items) {
     const list = found.querySelector("ul");
@@ -301,11 +310,7 @@
     }
   }
 
-  let later;
-  search.addEventListener("input", () => {
-    clearTimeout(later);
-    later = setTimeout(lookUp, 120);
-  });
+  search.addEventListener("input", lookUp);
   search.addEventListener("focus", () => { if (found.hidden) lookUp(); });
   search.parentElement.addEventListener("keydown", walkFound);
   document.addEventListener("pointerdown", (event) => {
@@ -317,8 +322,6 @@
 
   // ---- recommending
 
-  let wish = null, waiting;
-
   function address() {
     if (!state.items.length) return " ";
     const when = times();
@@ -327,27 +330,19 @@
     return `#${encodeURIComponent(JSON.stringify({ user: state.user, items, target }))}`;
   }
 
-  function recommend() {
-    clearTimeout(waiting);
-    waiting = setTimeout(recommendNow, 60);
-  }
-
-  async function recommendNow() {
-    wish?.abort();
+  const recommend = latest(async () => {
     complain("");
     history.replaceState(null, "", address());
     if (!state.items.length) {
       results.replaceChildren(make("p", "empty", "Add an item, or choose a user, to see recommendations."));
       return;
     }
-    const when = times(), mine = new AbortController();
-    wish = mine;
+    const when = times();
     results.setAttribute("aria-busy", "true");
     try {
       const response = await ask("try/recommendations", {
         method: "POST",
         headers: { "Content-Type": "application/json" },
-        signal: mine.signal,
         body: JSON.stringify({
           history: state.items.map((item, place) => ({ item_id: item.item_id, timestamp: when[place] })),
           k: Number(at("k").value),
@@ -358,19 +353,18 @@
         }),
       });
       show(await response.text());
-    } catch (error) {
-      if (error.name !== "AbortError") complain(error.message);
     } finally {
-      if (wish === mine) results.setAttribute("aria-busy", "false");
+      results.setAttribute("aria-busy", "false");
     }
-  }
+  });
 
   function show(html) {
     const held = results.contains(document.activeElement) ? document.activeElement : null;
     const item = held?.closest("[data-item]")?.dataset.item, act = held?.dataset.act, tab = held?.id;
     const chosen = results.querySelector("[role=tab][aria-selected=true]")?.id;
     const open = [...results.querySelectorAll("details[open]")].map(keyOf);
-    results.innerHTML = html; // made and escaped by the service
+    const parsed = new DOMParser().parseFromString(html, "text/html"); // escaped by the service; no script in it would run
+    results.replaceChildren(...parsed.body.childNodes);
     for (const each of results.querySelectorAll("details")) each.open = open.includes(keyOf(each));
     results.dispatchEvent(new Event("athwe:shown", { bubbles: true }));
     if (chosen) at(chosen)?.click();
