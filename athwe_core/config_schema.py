@@ -153,6 +153,17 @@ class CrossEntropyLosses(LossesSection):
     catalogue: CrossEntropyConfig
 
 
+class ScheduleConfig(Section):
+    """How the learning rate changes during training; see `training.schedule`."""
+
+    kind: Literal["constant", "one-cycle"]
+    """`one-cycle` ends with epoch `training.epochs`."""
+    warmup: Share
+    """Share of the steps in which the rate rises to `training.lr`."""
+    final: Share
+    """Share of `training.lr` that is left at the end."""
+
+
 class TrainingConfig(Section):
     """How a model is trained."""
 
@@ -161,6 +172,10 @@ class TrainingConfig(Section):
     batch_targets: PositiveWhole
     """Supervised positions a step."""
     lr: PositiveReal
+    """Learning rate of Adam; the highest one of a schedule."""
+    schedule: ScheduleConfig
+    weight_decay: NotNegativeReal
+    """Decoupled weight decay of matrices and tables: a step also multiplies them by 1 - lr x weight_decay."""
     epochs: PositiveWhole
     """Most epochs; early stopping usually ends sooner."""
     patience: PositiveWhole
@@ -285,6 +300,7 @@ __all__ = [
     "Real",
     "Reals",
     "RowLength",
+    "ScheduleConfig",
     "Section",
     "Share",
     "TrainingConfig",

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from athwe_core.config import Config, config_tree, flattened, parse_override, read_yaml
 from athwe_core.config_schema import Section
 from athwe_core.errors import AthweError, ConfigError
-from athwe_core.models.registry import build_config, config_from_tree, preset_names, preset_tree, replace_in
+from athwe_core.models.registry import ADDED_KEYS, build_config, config_from_tree, preset_names, preset_tree, replace_in
 
 # override, what its error says: name, rule, value and, where there is one, remedy
 RULES = [
@@ -174,7 +174,13 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
     return [key for keys in nested for key in keys]
 
 
-@pytest.mark.parametrize("key", [key for key in leaves(preset_tree("hm4sr")) if key != "model.name"])
+YOUNGER = [".".join(path) for path in ADDED_KEYS]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [key for key in leaves(preset_tree("hm4sr")) if key != "model.name" and not key.startswith(tuple(YOUNGER))],
+)
 def test_no_key_has_a_silent_default(key: str) -> None:
     tree = copy.deepcopy(preset_tree("hm4sr"))
     *sections, last = key.split(".")
@@ -186,10 +192,19 @@ def test_no_key_has_a_silent_default(key: str) -> None:
         config_from_tree(tree)
 
 
-def test_a_configuration_of_version_0_1_0_reads_as_athwe_with_its_selection_metric() -> None:
+def test_a_configuration_of_version_0_1_0_reads_as_athwe_without_what_came_later() -> None:
     tree = copy.deepcopy(preset_tree("hm4sr"))
-    del tree["model"]["name"], tree["training"]["selection_metric"]
+    del tree["model"]["name"]
+    for section, key in ADDED_KEYS:
+        del tree[section][key]
     assert config_from_tree(tree) == build_config("hm4sr")
+
+
+@pytest.mark.parametrize(("section", "key"), ADDED_KEYS)
+def test_a_key_that_came_later_may_be_missing(section: str, key: str) -> None:
+    tree = copy.deepcopy(preset_tree("sasrec"))
+    del tree[section][key]
+    assert config_from_tree(tree) == build_config("sasrec")
 
 
 def test_the_model_of_a_preset_cannot_be_changed() -> None:

@@ -28,9 +28,11 @@ DEFAULT_MODEL = "athwe"
 """Of a configuration without `model.name`, as version 0.1.0 wrote it."""
 ADDED_KEYS: dict[tuple[str, str], object] = {
     ("training", "selection_metric"): "ndcg@20",
+    ("training", "schedule"): {"kind": "constant", "warmup": 0.1, "final": 0.02},
+    ("training", "weight_decay"): 0.0,
     ("model", "repeat"): False,
 }
-"""Keys younger than version 0.1.0, with the value that its runs were trained with."""
+"""Keys younger than version 0.1.0, with the value that changes nothing: what runs and presets without them were made for."""
 _ENGINE = {"attribute_model", "golden", "id_model", "inputs", "parity", "protocol", "registry"}
 """Modules of `athwe_core.models` that are no model."""
 
@@ -119,7 +121,7 @@ def preset_tree(name: str) -> Tree:
         known = f"Known: {', '.join(sorted(presets))}"
         raise ConfigError("--preset", "is unknown", name, f"Did you mean {near[0]}? {known}" if near else known)
     text = presets[name.lower()].read_text(encoding="utf-8")
-    return cast(Tree, parse_yaml(text, f"preset {name}"))
+    return _upgraded(cast(Tree, parse_yaml(text, f"preset {name}")))
 
 
 def build_config(preset: str, changes: Iterable[Mapping[str, Any]] = ()) -> Config:
@@ -144,7 +146,7 @@ def build_config(preset: str, changes: Iterable[Mapping[str, Any]] = ()) -> Conf
 def config_from_tree(tree: object) -> Config:
     """A complete tree, e.g. the `config.yaml` of a run, as the configuration of its model.
 
-    Keys that version 0.1.0 did not have get the value that it used.
+    Keys that came after version 0.1.0 may be missing; see `ADDED_KEYS`.
     """
     require(isinstance(tree, Mapping), "configuration", "must be a section of keys", tree)
     tree = _upgraded(cast(Mapping[str, Any], tree))
@@ -173,11 +175,10 @@ def config_from_tree(tree: object) -> Config:
 
 
 def _upgraded(tree: Mapping[str, Any]) -> Tree:
-    """A copy in which a tree of version 0.1.0, known by its lack of `model.name`, has the keys that came later."""
-    model = tree.get("model")
-    if not isinstance(model, Mapping) or "name" in model:
-        return dict(tree)
-    result: Tree = {**tree, "model": {"name": DEFAULT_MODEL, **model}}
+    """A copy that has the keys which came after version 0.1.0."""
+    result: Tree = dict(tree)
+    if isinstance(model := tree.get("model"), Mapping):
+        result["model"] = {"name": DEFAULT_MODEL, **model}
     for (section, key), value in ADDED_KEYS.items():
         if isinstance(result.get(section), Mapping):
             result[section] = {key: value, **result[section]}

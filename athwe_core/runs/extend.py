@@ -21,13 +21,21 @@ def extend_run(run: RunFolder, *, epochs: int | None = None, patience: int | Non
         epochs: new maximum number of epochs, counted from the start of the run; None = as it is.
         patience: new number of epochs without improvement before training stops; None = as it is.
     Raises:
-        ConfigError: The run has as many epochs already, or has stopped early and would stop at once again.
+        ConfigError: The run has as many epochs already, has stopped early and would stop at once again, or has a schedule of
+            the learning rate that ends with its last epoch.
         CheckpointError: Another process trains the run, its records are damaged, or the disk refuses.
     """
     changes = {"training.epochs": epochs, "training.patience": patience}
     with run.locked():
         config = replace_in(run.config(), [f"{key}={value}" for key, value in changes.items() if value is not None])
         manifest, done = run.manifest(), len(run.metrics())
+        require(
+            epochs is None or config.training.schedule.kind == "constant",
+            "--epochs",
+            f"must stay {run.config().training.epochs}: the learning rate of run {run.name} falls until then",
+            epochs,
+            f"Train a new run with --epochs {epochs}",
+        )
         rule = f"must be more than the {done} epochs that run {run.name} has"
         require(config.training.epochs > done, "--epochs", rule, config.training.epochs)
         if manifest["status"] == FINISHED:

@@ -31,7 +31,7 @@ from athwe_core.safe_write import reason
 from athwe_core.training.allocator import CHECK_STEPS, HeapTrimmer
 from athwe_core.training.build import build_setup
 from athwe_core.training.compiled import compile_or_not, wants_compiler
-from athwe_core.training.optim import make_optimizer
+from athwe_core.training.optim import make_optimizer, scheduled_rate
 from athwe_core.training.out_of_memory import NoMemoryError, is_out_of_memory, step_within_memory
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.ranking_progress import RankingProgress, StopRanking
@@ -140,7 +140,9 @@ class _Training:
         self.stop_requested, self.notify, self.world = should_stop, notify, world
         self.config = run.config()
         self.setup = build_setup(self.config, prepared)
-        self.optimizer = make_optimizer(self.setup.model, lr=self.config.training.lr)
+        self.optimizer = make_optimizer(
+            self.setup.model, lr=self.config.training.lr, weight_decay=self.config.training.weight_decay
+        )
         here = environment(self.setup)
         self.progress, self.records = restore(run, self.setup, self.optimizer, notify, may_write=world.is_first)
         self.setup = self.setup.distribute(world)
@@ -221,6 +223,8 @@ class _Training:
                 batch = pack_shard(self.prepared, rows, chosen, max_length=L, is_own=is_own, padding=self.padding)
                 return batch.to(self.setup.device)
 
+            done = (progress.epoch + (progress.step + 1) / steps) / settings.epochs
+            self.optimizer.set_rate(scheduled_rate(settings, done=done))
             self.unread.append((progress.step, PendingLosses(self.step(packed, shards))))
             progress.step += 1
             if progress.step % CHECK_STEPS == 0:

@@ -85,6 +85,14 @@ def test_a_run_that_stopped_early_needs_more_patience(
     assert listener.epochs >= 1
 
 
+def test_the_epochs_of_a_schedule_stay(make_run: Callable[..., RunFolder]) -> None:
+    run = make_run("run", "training.epochs=2", "training.schedule.kind=one-cycle")
+    before = run.config()
+    with pytest.raises(ConfigError, match=r"--epochs must stay 2: .* got 4\. Train a new run with --epochs 4"):
+        extend_run(run, epochs=4)
+    assert run.config() == before
+
+
 def test_a_run_that_another_process_trains_stays_as_it_is(make_run: Callable[..., RunFolder]) -> None:
     run = make_run("run", "training.epochs=2")
     with run.locked(), pytest.raises(CheckpointError, match="is being trained by"):

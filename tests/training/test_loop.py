@@ -81,12 +81,18 @@ def test_every_preset_trains_to_the_end(
     assert run.manifest()["results"] == result.results
 
 
-@pytest.mark.parametrize("batching", ["packed", "prefix"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("training.batching=packed", "training.precision=fp32"),
+        ("training.batching=prefix", "training.precision=bf16"),
+        ("training.batching=packed", "training.schedule.kind=one-cycle", "training.weight_decay=0.1"),
+    ],
+)
 def test_a_stopped_run_goes_on_to_the_same_end(
-    batching: str, precision: str, make_run: Callable[..., RunFolder], prepared: PreparedDataset
+    settings: tuple[str, ...], make_run: Callable[..., RunFolder], prepared: PreparedDataset
 ) -> None:
-    settings = (f"training.batching={batching}", f"training.precision={precision}", "training.epochs=2")
+    settings = (*settings, "training.epochs=2")
     straight, broken = make_run("straight", *settings), make_run("broken", *settings)
     expected = train(straight, prepared, listener=Silence())
     for steps in (2, 1):
