@@ -3,6 +3,7 @@
 Every jaxtyping annotation of the modules below is checked at run time by beartype.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -27,6 +28,7 @@ from athwe_core.models.protocol import ModelInputs  # noqa: E402
 from athwe_core.models.registry import build_config, replace_in  # noqa: E402
 
 torch.set_num_threads(1)  # on tensors this small a second thread costs far more than it brings
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for the processes that tests start
 
 START = 1_400_000_001
 """An odd second that float32 cannot hold."""

@@ -93,7 +93,7 @@ def make_optimizer(model: nn.Module, *, lr: float, weight_decay: float = 0.0) ->
         return kind(trainable, lr=lr, fused=True)
     matrices = [parameter for parameter in trainable if parameter.ndim > 1]
     others = [parameter for parameter in trainable if parameter.ndim <= 1]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others}]
+    groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": weight_decay}, {"params": others}]
     return kind([group for group in groups if group["params"]], lr=lr, fused=True, decoupled_weight_decay=True)
 
 
