@@ -17,6 +17,7 @@ from athwe_cli.bench import bench
 from athwe_cli.case_study import case_study
 from athwe_cli.compare import compare
 from athwe_cli.datasets import datasets
+from athwe_cli.download import download
 from athwe_cli.evaluate import evaluate
 from athwe_cli.export import export
 from athwe_cli.prepare import prepare
@@ -70,7 +71,7 @@ def main(
 
 
 COMMANDS = (
-    *(prepare, audit, train, evaluate, ablate, sweep, table1, tune, compare, case_study, report, bench),
+    *(download, prepare, audit, train, evaluate, ablate, sweep, table1, tune, compare, case_study, report, bench),
     *(recommend, export, serve, runs, datasets),
 )
 

@@ -1,4 +1,4 @@
-"""Questions before something is removed."""
+"""Questions before something is removed or fetched."""
 
 from __future__ import annotations
 

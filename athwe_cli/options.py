@@ -31,7 +31,7 @@ Dataset = Annotated[
     ),
 ]
 DataDir = Annotated[
-    Path, typer.Option("--data", envvar="ATHWE_DATA", help="Folder of the data sets. athwe never writes to it.")
+    Path, typer.Option("--data", envvar="ATHWE_DATA", help="Folder of the data sets. Only athwe download writes to it.")
 ]
 PreparedDir = Annotated[Path, typer.Option("--prepared", envvar="ATHWE_PREPARED", help="Folder of prepared versions.")]
 RunsDir = Annotated[Path, typer.Option("--runs", envvar="ATHWE_RUNS", help="Folder of runs.")]
@@ -69,6 +69,14 @@ Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, c
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", help="Set a configuration key, e.g. model.dropout=0.3. Repeatable.", metavar="KEY=VALUE"),
+]
+Track = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--track",
+        help="Also record every epoch with tensorboard, mlflow or wandb (pip install 'athwe[NAME]'). Repeatable.",
+        metavar="NAME",
+    ),
 ]
 ConfigFile = Annotated[
     Path | None, typer.Option("--config", help="YAML file of configuration keys, which override the preset.")

@@ -111,8 +111,8 @@ def prepare(
     source: Annotated[
         str,
         typer.Option(
-            help="auto (detected by content), atomic, amazon-2014, amazon-2018, amazon-2023, table (csv, tsv, parquet, "
-            "Feather, JSON lines) or demo."
+            help="auto (detected by content), atomic, amazon-2014, amazon-2018, amazon-2023, movielens, table (csv, tsv, "
+            "parquet, Feather, JSON lines) or demo."
         ),
     ] = "auto",
     raw: Annotated[
@@ -147,9 +147,9 @@ def prepare(
 ) -> None:
     """Turn source files into a prepared data set and report what is in it.
 
-    Reads RecBole atomic files (NAME/NAME.inter, NAME/NAME.item), raw Amazon reviews and metadata, or a table of your own,
-    plain or compressed, in one file or in parts, with the feature files next to them. Every row of the files is accounted
-    for. The same files with the same options are the same version: preparing again changes nothing.
+    Reads RecBole atomic files (NAME/NAME.inter, NAME/NAME.item), raw Amazon reviews and metadata, MovieLens, or a table of
+    your own, plain or compressed, in one file or in parts, with the feature files next to them. Every row of the files is
+    accounted for. The same files with the same options are the same version: preparing again changes nothing.
 
     Example: athwe prepare --dataset Toys_and_Games --tie-order item
 
@@ -157,7 +157,7 @@ def prepare(
 
     Example: athwe prepare --dataset clicks --raw clicks.parquet --user-column visitor --time-unit ms --item-file goods.csv
 
-    Example: athwe prepare --dataset ml-100k --raw u.data --columns user,item,rating,time
+    Example: athwe prepare --dataset plays --raw plays.txt --columns user,item,rating,time
 
     Example: athwe prepare --dataset logs --raw 'logs/day=*/*.csv.gz' --time-format '%d.%m.%Y %H:%M'
 

@@ -1,4 +1,4 @@
-"""Progress of `prepare`: a bar in a terminal, a line from time to time elsewhere."""
+"""Progress of `prepare` and `download`: a bar in a terminal, a line from time to time elsewhere."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.progress import (
     TaskID,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
 
 from athwe_cli.render import Output
@@ -71,6 +72,35 @@ class ReadingDisplay(_Bar):
             self.output.note(f"read {done / 1e6:,.0f} of {total / 1e6:,.0f} MB, {left:,.0f} s left")
         if done >= total:
             self.close()
+
+
+class DownloadDisplay(_Bar):
+    """Progress of a download, in bytes on disk, one file after another."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(output)
+        self._name = ""
+
+    def __call__(self, name: str, done: int, total: int) -> None:
+        """Show `done` of `total` bytes of a file; a total of 0 is unknown."""
+        if name != self._name:
+            self.close()
+            self._name = name
+            if self.output.err.is_terminal:
+                columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+                self._open(name, *columns, done=done, total=total or None)
+        if self._progress is not None:
+            self._progress.update(self._task, completed=done)
+        elif self._is_time_for_a_line():
+            of = f" of {total / 1e6:,.1f}" if total else ""
+            self.output.note(f"{name}: {done / 1e6:,.1f}{of} MB")
+        if total and done == total:
+            self.close()
+
+    def close(self) -> None:
+        """Remove the bar."""
+        super().close()
+        self._name = ""
 
 
 class WorkDisplay(_Bar):

@@ -48,7 +48,7 @@ def write_files(folder: Path) -> None:
     texts = {
         "clicks.csv": table("visitor,sku,time", plain),
         "goods.csv": "sku,label,maker,kind\n" + "".join(f"i{item},Toy {item},ACME,A|B\n" for item in range(6)),
-        "u.data": table("", lambda user, item, time: (user + 1, item + 1, 5, time), "\t"),
+        "plays.txt": table("", lambda user, item, time: (user + 1, item + 1, 5, time), "\t"),
         "notes.csv": table("user,item,time,note", lambda *row: (*plain(*row), '"5 inches' if row[0] == 3 else "x")),  # type: ignore[misc]
         "web.csv": table("user,item,time", plain),
         "app.csv": table("user,item,time", lambda user, item, time: (f"a{user}", f"i{item}", time)),

@@ -25,9 +25,11 @@ APART = FLOORS[3] | FLOORS[1]
 """Rooms that import no other room of their own floor."""
 WITHOUT_CONFIG = {"nn", "losses"}
 NETWORK_LIBRARIES = {"urllib", "requests", "http", "socket", "ftplib", "httpx", "httpcore", "huggingface_hub"}
-MAY_DOWNLOAD = {"athwe_core.data.features.download", "athwe_core.data.features.public_hosts"}
 WEB_FRAMEWORK = {"fastapi", "starlette", "uvicorn", "prometheus_client"}
 """Only `athwe_cli/serve/` knows it."""
+MAY_DOWNLOAD = {
+    *("athwe_core.data.features.download", "athwe_core.data.features.public_hosts", "athwe_core.data.sources.fetch")
+}
 LOADERS = {"from_pretrained"}
 """Of transformers, which would fetch files and run a repository's code if it were not told not to."""
 

@@ -60,6 +60,7 @@ TESTED_IN = {
     "athwe_core/models/inputs.py": "tests/training/test_loop.py",
     "athwe_core/training/build.py": "tests/training/test_loop.py",
     "athwe_core/training/state.py": "tests/training/test_loop.py",
+    "athwe_core/training/tracking/tracker.py": "tests/training/tracking/test_listener.py",
     # shapes of results without behaviour
     "athwe_core/analysis/audit/result.py": "tests/analysis/audit/test_measure.py",
     "athwe_core/analysis/pages/result.py": "tests/analysis/pages/test_report.py",
@@ -75,6 +76,7 @@ TESTED_IN = {
     "athwe_core/data/readers/quotes.py": "tests/data/readers/test_delimited.py",
     "athwe_core/data/readers/reading.py": "tests/data/readers/test_lines.py",
     "athwe_core/data/readers/sniff.py": "tests/data/readers/test_detect.py",
+    "athwe_core/data/sources/part_file.py": "tests/data/sources/test_fetch.py",
     # needs several processes, a GPU or a network of its own
     "athwe_core/data/features/public_hosts.py": "tests/trust/test_private_hosts.py",
     "athwe_core/losses/residual_triton.py": "tests/losses/test_residual_kernel.py",

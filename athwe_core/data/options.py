@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from athwe_core.errors import require
 
 TieOrder = Literal["file", "item", "random"]
-SourceKind = Literal["auto", "atomic", "amazon-2014", "amazon-2018", "amazon-2023", "table", "demo"]
+SourceKind = Literal["auto", "atomic", "amazon-2014", "amazon-2018", "amazon-2023", "movielens", "table", "demo"]
 _Numbers = Literal["s", "ms", "us", "ns", "minutes", "hours", "days", "excel"]
 _Dates = Literal["year", "yyyymmdd", "iso", "month/day/year", "day/month/year"]
 TimeUnit = Literal["auto", _Numbers, _Dates]

@@ -16,7 +16,17 @@ from athwe_cli.app import app
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"--data", "--prepared", "--runs"}
 EXPERIMENT = {"--dataset", "--preset", "--seeds", "--epochs", "--metric", "--split", "--jobs", "--set", "--config"}
-EXPERIMENT |= {"--batching", "--device", "--precision", "--version", "--name", "--dry-run", "--json", *FOLDERS}
+EXPERIMENT |= {
+    "--track",
+    "--batching",
+    "--device",
+    "--precision",
+    "--version",
+    "--name",
+    "--dry-run",
+    "--json",
+    *FOLDERS,
+}
 TABLE = {"--user-column", "--item-column", "--time-column", "--columns", "--quotes", "--time-unit", "--time-format"}
 TABLE |= {"--max-bad-lines", "--max-missing-ids"}
 COMMANDS = {
@@ -63,6 +73,7 @@ COMMANDS = {
         "--init-from",
         "--verify",
         "--checkpoint-minutes",
+        "--track",
         "--version",
         "--dry-run",
         "--json",
@@ -116,10 +127,11 @@ COMMANDS = {
     }
     | {"--json", *FOLDERS},
     "runs": {"action", "name", "--dataset", "--yes", "--runs", "--json"},
+    "download": {"name", "--yes", "--overwrite", "--sources", "--data", "--json"},
     "datasets": {"action", "name", "--version", "--yes", "--prepared", "--runs", "--json"},
     "report": {"--dataset", "--run", "--to", "--prepared", "--runs", "--json"},
     "tune": {"--dataset", "--preset", "--space", "--trials", "--epochs", "--seed", "--name", "--set", "--config"}
-    | {"--dry-run", "--json", *FOLDERS},
+    | {"--track", "--dry-run", "--json", *FOLDERS},
 }
 
 

@@ -168,7 +168,7 @@ async def _fetch(client: httpx.AsyncClient, address: str, limits: Limits) -> byt
 async def _content(response: httpx.Response, max_bytes: int) -> bytes:
     status = response.status_code
     if status in TEMPORARY:
-        raise _TemporaryError(f"status {status}", _retry_after(response.headers.get("Retry-After")))
+        raise _TemporaryError(f"status {status}", retry_after(response.headers.get("Retry-After")))
     if status != 200:
         raise RefusedError(f"status {status}")
     too_long = f"more than {max_bytes:,} bytes"
@@ -183,7 +183,7 @@ async def _content(response: httpx.Response, max_bytes: int) -> bytes:
     return bytes(content)
 
 
-def _retry_after(value: str | None) -> float | None:
+def retry_after(value: str | None) -> float | None:
     """Seconds to wait by a Retry-After header: a number of seconds or a date."""
     if value is None:
         return None

@@ -10,6 +10,7 @@ from pathlib import Path
 from athwe_core.data.options import PrepareOptions, typed
 from athwe_core.data.readers.amazon import RELEASES, read_amazon
 from athwe_core.data.readers.atomic import find_atomic, is_typed, read_atomic
+from athwe_core.data.readers.movielens import MOVIELENS, find_movielens, read_movielens
 from athwe_core.data.readers.parts import (
     PARTS,
     SUFFIX,
@@ -23,6 +24,7 @@ from athwe_core.data.readers.reading import Reading
 from athwe_core.data.readers.records import Records
 from athwe_core.data.readers.sniff import AMAZON, ATOMIC, INTERACTIONS, ITEMS, TABLE, sniff
 from athwe_core.data.readers.user_table import TableFiles, read_tables
+from athwe_core.data.sources.table import commands, known_sources
 from athwe_core.errors import ConfigError, DataError
 from athwe_core.messages import near_miss
 
@@ -30,6 +32,7 @@ DEMO = "demo"
 GIVEN = "given"
 _FOR_TABLES = ("user_column", "item_column", "time_column", "time_unit", "time_format", "columns", "quotes")
 _LISTED = 20
+_PUT_FILES = "Put its files there, or name them with --raw"
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Source:
 
     Attributes:
         name: Of the data set.
-        kind: `atomic`, a key of `RELEASES`, `table` or `demo`.
+        kind: `atomic`, a key of `RELEASES`, `movielens`, `table` or `demo`.
         interactions, items: Files, in the order of reading.
         folder: Where feature files may lie.
         why: One line about what was found; empty where nothing was chosen.
@@ -83,18 +86,23 @@ def find_source(
         ConfigError: Options that do not fit together.
         DataError: Nothing is found, a named file is missing, or more than one data set is found.
     """
-    options, defaults = options or PrepareOptions(), PrepareOptions()
+    options = options or PrepareOptions()
     found = _find(name, data_dir, expand(raw), item_file, options)
-    for option in _FOR_TABLES:
+    if found.kind != TABLE and (option := _table_option(options)):
         value = getattr(options, option)
-        if found.kind != TABLE and value != getattr(defaults, option):
-            raise ConfigError(typed(option), f"is for tables, and this is {found.kind}", str(value))
+        raise ConfigError(typed(option), f"is for tables, and this is {found.kind}", str(value))
     if found.kind != TABLE and item_file is not None:
         raise ConfigError("--item-file", f"is for tables, and this is {found.kind}", str(item_file))
     if options.split == GIVEN and not found.has_parts:
         parts = ", ".join(f"{name}.{part}.inter" for part in PARTS)
         raise ConfigError("--split", "given needs the parts of a benchmark", GIVEN, f"Put {parts} into one folder")
     return found
+
+
+def _table_option(options: PrepareOptions) -> str | None:
+    """An option about tables that is given; None without any."""
+    defaults = PrepareOptions()
+    return next((each for each in _FOR_TABLES if getattr(options, each) != getattr(defaults, each)), None)
 
 
 def _find(name: str, data_dir: Path, raw: Sequence[Path], item_file: Path | None, options: PrepareOptions) -> Source:
@@ -112,8 +120,17 @@ def _find(name: str, data_dir: Path, raw: Sequence[Path], item_file: Path | None
     if not raw and not folder.is_dir():
         clause = near_miss(name, available_datasets(data_dir))
         rule = f"is unknown: no folder {folder}{clause}"
-        raise DataError(f"data set {name!r}", rule, remedy="Put its files there, or name them with --raw")
+        raise DataError(f"data set {name!r}", rule, remedy=_remedy(name, data_dir, _PUT_FILES))
     inter = None if raw or wanted not in ("auto", ATOMIC) else find_atomic(folder, name, "inter")
+    if (
+        inter is None
+        and item_file is None
+        and (wanted == MOVIELENS or (wanted == "auto" and not _table_option(options)))
+    ):
+        ratings, movies = find_movielens(raw or [folder])
+        if ratings is not None:
+            files = (ratings, *([movies] if movies else []))
+            return Source(name, MOVIELENS, files[:1], files[1:], folder, _why(MOVIELENS, files))
     if inter is None or options.split == GIVEN:
         return _look(name, folder, raw or [folder], item_file, options)
     item = item_file or find_atomic(folder, name, "item")
@@ -130,6 +147,8 @@ def read_source(source: Source, options: PrepareOptions, reading: Reading) -> Re
     if source.kind == ATOMIC:
         has_parts = source.has_parts
         return read_atomic(source.interactions, item, reading, has_parts=has_parts, max_missing_ids=most)
+    if source.kind == MOVIELENS:
+        return read_movielens(source.interactions[0], item, options, reading)
     if source.kind in RELEASES:
         return read_amazon(source.kind, source.interactions, source.items, reading, max_missing_ids=most)
     parts = {path: part for part, path in enumerate(source.interactions)} if source.has_parts else None
@@ -256,8 +275,17 @@ def _one_data_set(name: str, kind: str, paths: list[Path], places: Sequence[Path
 def _nothing_found(name: str, folder: Path, places: Sequence[Path], wanted: str) -> DataError:
     where = ", ".join(str(place) for place in places)
     kinds = "Amazon reviews, csv, tsv, parquet, feather, jsonl" if wanted == "auto" else f"files of source {wanted}"
+    put_files = "Put a RecBole atomic file with user_id, item_id and timestamp there, or name files with --raw"
     return DataError(
         f"data set {name!r}",
         f"has no interactions: looked for {name}.inter and {name}.inter.gz in {folder}, and for {kinds} in {where}",
-        remedy="Put a RecBole atomic file with user_id, item_id and timestamp there, or name files with --raw",
+        remedy=_remedy(name, folder.parent, put_files) if folder in places else put_files,
     )
+
+
+def _remedy(name: str, data_dir: Path, otherwise: str) -> str:
+    """The two commands that fetch and prepare a data set of the table of sources; `otherwise` for any other."""
+    if name not in known_sources(data_dir):
+        return otherwise
+    download, prepare = commands(name, data_dir)
+    return f"Get it: {download}, then prepare it: {prepare}"
