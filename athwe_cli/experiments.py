@@ -68,6 +68,7 @@ def run_and_show(
     name: str | None,
     dry_run: bool,
     output: Output,
+    track: list[str] | None = None,
 ) -> None:
     """Show the plan, train the missing runs, write and show the result.
 
@@ -95,7 +96,14 @@ def run_and_show(
     display = ExperimentDisplay(output, total=len(plan.to_train()))
     with noted_signals() as received:
         try:
-            folders = run_all(plan, jobs=jobs, command=command, listener=display, should_stop=lambda: bool(received))
+            folders = run_all(
+                plan,
+                jobs=jobs,
+                command=command,
+                listener=display,
+                should_stop=lambda: bool(received),
+                track=track or (),
+            )
         finally:
             display.close()
     if folders is None:

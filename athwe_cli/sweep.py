@@ -37,6 +37,7 @@ def sweep(
     precision: opt.Precision = None,
     version: exp.Version = None,
     name: exp.Name = None,
+    track: opt.Track = None,
     dry_run: exp.DryRun = False,
     data: opt.DataDir = opt.DATA_DIR,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,
@@ -71,4 +72,4 @@ def sweep(
         split=split,
         quick_epochs=epochs,
     )
-    exp.run_and_show(experiment, found, runs=runs, jobs=jobs, name=name, dry_run=dry_run, output=output)
+    exp.run_and_show(experiment, found, runs=runs, jobs=jobs, name=name, dry_run=dry_run, output=output, track=track)

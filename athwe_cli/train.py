@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 USED_WITH_RESUME = {"resume", "epochs", "patience", "verify", "dataset", "data", "prepared", "runs"}
-USED_WITH_RESUME |= {"checkpoint_minutes", "as_json"}
+USED_WITH_RESUME |= {"checkpoint_minutes", "track", "as_json"}
 """Parameters that a resumed run accepts."""
 
 
@@ -106,6 +106,7 @@ def train(
             help="Maximum minutes between two checkpoints within an epoch. Each epoch ends with a checkpoint."
         ),
     ] = 10.0,
+    track: opt.Track = None,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Print the complete configuration and an estimate of the memory, and exit."),
@@ -129,6 +130,8 @@ def train(
     Example: athwe train --dataset demo --preset sasrec --init-from last
 
     Example: athwe train --from Toys_and_Games/hm4sr/paper --all-data
+
+    Example: athwe train --dataset demo --track tensorboard
     """
     flags = {
         "training.batching": batching,
@@ -144,6 +147,10 @@ def train(
     }
     if resume is not None:
         _refuse_settings(context)
+    if track:
+        from athwe_core.training.tracking.listener import require_trackers
+
+        require_trackers(track)
 
     from athwe_core.distributed import init_distributed
 
@@ -202,7 +209,7 @@ def train(
             return
         found = run.open_data(prepared, check_all=verify and resume is not None)
         output.note(f"prepared version {found.version}, {found.rules}; run {run.name}")
-        _train_and_show(run, found, checkpoint_minutes, output, world)
+        _train_and_show(run, found, checkpoint_minutes, track or [], output, world)
 
 
 @dataclass(frozen=True)
@@ -328,23 +335,30 @@ def _size(num_bytes: int) -> str:
 
 
 def _train_and_show(
-    run: RunFolder, found: PreparedDataset, checkpoint_minutes: float, output: Output, world: ProcessGroup
+    run: RunFolder,
+    found: PreparedDataset,
+    checkpoint_minutes: float,
+    track: list[str],
+    output: Output,
+    world: ProcessGroup,
 ) -> None:
     from athwe_core.analysis.evaluate_run import baseline_metrics
     from athwe_core.training.loop import train as run_training
+    from athwe_core.training.tracking.listener import tracked
 
     display = TrainingDisplay(output)
     with noted_signals(keep_after_error=world.size > 1) as received:
         try:
-            result = run_training(
-                run,
-                found,
-                listener=display,
-                should_stop=lambda: bool(received),
-                checkpoint_minutes=checkpoint_minutes,
-                notify=output.note,
-                world=world,
-            )
+            with tracked(display, track if world.is_first else [], run, notify=output.note) as listener:
+                result = run_training(
+                    run,
+                    found,
+                    listener=listener,
+                    should_stop=lambda: bool(received),
+                    checkpoint_minutes=checkpoint_minutes,
+                    notify=output.note,
+                    world=world,
+                )
         finally:
             display.close()
     if not result.finished:

@@ -49,6 +49,7 @@ def tune(
     data: opt.DataDir = opt.DATA_DIR,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,
     runs: opt.RunsDir = opt.RUNS_DIR,
+    track: opt.Track = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the search space and its size, and stop.")] = False,
     as_json: opt.Json = False,
 ) -> None:
@@ -85,7 +86,12 @@ def tune(
     with noted_signals() as received:
         try:
             result = run_study(
-                tuning, trials=trials, command=command, listener=display, should_stop=lambda: bool(received)
+                tuning,
+                trials=trials,
+                command=command,
+                listener=display,
+                should_stop=lambda: bool(received),
+                track=track or (),
             )
         finally:
             display.close()

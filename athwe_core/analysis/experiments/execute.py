@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Protocol
@@ -17,6 +17,7 @@ from athwe_core.errors import CheckpointError, require
 from athwe_core.runs.find import RunFolder, create_run
 from athwe_core.runs.schema import EpochRecord
 from athwe_core.training.loop import train
+from athwe_core.training.tracking.listener import require_trackers, tracked
 
 RUN_MODULE = "athwe_core.analysis.experiments.run_one"
 POLL_SECONDS = 0.2
@@ -80,6 +81,7 @@ def run_all(
     command: str,
     listener: ExperimentListener,
     should_stop: Callable[[], bool] = lambda: False,
+    track: Sequence[str] = (),
 ) -> dict[str, RunFolder] | None:
     """Train the runs of the plan that are not finished.
 
@@ -88,12 +90,14 @@ def run_all(
             this process's threads, and a CUDA device of its own where there are several and the configuration names none.
         command: the command that does this again, for the manifests of the runs.
         should_stop: called often; True saves every run under way and ends.
+        track: trackers that record the runs which are trained, see `training.tracking`.
     Returns: identity to finished run; None when stopped, after which the same call continues.
     Raises: the error of the run that failed, after the others are saved and their processes have ended (ChildError where it
         is no AthweError and arose in a process of its own); CheckpointError, before anything is trained, when another
         process trains a run of the plan.
     """
     require(jobs >= 1, "--jobs", "must be at least 1", jobs)
+    require_trackers(track)
     to_train = plan.to_train()
     folders = {run.identity: run.existing for run in plan.runs if run.existing is not None}
     for planned in to_train:
@@ -105,9 +109,9 @@ def run_all(
             listener.run_reused(planned)
     jobs = min(jobs, len(to_train))
     if jobs > 1:
-        finished = _in_processes(plan, to_train, folders, jobs, command, listener, should_stop)
+        finished = _in_processes(plan, to_train, folders, jobs, command, listener, should_stop, track)
     else:
-        finished = _in_this_process(plan, to_train, folders, command, listener, should_stop)
+        finished = _in_this_process(plan, to_train, folders, command, listener, should_stop, track)
     return folders if finished else None
 
 
@@ -118,6 +122,7 @@ def _in_this_process(
     command: str,
     listener: ExperimentListener,
     should_stop: Callable[[], bool],
+    track: Sequence[str],
 ) -> bool:
     """Train the runs one after another; whether all are finished."""
     for planned in to_train:
@@ -127,7 +132,8 @@ def _in_this_process(
         listener.run_begins(planned)
         of_run = _RunListener(listener, planned)
         try:
-            result = train(folder, plan.prepared, listener=of_run, should_stop=should_stop, notify=of_run.note)
+            with tracked(of_run, track, folder, notify=of_run.note) as reports:
+                result = train(folder, plan.prepared, listener=reports, should_stop=should_stop, notify=of_run.note)
         except Exception:
             listener.run_ends(planned, "failed")
             raise
@@ -159,6 +165,7 @@ def _in_processes(
     command: str,
     listener: ExperimentListener,
     should_stop: Callable[[], bool],
+    track: Sequence[str],
 ) -> bool:
     """Train several runs at once, each in a process of its own; whether all are finished."""
     threads, devices = max(1, torch.get_num_threads() // jobs), _devices(to_train)
@@ -177,6 +184,7 @@ def _in_processes(
                 document = {
                     "run": str(_folder(plan, planned, folders, command).path),
                     "prepared_dir": str(prepared_dir),
+                    "track": list(track),
                 }
                 device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
                 child = ChildProcess(RUN_MODULE, document, threads=threads, messages=messages, environment=device)

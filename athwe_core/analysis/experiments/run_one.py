@@ -10,6 +10,7 @@ from athwe_core.runs.find import RunFolder
 from athwe_core.runs.schema import EpochRecord
 from athwe_core.training.allocator import keep_freed_memory
 from athwe_core.training.loop import train
+from athwe_core.training.tracking.listener import tracked
 
 SECONDS_BETWEEN_STEPS = 0.5
 """Between two steps that are reported."""
@@ -39,13 +40,14 @@ class _Reporter:
 
 
 def train_run(document: Document, parent: Parent) -> dict[str, bool]:
-    """Train the run in the folder `run` on the data under `prepared_dir`.
+    """Train the run in the folder `run` on the data under `prepared_dir`, recorded by the trackers `track`.
 
     Returns: `finished`; False when the parent stopped it.
     """
     run, reporter = RunFolder(Path(document["run"])), _Reporter(parent)
     prepared = run.open_data(Path(document["prepared_dir"]))
-    result = train(run, prepared, listener=reporter, should_stop=parent.wants_stop, notify=reporter.note)
+    with tracked(reporter, document["track"], run, notify=reporter.note) as listener:
+        result = train(run, prepared, listener=listener, should_stop=parent.wants_stop, notify=reporter.note)
     return {"finished": result.finished}
 
 

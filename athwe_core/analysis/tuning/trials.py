@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +20,7 @@ from athwe_core.runs.find import MANIFEST, RunFolder, create_run
 from athwe_core.runs.schema import EpochRecord, selected
 from athwe_core.training.loop import Listener, train
 from athwe_core.training.randomness import keyed_rng, keyed_seed
+from athwe_core.training.tracking.listener import tracked
 
 if TYPE_CHECKING:
     import optuna
@@ -121,6 +122,7 @@ def finish_trial(
     command: str,
     listener: TuningListener,
     should_stop: Callable[[], bool],
+    track: Sequence[str],
 ) -> bool:
     """Train the trial's run to its end, or until it is pruned or fails; False when it was stopped."""
     states = load_optuna().trial.TrialState
@@ -132,7 +134,8 @@ def finish_trial(
     try:
         for record in run.metrics():
             reports.report(record)
-        result = train(run, tuning.prepared, listener=reports, should_stop=should_stop, notify=listener.note)
+        with tracked(reports, track, run, notify=listener.note) as tracking:
+            result = train(run, tuning.prepared, listener=tracking, should_stop=should_stop, notify=listener.note)
         if not result.finished:
             return False
     except _EndedEarlyError:

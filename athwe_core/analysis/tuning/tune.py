@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
@@ -16,6 +16,7 @@ from athwe_core.errors import CheckpointError, NonFiniteLossError, require
 from athwe_core.locks import HeldError, held
 from athwe_core.runs.find import CONFIG
 from athwe_core.safe_write import replace_text
+from athwe_core.training.tracking.listener import require_trackers
 
 if TYPE_CHECKING:
     import optuna
@@ -88,6 +89,7 @@ def tune(
     command: str,
     listener: TuningListener,
     should_stop: Callable[[], bool] = lambda: False,
+    track: Sequence[str] = (),
 ) -> TuningResult | None:
     """Continue the study until it has `trials` trials; an interrupted trial is continued first.
 
@@ -102,11 +104,13 @@ def tune(
         command: the command that does this again, for the manifests of the runs and the result.
         listener: called about trials and their training.
         should_stop: called after every step; True saves the state and ends.
+        track: trackers that record the trials' runs, see `training.tracking`.
     Returns: the result; None when stopped.
     Raises: ConfigError without optuna, or for a study begun with other settings; CheckpointError when another process works
         on the study or its journal is unreadable; NonFiniteLossError when no trial is complete.
     """
     require(trials >= 1, "--trials", "must be at least 1", trials)
+    require_trackers(track)
     load_optuna()
     tuning.folder.mkdir(parents=True, exist_ok=True)
     with _only_here(tuning.folder):
@@ -125,7 +129,14 @@ def tune(
             if trial is None:
                 notes.append(f"the study ends after {done} trials: no untried combination is left")
             elif not finish_trial(
-                study, trial, tuning, trials=trials, command=command, listener=listener, should_stop=should_stop
+                study,
+                trial,
+                tuning,
+                trials=trials,
+                command=command,
+                listener=listener,
+                should_stop=should_stop,
+                track=track,
             ):
                 return None
         return _write_result(study, tuning, notes=notes, command=command)

@@ -1,0 +1,1 @@
+"""The course of a run in TensorBoard, MLflow or Weights & Biases."""
