@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from cli_runner import SMALL, call, one_error_line
+from tracking_harness import use_fake_trackers
 
 from athwe_core.data.store import dataset
 
@@ -96,6 +97,7 @@ def test_modalities_flag(world: Path) -> None:
         (["--compile", "maybe"], 2, "--compile (training.compiler) must be"),
         (["--epochs", "3", "--set", "training.epochs=0"], 2, "error: training.epochs must be positive, got 0"),
         (["--preset", "sasrec", "--modalities", "id"], 2, "--modalities (model.modalities) is no configuration key"),
+        (["--track", "neptune"], 2, "--track must be tensorboard, mlflow or wandb, got 'neptune'"),
         (["--version", "0123456789ab"], 3, "0123456789ab"),
         (["--name", "../up"], 2, "must be a plain name"),
         (["--name", "first"], 2, "must be new"),
@@ -127,8 +129,11 @@ def test_a_non_finite_loss_stops_with_exit_code_1(world: Path) -> None:
     assert "must be finite" in one_error_line(result)
 
 
-def test_a_finished_run_says_so_and_continues_with_more_epochs(world: Path, tmp_path: Path) -> None:
-    first = call(world, "train", "--dataset", "demo", "--epochs", "1", "--name", "longer", *SMALL)
+def test_a_finished_run_says_so_and_continues_with_more_epochs(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackers, track = use_fake_trackers(monkeypatch), ["--track", "wandb"]
+    first = call(world, "train", "--dataset", "demo", "--epochs", "1", "--name", "longer", *track, *SMALL)
     assert first.exit_code == 0, first.output
     again = call(world, "train", "--resume", "longer")
     assert (
@@ -136,8 +141,10 @@ def test_a_finished_run_says_so_and_continues_with_more_epochs(world: Path, tmp_
         in " ".join(again.stderr.split())
     )
     assert "NDCG@10" in again.stdout
-    more = call(world, "train", "--resume", "demo/athwe/longer", "--epochs", "2", "--json")
+    more = call(world, "train", "--resume", "demo/athwe/longer", "--epochs", "2", "--json", *track)
     assert json.loads(more.stdout)["epochs"] == 2
+    assert [[call[0] for call in tracker.calls] for tracker in trackers] == [[1, "finished"], [2, "finished"]]
+    assert trackers[1].calls[1][2]["best_test/ndcg_at_10"] == json.loads(more.stdout)["test"]["ndcg@10"]
     saved = yaml.safe_load((world / "runs" / "demo" / "athwe" / "longer" / "config.yaml").read_text())
     assert saved["training"]["epochs"] == 2
 

@@ -3,6 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
+from athwe_core.training.tracking import listener
+
 RESULTS = {
     "best_epoch": 1,
     "epochs": 2,
@@ -24,3 +28,33 @@ def record(epoch: int) -> Any:
     validation, losses = {"ndcg@10": epoch / 8}, {"ce": 5 / epoch, "total": 5 / epoch}
     seconds = {"seconds": 3.0, "validation_seconds": 1.0}
     return {"epoch": epoch, "steps": 4, "losses": losses, "validation": validation, "gradient_norm": 2.0, **seconds}
+
+
+class FakeTracker:
+    """A tracker that notes what it is told, and fails at an epoch where it is to."""
+
+    where = "in memory"
+    fails_at = 0
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    def log(self, values: dict[str, float], *, epoch: int) -> None:
+        if epoch == self.fails_at:
+            raise OSError("the server is gone")
+        self.calls.append((epoch, values))
+
+    def close(self, results: dict[str, float], *, epoch: int, status: str) -> None:
+        self.calls.append((status, epoch, results))
+
+
+def use_fake_trackers(monkeypatch: pytest.MonkeyPatch) -> list[FakeTracker]:
+    """Put fake trackers in the place of all; those that are made appear in the list."""
+    made: list[FakeTracker] = []
+
+    def make(_run: object) -> FakeTracker:
+        made.append(FakeTracker())
+        return made[-1]
+
+    monkeypatch.setattr(listener, "_CLASSES", dict.fromkeys(listener.TRACKERS, make))
+    return made

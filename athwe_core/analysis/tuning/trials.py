@@ -132,16 +132,20 @@ def finish_trial(
     listener.trial_begins(number, trials=trials, values=values, run=run.name)
     reports = _Reports(trial, listener, config.training.epochs)
     try:
-        for record in run.metrics():
-            reports.report(record)
         with tracked(reports, track, run, notify=listener.note) as tracking:
-            result = train(run, tuning.prepared, listener=tracking, should_stop=should_stop, notify=listener.note)
+            try:
+                for record in run.metrics():
+                    reports.report(record)
+                result = train(run, tuning.prepared, listener=tracking, should_stop=should_stop, notify=listener.note)
+            except _EndedEarlyError:
+                result = None
+        if result is None:
+            run.update_manifest(status=PRUNED)
+            study.tell(trial, state=states.PRUNED)
+            listener.trial_ends(number, state="pruned", value=None)
+            return True
         if not result.finished:
             return False
-    except _EndedEarlyError:
-        run.update_manifest(status=PRUNED)
-        study.tell(trial, state=states.PRUNED)
-        listener.trial_ends(number, state="pruned", value=None)
     except NonFiniteLossError as error:
         trial.set_user_attr("reason", str(error))
         study.tell(trial, state=states.FAIL)

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, ClassVar
@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import polars as pl
 import pytest
 from experiment_cases import Memory, experiment_of
+from tracking_harness import use_fake_trackers
 
 from athwe_core.analysis.child_process import ChildProcess, Message
 from athwe_core.analysis.experiments import execute as execute_module
@@ -34,8 +35,12 @@ class Runs:
     def plan(self) -> Plan:
         return plan_experiment(self.experiment, self.prepared, runs_dir=self.folder)
 
-    def run(self, *, jobs: int = 1, should_stop: Callable[[], bool] = lambda: False) -> dict[str, RunFolder] | None:
-        return run_all(self.plan(), jobs=jobs, command="again", listener=self.memory, should_stop=should_stop)
+    def run(
+        self, *, jobs: int = 1, should_stop: Callable[[], bool] = lambda: False, track: Sequence[str] = ()
+    ) -> dict[str, RunFolder] | None:
+        return run_all(
+            self.plan(), jobs=jobs, command="again", listener=self.memory, should_stop=should_stop, track=track
+        )
 
     def folder_of(self, planned: PlannedRun) -> RunFolder:
         return RunFolder(self.folder / "demo" / "athwe" / planned.name)
@@ -70,11 +75,15 @@ def test_the_second_time_nothing_is_trained(world: Callable[..., Runs]) -> None:
     assert here.memory.epochs == []
 
 
-def test_the_manifest_has_the_command_and_the_folder_the_planned_name(world: Callable[..., Runs]) -> None:
+def test_the_manifest_has_the_command_the_folder_the_planned_name_and_the_tracker_every_run(
+    world: Callable[..., Runs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackers = use_fake_trackers(monkeypatch)
     here = world(both=("training.epochs=1",))
     planned = here.plan().runs
-    found = here.run()
+    found = here.run(track=["mlflow"])
     assert found is not None
+    assert [[call[0] for call in tracker.calls] for tracker in trackers] == [[1, "finished"]] * 2
     for run in planned:
         assert found[run.identity].name == f"demo/athwe/{run.name}"
         assert found[run.identity].manifest()["command"] == "again"
@@ -142,6 +151,7 @@ class ScriptedChild:
     ) -> None:
         assert Path(document["run"]).is_dir()
         assert Path(document["prepared_dir"]).is_dir()
+        assert document["track"] == []
         assert (module, threads, environment) == (execute_module.RUN_MODULE, 1, {})
         self.messages, self.is_stopped, self.is_joined = messages, False, False
         self.children.append(self)

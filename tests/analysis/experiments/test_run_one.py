@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tracking_harness import FakeTracker, use_fake_trackers
 
 from athwe_core.analysis.experiments import run_one
 from athwe_core.analysis.experiments.run_one import train_run
@@ -30,8 +31,13 @@ class Recorder:
 
 
 def train(run: RunFolder, prepared: PreparedDataset, parent: Recorder) -> dict[str, bool]:
-    document = {"run": str(run.path), "prepared_dir": str(prepared.path.parent.parent)}
+    document = {"run": str(run.path), "prepared_dir": str(prepared.path.parent.parent), "track": ["mlflow"]}
     return train_run(document, parent)  # type: ignore[arg-type]
+
+
+@pytest.fixture(autouse=True)
+def trackers(monkeypatch: pytest.MonkeyPatch) -> list[FakeTracker]:
+    return use_fake_trackers(monkeypatch)
 
 
 @pytest.fixture
@@ -39,7 +45,9 @@ def run(tmp_path: Path, small: PreparedDataset, tiny_config: MakeConfig) -> RunF
     return create_run(tmp_path, tiny_config("training.epochs=2"), small, preset="athwe", name="one", command="")
 
 
-def test_every_epoch_is_reported_and_steps_only_now_and_then(run: RunFolder, small: PreparedDataset) -> None:
+def test_every_epoch_is_reported_and_steps_only_now_and_then(
+    run: RunFolder, small: PreparedDataset, trackers: list[FakeTracker]
+) -> None:
     parent = Recorder()
     assert train(run, small, parent) == {"finished": True}
     epochs = [event for event, _ in parent.messages if event.startswith("epoch")]
@@ -48,6 +56,7 @@ def test_every_epoch_is_reported_and_steps_only_now_and_then(run: RunFolder, sma
     assert sum(event == "step_ends" for event, _ in parent.messages) < 2 * steps
     assert [fields["record"] for event, fields in parent.messages if event == "epoch_ends"] == run.metrics()
     assert run.manifest()["status"] == FINISHED
+    assert [call[0] for call in trackers[0].calls] == [1, 2, "finished"]
 
 
 def test_it_stops_when_the_parent_wants_it(

@@ -4,12 +4,13 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from tracking_harness import use_fake_trackers
 
 from athwe_core.analysis.tuning import trials as trials_module
 from athwe_core.analysis.tuning.search_space import parse_space
@@ -100,13 +101,13 @@ def make_tuning(tmp_path: Path, prepared: PreparedDataset, make_config: Callable
     return make
 
 
-def run(tuning: Tuning, trials: int, ears: Ears | None = None) -> dict[str, Any] | None:
+def run(tuning: Tuning, trials: int, ears: Ears | None = None, track: Sequence[str] = ()) -> dict[str, Any] | None:
     ears = ears or Ears()
-    return tune(tuning, trials=trials, command="athwe tune", listener=ears, should_stop=ears.should_stop)
+    return tune(tuning, trials=trials, command="athwe tune", listener=ears, should_stop=ears.should_stop, track=track)
 
 
-def finished(tuning: Tuning, trials: int, ears: Ears | None = None) -> dict[str, Any]:
-    result = run(tuning, trials, ears)
+def finished(tuning: Tuning, trials: int, ears: Ears | None = None, track: Sequence[str] = ()) -> dict[str, Any]:
+    result = run(tuning, trials, ears, track)
     assert result is not None
     return result
 
@@ -120,9 +121,13 @@ def scripted(*proposals: dict[str, Any]) -> Callable[..., dict[str, Any]]:
     return lambda study, tuning, number: proposals[number]
 
 
-def test_a_study_leaves_runs_result_and_best_configuration(make_tuning: MakeTuning) -> None:
+def test_a_study_leaves_runs_result_and_best_configuration(
+    make_tuning: MakeTuning, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackers = use_fake_trackers(monkeypatch)
     tuning = make_tuning()
-    result = finished(tuning, 4)
+    result = finished(tuning, 4, track=["mlflow"])
+    assert [tracker.calls[-1][0] for tracker in trackers] == ["finished"] * 4
     assert json.loads((tuning.folder / "result.json").read_text()) == result
     assert [trial["run"] for trial in result["trials"]] == [f"demo/hm4sr/tune-s-{number}" for number in range(4)]
     for trial in result["trials"]:

@@ -4,7 +4,7 @@ import importlib.util
 from typing import Any
 
 import pytest
-from tracking_harness import RESULTS, Silent, record
+from tracking_harness import RESULTS, FakeTracker, Silent, record, use_fake_trackers
 
 from athwe_core.errors import ConfigError, DataError
 from athwe_core.runs.find import FINISHED, RunFolder
@@ -14,32 +14,9 @@ from athwe_core.training.tracking.listener import require_trackers, tracked
 VALUES = {"loss/ce": 5.0, "loss/total": 5.0, "validation/ndcg_at_10": 0.125, "gradient_norm": 2.0, "seconds": 3.0}
 
 
-class Fake:
-    """A tracker that notes what it is told, and fails at an epoch where it is to."""
-
-    where = "in memory"
-    fails_at = 0
-
-    def __init__(self, _run: object) -> None:
-        self.calls: list[Any] = []
-        MADE.append(self)
-
-    def log(self, values: dict[str, float], *, epoch: int) -> None:
-        if epoch == self.fails_at:
-            raise OSError("the server is gone")
-        self.calls.append((epoch, values))
-
-    def close(self, results: dict[str, float], *, epoch: int, status: str) -> None:
-        self.calls.append((status, epoch, results))
-
-
-MADE: list[Fake] = []
-
-
 @pytest.fixture(autouse=True)
-def fakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    MADE.clear()
-    monkeypatch.setattr(module, "_CLASSES", {"tensorboard": Fake, "mlflow": Fake})
+def made(monkeypatch: pytest.MonkeyPatch) -> list[FakeTracker]:
+    return use_fake_trackers(monkeypatch)
 
 
 class Noted(Silent):
@@ -52,7 +29,9 @@ class Noted(Silent):
         self.epochs.append(ended["epoch"] * (2 * is_best - 1))
 
 
-def test_the_listener_and_every_tracker_get_every_epoch_and_the_results(run: RunFolder) -> None:
+def test_the_listener_and_every_tracker_get_every_epoch_and_the_results(
+    run: RunFolder, made: list[FakeTracker]
+) -> None:
     own, notes = Noted(), []  # type: ignore[var-annotated]
     with tracked(own, ["tensorboard", "mlflow"], run, notify=notes.append) as listener:
         listener.epoch_ends(record(1), is_best=True)
@@ -60,7 +39,7 @@ def test_the_listener_and_every_tracker_get_every_epoch_and_the_results(run: Run
         run.update_manifest(status=FINISHED, results=RESULTS)
     assert own.epochs == [1, -2]
     results = {"best_validation/ndcg_at_10": 0.5, "best_test/ndcg_at_10": 0.25, "best_epoch": 1}
-    for fake in MADE:
+    for fake in made:
         assert fake.calls[0] == (1, VALUES)
         assert fake.calls[1][0] == 2
         assert fake.calls[2] == ("finished", 2, results)
@@ -70,7 +49,9 @@ def test_the_listener_and_every_tracker_get_every_epoch_and_the_results(run: Run
 @pytest.mark.parametrize(
     ("error", "status"), [(KeyboardInterrupt, "interrupted"), (DataError("x", "y"), "failed"), (None, "interrupted")]
 )
-def test_a_run_that_does_not_finish_ends_without_results(run: RunFolder, error: Any, status: str) -> None:
+def test_a_run_that_does_not_finish_ends_without_results(
+    run: RunFolder, made: list[FakeTracker], error: Any, status: str
+) -> None:
     try:
         with tracked(Silent(), ["mlflow"], run) as listener:
             listener.epoch_ends(record(1), is_best=True)
@@ -78,18 +59,20 @@ def test_a_run_that_does_not_finish_ends_without_results(run: RunFolder, error: 
                 raise error
     except (KeyboardInterrupt, DataError):
         assert error is not None
-    assert MADE[0].calls[1:] == [(status, 1, {})]
+    assert made[0].calls[1:] == [(status, 1, {})]
 
 
-def test_a_tracker_that_fails_is_left_out_and_training_goes_on(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tracker_that_fails_is_left_out_and_training_goes_on(
+    run: RunFolder, made: list[FakeTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
     own, notes = Noted(), []  # type: ignore[var-annotated]
     with tracked(own, ["tensorboard", "mlflow"], run, notify=notes.append) as listener:
-        monkeypatch.setattr(MADE[1], "fails_at", 2)
+        monkeypatch.setattr(made[1], "fails_at", 2)
         for epoch in (1, 2, 3):
             listener.epoch_ends(record(epoch), is_best=True)
     assert own.epochs == [1, 2, 3]
-    assert [call[0] for call in MADE[0].calls] == [1, 2, 3, "interrupted"]
-    assert [call[0] for call in MADE[1].calls] == [1]
+    assert [call[0] for call in made[0].calls] == [1, 2, 3, "interrupted"]
+    assert [call[0] for call in made[1].calls] == [1]
     assert notes[2:] == ["--track mlflow failed and is left out from here on: the server is gone"]
 
 
@@ -100,7 +83,7 @@ def test_without_trackers_the_listener_stays_what_it_is(run: RunFolder) -> None:
 
 
 def test_a_tracker_that_cannot_start_is_one_error(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(_run: object) -> Fake:
+    def refuse(_run: object) -> FakeTracker:
         raise RuntimeError("no server at http://x\nand more")
 
     monkeypatch.setattr(module, "_CLASSES", {"mlflow": refuse})
