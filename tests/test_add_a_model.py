@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from cli_runner import call
 
 ROOT = Path(__file__).parents[1]
 FILES = re.compile(r"^`([\w./-]+)`\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -47,7 +48,8 @@ def test_the_model_of_the_page_trains_and_is_evaluated(environment: dict[str, st
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    athwe("prepare", "--dataset", "demo", "--users", "200", "--items", "100")
+    prepared = call(tmp_path, "prepare", "--dataset", "demo", "--users", "200", "--items", "100")
+    assert prepared.exit_code == 0, prepared.output
     trained = athwe("train", "--dataset", "demo", "--preset", "my-gru", "--name", "first", *SMALL)
     assert trained["run"] == "demo/my-gru/first"
     assert trained["epochs"] == 3

@@ -309,7 +309,12 @@ class TestReplacement:
         assert facts["form"] == "recbole"
         assert [path.name for path in (tmp_path / "out").iterdir()] == ["toy"]
 
-    @pytest.mark.parametrize("allowed", [0, 1, 2])
+    @pytest.mark.parametrize(
+        ("can_exchange", "allowed"),
+        [(True, 0), (False, 0), (False, 1), (False, 2)],
+        ids=["exchange", "renames-0", "renames-1", "renames-2"],
+        indirect=["can_exchange"],
+    )
     def test_a_kill_between_two_renames(
         self,
         with_features: PreparedDataset,
