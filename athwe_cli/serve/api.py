@@ -146,6 +146,10 @@ def _routes(app: FastAPI, service: Service, limits: Limits) -> None:
     async def docs() -> Response:
         return HTMLResponse(api_page(app.openapi()))
 
+    @app.get("/favicon.ico", include_in_schema=False)
+    async def icon() -> Response:
+        return Response(status_code=204)  # browsers ask for one
+
     if service.served.explorer is None:
 
         @app.get("/", include_in_schema=False)

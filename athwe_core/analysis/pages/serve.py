@@ -159,5 +159,5 @@ def _type(field: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     if kind == "array":
         return f"list of {_type(field.get('items', {}), schemas)}"
     words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
-    bounds = [f"{sign} {field[bound]}" for bound, sign in (("minimum", ">="), ("maximum", "<=")) if bound in field]
+    bounds = [f"{sign} {field[bound]:.15g}" for bound, sign in (("minimum", ">="), ("maximum", "<=")) if bound in field]
     return " ".join([words.get(kind, kind), *bounds])

@@ -129,6 +129,7 @@
   }
 
   function take(user, history, target) {
+    followed = false;
     state.user = user;
     state.items = history.map((item, place) => ({ ...item, gap: place ? item.timestamp - history[place - 1].timestamp : 0 }));
     state.first = history.length ? history[0].timestamp : facts.latest;
@@ -301,8 +302,8 @@
     const all = [...found.querySelectorAll("button")];
     const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
     if (event.key === "Escape" && !found.hidden) {
+      search.focus(); // while the list is open, so that this does not open it again
       openFound(false);
-      search.focus();
     } else if (step && all.length && !found.hidden) {
       const next = all.indexOf(document.activeElement) + step;
       (all[next] ?? search).focus();
@@ -358,13 +359,33 @@
     }
   });
 
+  // Whether the lists on the page are of the same history before its last change, so that places can be compared.
+  let followed = false;
+
+  const lists = () => [...results.querySelectorAll(".top-items")];
+  const ranks = () => lists().map((list) => new Map([...list.children].map((line, place) => [line.dataset.item, place])));
+
+  function mark(before) {
+    lists().forEach((list, run) => [...list.children].forEach((line, place) => {
+      const was = before[run]?.get(line.dataset.item);
+      if (was === place) return;
+      const [name, text] = was === undefined ? ["new", "new"] : was > place ? ["up", `▲ ${was - place}`] : ["down", `▼ ${place - was}`];
+      const shown = make("span", `moved moved-${name}`, text);
+      if (was !== undefined) shown.setAttribute("aria-label", `${name} ${Math.abs(was - place)}`);
+      line.querySelector(".rank").append(shown);
+    }));
+  }
+
   function show(html) {
     const held = results.contains(document.activeElement) ? document.activeElement : null;
     const item = held?.closest("[data-item]")?.dataset.item, act = held?.dataset.act, tab = held?.id;
     const chosen = results.querySelector("[role=tab][aria-selected=true]")?.id;
     const open = [...results.querySelectorAll("details[open]")].map(keyOf);
+    const before = ranks();
     const parsed = new DOMParser().parseFromString(html, "text/html"); // escaped by the service; no script in it would run
     results.replaceChildren(...parsed.body.childNodes);
+    if (followed) mark(before);
+    followed = true;
     for (const each of results.querySelectorAll("details")) each.open = open.includes(keyOf(each));
     results.dispatchEvent(new Event("athwe:shown", { bubbles: true }));
     if (chosen) at(chosen)?.click();
@@ -411,7 +432,11 @@
     state.first = seconds;
     changed();
   });
-  at("k").addEventListener("change", recommend);
+  at("see").addEventListener("click", () => results.scrollIntoView());
+  at("k").addEventListener("change", () => {
+    followed = false;
+    recommend();
+  });
   at("exclude").addEventListener("change", recommend);
 
   async function openShared(text) {

@@ -206,5 +206,5 @@
   document.addEventListener("athwe:shown", (event) => event.target.querySelectorAll("[role=tablist]").forEach(startTabs));
   for (const strip of document.querySelectorAll(".timeline")) strip.scrollLeft = strip.scrollWidth;
   const data = document.getElementById("data");
-  if (data) startDetail(JSON.parse(data.textContent));
+  if (data && document.getElementById("detail")) startDetail(JSON.parse(data.textContent));
 })();
