@@ -98,7 +98,7 @@ def _protocol(seconds: float) -> type[H11Protocol]:
 
     class Impatient(H11Protocol):
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(transport)
+            super().connection_made(_JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
             self.loop.call_later(seconds, self._give_up)
 
         def _give_up(self) -> None:
@@ -106,6 +106,31 @@ def _protocol(seconds: float) -> type[H11Protocol]:
                 self.transport.close()
 
     return Impatient
+
+
+class _JoinedWrites:
+    """A transport that sends in one call what is written in one turn of the loop: the head and the body of an answer."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport, self._loop = transport, loop
+        self._parts: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if not self._parts:
+            self._loop.call_soon(self._flush)
+        self._parts.append(data)
+
+    def close(self) -> None:
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        if self._parts:
+            self._transport.write(b"".join(self._parts))
+            self._parts.clear()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 def _with_reload(app: Guard, service: Service, check_seconds: float, notify: Callable[[str], None]) -> Any:
