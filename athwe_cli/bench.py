@@ -43,11 +43,22 @@ def bench(
             "--suite", help="Time each preset, batching and precision at the size of Beauty, and the ranking."
         ),
     ] = False,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="With --suite: only cases whose description has this text, such as 'hm4sr packed'.", show_default=False
+        ),
+    ] = None,
     largest: Annotated[
         int, typer.Option(help="With --growth: largest number of generated items and users.", min=1000)
     ] = 100_000,
     to: Annotated[
-        Path | None, typer.Option(help="With --growth or --suite: folder for the results.", show_default=False)
+        Path | None,
+        typer.Option(
+            help="With --growth or --suite: folder for the results. A suite writes each case when it is measured, and does "
+            "not measure it again.",
+            show_default=False,
+        ),
     ] = None,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,
     as_json: opt.Json = False,
@@ -63,7 +74,8 @@ def bench(
 
     Example: athwe bench --suite --to suite
     """
-    from athwe_core.analysis.benchmark.step_time import bench_generated, bench_prepared, generate_bench_data
+    from athwe_core.analysis.benchmark.generated import generate_bench_data
+    from athwe_core.analysis.benchmark.step_time import bench_generated, bench_prepared
     from athwe_core.config import nested, parse_override
     from athwe_core.data.prepare import open_prepared
     from athwe_core.models.inputs import adapt_to_data
@@ -79,7 +91,7 @@ def bench(
     changes = [nested(key, value) for key, value in flags.items() if value is not None]
     config = build_config(preset, [*changes, *map(parse_override, overrides or [])])
     if suite:
-        _suite(config.training.device, steps, to, output)
+        _suite(config.training.device, steps, users, items, only, to, output)
         return
     if growth:
         _growth(config, preset, largest, feature_width, steps, to, output)
@@ -95,19 +107,31 @@ def bench(
     output.json(result)
 
 
-def _suite(device: str, steps: int, to: Path | None, output: Output) -> None:
+def _suite(device: str, steps: int, users: int, items: int, only: str | None, to: Path | None, output: Output) -> None:
     import json
 
-    from athwe_core.analysis.benchmark.suite import run_suite, suite_markdown
+    from athwe_core.analysis.benchmark.records import SuiteResult
+    from athwe_core.analysis.benchmark.suite import Size, known_suite, run_suite, suite_cases, suite_markdown
+    from athwe_core.device import resolve_device
+    from athwe_core.errors import require
     from athwe_core.safe_write import replace_text
 
-    result = run_suite(device, steps=steps, notify=output.note)
-    text = suite_markdown(result)
-    output.text(text)
+    every = suite_cases(resolve_device(device))
+    cases = [case for case in every if only is None or only in str(case)]
+    require(len(cases) > 0, "--only", "must be part of one of: " + "; ".join(map(str, every)), only)
     if to is not None:
         to.mkdir(parents=True, exist_ok=True)
-        replace_text(to / "suite.json", json.dumps(result, indent=2) + "\n")
-        replace_text(to / "suite.md", text)
+
+    def keep(result: SuiteResult) -> None:
+        if to is not None:
+            replace_text(to / "suite.json", json.dumps(result, indent=2) + "\n")
+            replace_text(to / "suite.md", suite_markdown(result))
+
+    known = None if to is None else known_suite(to / "suite.json")
+    size = Size(users=users, items=items)
+    result = run_suite(device, steps=steps, notify=output.note, cases=cases, size=size, known=known, keep=keep)
+    output.text(suite_markdown(result))
+    if to is not None:
         output.note(f"written to {to}")
     output.json(result)
 

@@ -123,6 +123,15 @@ class PackedBatch:
         moved: list[Any] = [to_device(v, device) if isinstance(v, Tensor) else v for v in values]
         return PackedBatch(*moved)
 
+    def pinned(self) -> PackedBatch:
+        """Copy the batch to pinned memory, which `to` then does not have to do; for a machine with a CUDA device.
+
+        Returns: the batch, still on the CPU.
+        """
+        values: list[Any] = [getattr(self, f.name) for f in fields(self)]
+        pinned: list[Any] = [v.pin_memory() if isinstance(v, Tensor) else v for v in values]
+        return PackedBatch(*pinned)
+
 
 @dataclass(frozen=True)
 class PaddedView:

@@ -1,4 +1,4 @@
-"""The loss module through torch's compiler: fewer, fused kernels, replayed as one CUDA graph."""
+"""The loss module through torch's compiler: fewer, fused kernels."""
 
 from __future__ import annotations
 
@@ -38,11 +38,10 @@ def compile_or_not(
 ) -> TrainingSetup:
     """The setup with a compiled loss module, tried on one batch; as it is, with a sentence to `notify`, where that fails.
 
-    No weight is changed. On CUDA the compiled code is recorded as a graph for each shape.
+    No weight is changed. On CUDA `RecordedSteps` records the compiled code with the rest of the step.
     """
-    mode = "reduce-overhead" if setup.device.type == "cuda" else None
     try:
-        compiled = torch.compile(setup.loss_module, dynamic=False, mode=mode)
+        compiled = torch.compile(setup.loss_module, dynamic=False)
         trial = replace(setup, compiled=_for_many_shapes(compiled))
         compute_gradients(trial, batch, config, epoch=0, step=0)
     except Exception as error:  # it raises many kinds; what is wrong with the batch itself shows in the step without it

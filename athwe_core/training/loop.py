@@ -6,7 +6,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from statistics import median
 from typing import Any, Protocol
@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from athwe_core.batch import PackedBatch
-from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, epoch_batches, pack_shard, training_rows
+from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, epoch_batches, training_rows
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.data.split import ALL_DATA
-from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
+from athwe_core.distributed import ALONE, ProcessGroup
 from athwe_core.errors import CheckpointError, DataError, require
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
@@ -29,12 +28,14 @@ from athwe_core.runs.find import FINISHED, INTERRUPTED, RUNNING, TRAINED, RunFol
 from athwe_core.runs.schema import EpochRecord
 from athwe_core.safe_write import reason
 from athwe_core.training.allocator import CHECK_STEPS, HeapTrimmer
+from athwe_core.training.batches import BatchPacker, ReadyBatch
 from athwe_core.training.build import build_setup
 from athwe_core.training.compiled import compile_or_not, wants_compiler
 from athwe_core.training.optim import make_optimizer, scheduled_rate
 from athwe_core.training.out_of_memory import NoMemoryError, is_out_of_memory, step_within_memory
 from athwe_core.training.randomness import keyed_rng
 from athwe_core.training.ranking_progress import RankingProgress, StopRanking
+from athwe_core.training.recorded import RecordedSteps, recorded_or_not
 from athwe_core.training.state import changed_environment, environment, restore
 from athwe_core.training.step import (
     GRADIENT_NORM,
@@ -154,6 +155,7 @@ class _Training:
             notify(change)
         if world.is_first:
             run.update_manifest(status=RUNNING, process=os.getpid(), **here)
+        self.recorded: RecordedSteps | None = None
         self.lost_gradients = 0
         self.unread: deque[tuple[int, PendingLosses]] = deque()
         self.clock = _Clock(checkpoint_minutes, self.save_last)
@@ -211,30 +213,22 @@ class _Training:
         self.setup.model.begin_epoch(progress.epoch, is_resumed=progress.step > 0)
         self.clock.begin()
         began = time.perf_counter() - progress.seconds
-        for chosen in batches[progress.step :]:
-            is_own, shards = self.world.divide(rows.num_supervised[chosen], multiple=self.padding.targets)
-
-            def packed(targets: int | None, chosen: Any = chosen, is_own: Any = is_own) -> PackedBatch | None:
-                if targets is not None:
-                    few = rows.num_supervised[chosen].cumsum() <= targets
-                    chosen, is_own = chosen[few], is_own[few]
-                if len(chosen) == 0:
-                    return None
-                batch = pack_shard(self.prepared, rows, chosen, max_length=L, is_own=is_own, padding=self.padding)
-                return batch.to(self.setup.device)
-
-            done = (progress.epoch + (progress.step + 1) / steps) / settings.epochs
-            self.optimizer.set_rate(scheduled_rate(settings, done=done))
-            self.unread.append((progress.step, PendingLosses(self.step(packed, shards))))
-            progress.step += 1
-            if progress.step % CHECK_STEPS == 0:
-                self.trimmer.look()
-            self.read(leave=steps_ahead(self.setup.device))
-            progress.seconds = time.perf_counter() - began
-            if progress.step < steps:
-                if self.should_stop():
-                    return False
-                self.clock.tick()
+        device = self.setup.device
+        packer = BatchPacker(self.prepared, rows, L, self.padding, device, self.world)
+        with closing(packer.each(batches[progress.step :])) as ready:
+            for batch in ready:
+                done = (progress.epoch + (progress.step + 1) / steps) / settings.epochs
+                self.optimizer.set_rate(scheduled_rate(settings, done=done))
+                self.unread.append((progress.step, PendingLosses(self.step(batch))))
+                progress.step += 1
+                if progress.step % CHECK_STEPS == 0:
+                    self.trimmer.look()
+                self.read(leave=steps_ahead(device))
+                progress.seconds = time.perf_counter() - began
+                if progress.step < steps:
+                    if self.should_stop():
+                        return False
+                    self.clock.tick()
         self.read()
         progress.seconds = time.perf_counter() - began
         return True
@@ -258,22 +252,26 @@ class _Training:
                     sums[name] = sums.get(name, 0.0) + value
             self.listener.step_ends(step + 1, loss_means(sums, step + 1))
 
-    def step(self, packed: Callable[[int | None], PackedBatch | None], shards: BatchShards) -> dict[str, torch.Tensor]:
+    def step(self, packed: ReadyBatch) -> dict[str, torch.Tensor]:
         """One update, with as much memory saving as it needs. Where it does not fit at all, the state is saved.
 
         Several processes take the step as it is: one alone cannot take it again.
         """
         progress = self.progress
-        if shards.num_processes > 1:
-            batch = packed(None)
-            assert batch is not None
-            epoch, step = progress.epoch, progress.step
+        epoch, step = progress.epoch, progress.step
+        if self.world.size > 1:
+            shards = packed.shards
+            batch = packed.whole()
             return train_step(self.setup, self.optimizer, batch, self.config, epoch=epoch, step=step, shards=shards)
         if self.is_to_compile:
-            batch = packed(None)
-            assert batch is not None
-            self.setup = compile_or_not(self.setup, batch, self.config, notify=self.notify)
+            self.setup = compile_or_not(self.setup, packed.whole(), self.config, notify=self.notify)
             self.is_to_compile = False
+            if progress.memory_saving == 0:
+                self.recorded = recorded_or_not(self.setup, self.optimizer, self.config, notify=self.notify)
+        if self.recorded is not None:
+            taken = self.recorded.take(packed.whole(), epoch=epoch, step=step)
+            if taken is not None:
+                return taken
         try:
             terms, progress.memory_saving = step_within_memory(
                 self.setup,
@@ -285,6 +283,8 @@ class _Training:
                 level=progress.memory_saving,
                 notify=self.notify,
             )
+            if progress.memory_saving > 0:
+                self.recorded = None
         except NoMemoryError:
             if progress.epoch + progress.step > 0:
                 self.save_last()

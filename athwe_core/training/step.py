@@ -7,6 +7,7 @@ leaves the weights and the optimiser as they are.
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -48,8 +49,27 @@ def train_step(
         all weights as `gradient_norm`; scalars on the device, detached. Where total or norm is not finite, weights and
         optimiser are unchanged; `check_finite` reports it when the values are read.
     """
+    inputs = draw_inputs(setup, batch, config, epoch=epoch, step=step, memory_saving=memory_saving, shards=shards)
+    with dropout_of_step(config, epoch=epoch, step=step, shards=shards):
+        return update(setup, optimizer, batch, inputs, memory_saving=memory_saving)
+
+
+def update(
+    setup: TrainingSetup,
+    optimizer: GuardedAdam,
+    batch: PackedBatch,
+    inputs: LossInputs,
+    *,
+    memory_saving: MemorySaving = LEVELS[0],
+) -> dict[str, Tensor]:
+    """The part of `train_step` that runs on the device alone: it can be recorded and replayed with other inputs.
+
+    Args:
+        inputs: from `draw_inputs`; dropout draws from the generators as they are.
+    Returns: as of `train_step`.
+    """
     optimizer.zero_grad(set_to_none=True)
-    terms = compute_gradients(setup, batch, config, epoch=epoch, step=step, memory_saving=memory_saving, shards=shards)
+    terms = _gradients(setup, batch, inputs, memory_saving)
     terms[GRADIENT_NORM] = gradient_norm(setup.model)
     optimizer.found_inf = (~torch.isfinite(terms["total"] + terms[GRADIENT_NORM])).float()
     optimizer.step()
@@ -84,30 +104,68 @@ def compute_gradients(
     shards: BatchShards | None = None,
 ) -> dict[str, Tensor]:
     """The part of `train_step` before the update: done again it draws the same and comes to the same."""
+    inputs = draw_inputs(setup, batch, config, epoch=epoch, step=step, memory_saving=memory_saving, shards=shards)
+    with dropout_of_step(config, epoch=epoch, step=step, shards=shards):
+        return _gradients(setup, batch, inputs, memory_saving)
+
+
+def draw_inputs(
+    setup: TrainingSetup,
+    batch: PackedBatch,
+    config: Config,
+    *,
+    epoch: int,
+    step: int,
+    memory_saving: MemorySaving = LEVELS[0],
+    shards: BatchShards | None = None,
+) -> LossInputs:
+    """What the losses of a step use besides its batch, every random choice but dropout among it.
+
+    Args: as of `train_step`.
+    Returns: the same on every call.
+    """
     model, seed = setup.model, config.training.seed
-    shards = shards or all_here(batch.num_targets)
-    own = (shards.rank,) if shards.rank > 0 else ()  # each process draws for its own tokens
     model.train()
+    own = _own(shards)
     draws = model.draw(batch, lambda purpose: keyed_generator(seed, purpose, epoch, step, *own))
     candidates = None
     if setup.sampler is not None:
         negatives = keyed_generator(seed, "negatives", epoch, step)  # the same on every process
-        candidates = sample_candidates(setup.sampler, shards.gather(batch.target_ids), negatives)
-    inputs = LossInputs(
+        of_all = (shards or all_here(batch.num_targets)).gather(batch.target_ids)
+        candidates = sample_candidates(setup.sampler, of_all, negatives)
+    return LossInputs(
         draws=draws,
         candidates=candidates,
-        shards=shards if shards.num_processes > 1 else None,
+        shards=shards if shards is not None and shards.num_processes > 1 else None,
         chunk_elements=memory_saving.chunk_elements,
     )
+
+
+def dropout_of_step(
+    config: Config, *, epoch: int, step: int, shards: BatchShards | None = None
+) -> AbstractContextManager[None]:
+    """The context in which a step draws its dropout, with the arguments of `train_step`."""
+    return seeded_dropout(keyed_seed(config.training.seed, "dropout", epoch, step, *_own(shards)))
+
+
+def _own(shards: BatchShards | None) -> tuple[int, ...]:
+    """Part of a key by which each process draws for its own tokens."""
+    return (shards.rank,) if shards is not None and shards.rank > 0 else ()
+
+
+def _gradients(
+    setup: TrainingSetup, batch: PackedBatch, inputs: LossInputs, memory_saving: MemorySaving
+) -> dict[str, Tensor]:
+    """Forward and backward pass; the loss terms of the whole batch."""
     is_plain = setup.compiled is None or memory_saving is not LEVELS[0]
     loss_module = setup.loss_module if is_plain else setup.compiled
     assert loss_module is not None
-    with seeded_dropout(keyed_seed(seed, "dropout", epoch, step, *own)):
-        with saving_memory(model, memory_saving):
-            parts = loss_module(batch, inputs)
-        total = total_loss(parts, model.loss_weights)
-        terms = _of_all(parts | {"total": total}, shards)
-        (total * shards.num_processes).backward()  # DistributedDataParallel takes the mean of the processes' gradients
+    with saving_memory(setup.model, memory_saving):
+        parts = loss_module(batch, inputs)
+    total = total_loss(parts, setup.model.loss_weights)
+    shards = inputs.shards or all_here(batch.num_targets)
+    terms = _of_all(parts | {"total": total}, shards)
+    (total * shards.num_processes).backward()  # DistributedDataParallel takes the mean of the processes' gradients
     return terms
 
 

@@ -15,7 +15,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from athwe_core.analysis.benchmark.step_time import build_generated, generate_bench_data, training_batches
+from athwe_core.analysis.benchmark.generated import build_generated, generate_bench_data
+from athwe_core.analysis.benchmark.step_time import training_batches
 from athwe_core.config import parse_override
 from athwe_core.models.registry import build_config
 from athwe_core.training.allocator import keep_freed_memory

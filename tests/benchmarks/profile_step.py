@@ -14,7 +14,8 @@ from unittest.mock import patch
 
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from athwe_core.analysis.benchmark.step_time import build_generated, generate_bench_data, training_batches
+from athwe_core.analysis.benchmark.generated import build_generated, generate_bench_data
+from athwe_core.analysis.benchmark.step_time import training_batches
 from athwe_core.config import parse_override
 from athwe_core.models.athwe import objective
 from athwe_core.models.athwe.network import Network

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
-from athwe_core.analysis.benchmark.step_time import build_generated, generate_bench_data
+from athwe_core.analysis.benchmark.generated import build_generated, generate_bench_data
 from athwe_core.data.store.dataset import open_prepared
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.models.registry import build_config

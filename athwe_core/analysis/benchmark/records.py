@@ -100,9 +100,13 @@ class CaseRound(TypedDict):
     seconds: list[float]
     steps_per_epoch: int
     floor_seconds: FloorSeconds
+    memory_floor_seconds: float
+    """Time to move the bytes that a step cannot avoid."""
     peak_memory_bytes: int
+    state_bytes: int
+    """Bytes of weights, moments and features, which stay from step to step."""
     kernels: int | None
-    """CUDA kernels of a step; None on other devices."""
+    """CUDA kernels of a step that is neither compiled nor recorded; None on other devices."""
     notes: list[str]
 
 
@@ -113,11 +117,18 @@ class CaseResult(TypedDict):
     rows: str
     precision: str
     compiler: str
+    graphs: bool
+    targets: int
+    rounds: int
+    """Passes over the list of cases that this one was measured in."""
     step_seconds: StepSeconds
     epoch_seconds: float
     floor_seconds: FloorSeconds
+    memory_floor_seconds: float
     ratio: float
+    """Median step over the fp32 floor."""
     peak_memory_bytes: int
+    state_bytes: int
     kernels: int | None
     notes: list[str]
 

@@ -16,14 +16,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
+from athwe_core.analysis.benchmark.floors import peak_memory_bytes
+from athwe_core.analysis.benchmark.generated import BenchData, build_generated, generate_bench_data
 from athwe_core.analysis.benchmark.records import GrowthLaw, GrowthPoint, PointResult
-from athwe_core.analysis.benchmark.step_time import (
-    BenchData,
-    build_generated,
-    generate_bench_data,
-    peak_memory_bytes,
-    time_steps,
-)
+from athwe_core.analysis.benchmark.step_time import time_steps
 from athwe_core.analysis.child_process import Document, Parent, run_together, serve
 from athwe_core.config import Config, config_tree
 from athwe_core.distributed import ALONE, ProcessGroup, init_distributed

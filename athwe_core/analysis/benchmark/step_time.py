@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import replace
 from itertools import count, islice
-from pathlib import Path
 from statistics import median
-from typing import Any
 
 import numpy as np
 import torch
 
-from athwe_core.analysis.benchmark.records import BenchResult, FloorSeconds, StepTimes
-from athwe_core.batch import Attribute, Catalogue, PackedBatch, TimeRange
+from athwe_core.analysis.benchmark.floors import floors, peak_memory_bytes, synchronize
+from athwe_core.analysis.benchmark.generated import BenchData, build_generated, needed_features
+from athwe_core.analysis.benchmark.records import BenchResult, StepTimes
+from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
 from athwe_core.data.packing import (
     FIXED_PADDING,
@@ -29,61 +29,17 @@ from athwe_core.data.packing import (
     training_rows,
 )
 from athwe_core.data.prepare import PreparedDataset
-from athwe_core.data.split import Split, leave_one_out
 from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
-from athwe_core.models.inputs import training_histories
-from athwe_core.models.protocol import ModelInputs
-from athwe_core.models.registry import find_model
-from athwe_core.training.build import TrainingSetup, build, build_setup
+from athwe_core.training.batches import in_advance
+from athwe_core.training.build import TrainingSetup, build_setup
 from athwe_core.training.compiled import compile_or_not, wants_compiler
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.randomness import keyed_rng
+from athwe_core.training.recorded import RecordedSteps, recorded_or_not
 from athwe_core.training.step import PendingLosses, steps_ahead, train_step
 
 WARM_UP_STEPS = 20
 """Most untimed steps. In the first steps libraries compile a kernel for each new shape."""
-NUM_CATEGORIES = 300
-NUM_CLUSTERS = 100
-_ROWS_AT_ONCE = 2**16
-
-
-@dataclass(frozen=True)
-class BenchData:
-    """Generated interactions in compressed rows, for a benchmark of any size.
-
-    Args:
-        offsets: (users + 1,) start of each user's interactions.
-        item_ids: (N,) rows of the catalogue, >= 1.
-        timestamps: (N,) seconds, not decreasing for a user.
-    """
-
-    offsets: np.ndarray[Any, np.dtype[np.int64]]
-    item_ids: np.ndarray[Any, np.dtype[np.int32]]
-    timestamps: np.ndarray[Any, np.dtype[np.int64]]
-
-    @property
-    def split(self) -> Split:
-        """Leave-one-out."""
-        return leave_one_out(self.offsets)
-
-
-def generate_bench_data(*, num_users: int, num_items: int, mean_length: float, seed: int = 0) -> BenchData:
-    """Generate users with at least five items each, some items far more popular than others, days between interactions.
-
-    Args:
-        num_users: >= 1.
-        num_items: >= 1.
-        mean_length: mean number of items of a user, >= 5. In Beauty it is 8.9.
-        seed: of everything that is random.
-    """
-    rng = np.random.default_rng(seed)
-    lengths = 4 + rng.geometric(1 / max(mean_length - 4, 1), size=num_users)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    item_ids = 1 + (num_items * rng.random(offsets[-1]) ** 2).astype(np.int32)
-    gaps = (rng.pareto(1.0, size=offsets[-1]) * 10).clip(max=1000).astype(np.int64) * 86_400
-    timestamps = 1_300_000_000 + np.cumsum(gaps)
-    timestamps -= np.repeat(timestamps[offsets[:-1]] - 1_300_000_000, lengths)
-    return BenchData(offsets, item_ids.astype(np.int32), timestamps)
 
 
 def bench_prepared(prepared: PreparedDataset, config: Config, *, steps: int) -> BenchResult:
@@ -115,51 +71,6 @@ def bench_generated(data: BenchData, config: Config, *, num_items: int, feature_
     setup = build_generated(data, config, num_items=num_items, feature_width=feature_width)
     width = feature_width if needed_features(config) else 0
     return _bench(data, setup, config, num_item_rows=num_items + 1, feature_width=width, steps=steps)
-
-
-def needed_features(config: Config) -> tuple[str, ...]:
-    """Modalities besides ids that a configuration reads."""
-    return find_model(config.model.name).needs(config).features
-
-
-def build_generated(
-    data: BenchData, config: Config, *, num_items: int, feature_width: int, folder: Path | None = None
-) -> TrainingSetup:
-    """Build the model of a configuration for generated interactions.
-
-    Args:
-        data: of `generate_bench_data`.
-        config: any complete configuration.
-        num_items: items of the catalogue.
-        feature_width: width of the features of each modality.
-        folder: where to keep the features in half precision, mapped into memory; None = in memory.
-    """
-    generator = torch.Generator().manual_seed(0)
-    V, used, needs = num_items + 1, needed_features(config), find_model(config.model.name).needs(config)
-
-    def features(name: str) -> torch.Tensor:
-        if folder is None:
-            return torch.randn(V, feature_width, generator=generator)
-        found = np.memmap(folder / name, np.float16, "w+", shape=(V, feature_width))
-        for first in range(0, V, _ROWS_AT_ONCE):
-            block = found[first : first + _ROWS_AT_ONCE]
-            block[:] = torch.randn(*block.shape, generator=generator).half().numpy()
-        return torch.from_numpy(found)
-
-    catalogue = Catalogue(
-        num_item_rows=V,
-        features={m: features(m) for m in used},
-        categories=(torch.rand(V, NUM_CATEGORIES, generator=generator) < 0.01).byte(),
-        clusters={m: torch.randint(0, NUM_CLUSTERS, (V,), generator=generator) for m in used},
-        attributes={
-            name: Attribute(torch.randint(0, NUM_CATEGORIES, (V,), generator=generator), NUM_CATEGORIES)
-            for name in needs.attributes
-        },
-        target_counts=torch.from_numpy(np.bincount(data.item_ids, minlength=V)),
-    )
-    span = TimeRange(int(data.timestamps.min()), int(data.timestamps.max()), 1000 * 86_400)
-    histories = training_histories(data.item_ids, data.split) if needs.histories else None
-    return build(config, lambda **settings: ModelInputs(catalogue, span, histories=histories, **settings))
 
 
 def _bench(
@@ -206,6 +117,7 @@ def time_steps(
     steps: int,
     world: ProcessGroup = ALONE,
     is_padded: bool = False,
+    records: bool = True,
     notify: Callable[[str], None] = lambda _: None,
 ) -> StepTimes:
     """Time complete training steps, with the packing of their batches.
@@ -219,31 +131,42 @@ def time_steps(
         steps: timed steps, >= 1. As many untimed ones come before, at most `WARM_UP_STEPS`.
         world: processes that take the steps together.
         is_padded: pad rows to max_length, as the published code does, for comparison.
-        notify: called with one sentence when the steps cannot be compiled as the configuration says.
+        records: whether compiled steps on CUDA are recorded as graphs too, as in training.
+        notify: called with one sentence when the steps cannot be compiled or recorded as the configuration says.
     """
     setup = setup.distribute(world)
     optimizer = make_optimizer(setup.model, lr=config.training.lr)
     is_compiled = wants_compiler(config, setup.device, world, has_fixed_shapes=setup.model.has_fixed_shapes)
     padding = NO_PADDING if is_padded else FIXED_PADDING if is_compiled else SOME_PADDING
     batches = training_batches(data, config, world, padding)
+    recorded: RecordedSteps | None = None
     if is_compiled:
         setup = compile_or_not(setup, next(batches)[0].to(setup.device), config, notify=notify)
-    unread: deque[PendingLosses] = deque()
-    ends, tokens, targets = [time.perf_counter()], 0, 0
-    warm_up = min(steps, WARM_UP_STEPS)
-    for step in range(warm_up + steps):
+        recorded = recorded_or_not(setup, optimizer, config, notify=notify) if records else None
+
+    def next_batch(_: int) -> tuple[PackedBatch, BatchShards]:
         packed, shards = next(batches)
         if is_padded:
             packed = padded_rows(packed, max_length=config.model.max_length)
-        batch = packed.to(setup.device)
-        unread.append(PendingLosses(train_step(setup, optimizer, batch, config, epoch=0, step=step, shards=shards)))
-        if step >= warm_up:
-            tokens += int((packed.item_ids > 0).sum())
-            targets += batch.num_targets
-        is_last = step + 1 == warm_up + steps
-        while len(unread) > (0 if is_last else steps_ahead(setup.device)):
-            unread.popleft().read()
-            ends.append(time.perf_counter())
+        return packed.pinned() if setup.device.type == "cuda" else packed, shards
+
+    unread: deque[PendingLosses] = deque()
+    ends, tokens, targets = [time.perf_counter()], 0, 0
+    warm_up = min(steps, WARM_UP_STEPS)
+    with closing(in_advance(next_batch, count(), count=steps_ahead(setup.device))) as prepared:
+        for step, (packed, shards) in enumerate(islice(prepared, warm_up + steps)):
+            batch = packed.to(setup.device)
+            terms = None if recorded is None else recorded.take(batch, epoch=0, step=step)
+            if terms is None:
+                terms = train_step(setup, optimizer, batch, config, epoch=0, step=step, shards=shards)
+            unread.append(PendingLosses(terms))
+            if step >= warm_up:
+                tokens += int((packed.item_ids > 0).sum())
+                targets += batch.num_targets
+            is_last = step + 1 == warm_up + steps
+            while len(unread) > (0 if is_last else steps_ahead(setup.device)):
+                unread.popleft().read()
+                ends.append(time.perf_counter())
     seconds = np.diff(ends)[warm_up:].tolist()
     return {
         "seconds": seconds,
@@ -292,7 +215,7 @@ def count_kernels(data: SplitInteractionArrays, setup: TrainingSetup, config: Co
     for step in range(2):
         with profile(activities=[ProfilerActivity.CUDA]) as recorded:
             train_step(setup, optimizer, batch, config, epoch=0, step=step, shards=shards)
-            _synchronize(setup.device)
+            synchronize(setup.device)
     return sum(str(event.device_type).endswith("CUDA") for event in recorded.events() or [])
 
 
@@ -307,57 +230,3 @@ def training_batches(
             if rows.num_supervised[chosen].sum() > 0.9 * min(budget, rows.num_targets):
                 is_own, shards = world.divide(rows.num_supervised[chosen], multiple=padding.targets)
                 yield pack_shard(data, rows, chosen, max_length=L, is_own=is_own, padding=padding), shards
-
-
-def floors(setup: TrainingSetup, config: Config) -> FloorSeconds:
-    """`catalogue_floor_seconds` of a step of the configuration, in both precisions."""
-    with torch.inference_mode():
-        V, K = setup.model.item_table().shape
-    N = config.training.batch_targets
-    return {
-        "fp32": catalogue_floor_seconds(N, V, K, torch.float32, setup.device),
-        "bf16": catalogue_floor_seconds(N, V, K, torch.bfloat16, setup.device),
-    }
-
-
-def catalogue_floor_seconds(N: int, V: int, K: int, dtype: torch.dtype, device: torch.device) -> float:
-    """Median time of the three matrix products of the catalogue's cross-entropy: the scores and their two gradients.
-
-    Args:
-        N: targets.
-        V: rows of the item table.
-        K: width of a vector.
-        dtype: of all matrices.
-        device: where the products are computed.
-    """
-    states, table, gradient = (torch.randn(*shape, device=device).to(dtype) for shape in ((N, K), (V, K), (N, V)))
-
-    def products() -> None:
-        _ = states @ table.T, gradient @ table, gradient.T @ states
-        _synchronize(device)
-
-    return median(islice(_timings(products), 3, 13))
-
-
-def _timings(call: Callable[[], None]) -> Iterator[float]:
-    while True:
-        began = time.perf_counter()
-        call()
-        yield time.perf_counter() - began
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Largest memory use so far: of the device where it is CUDA, else of this process; 0 on Windows, where it is unknown."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    try:
-        import resource  # noqa: PLC0415 - POSIX only
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
@@ -13,6 +14,8 @@ from typing import cast
 
 import torch
 
+from athwe_core.analysis.benchmark.floors import floors, memory_floor_seconds, peak_memory_bytes, state_bytes
+from athwe_core.analysis.benchmark.generated import build_generated, generate_bench_data
 from athwe_core.analysis.benchmark.records import (
     CaseResult,
     CaseRound,
@@ -22,14 +25,7 @@ from athwe_core.analysis.benchmark.records import (
     SuiteResult,
     SuiteSizes,
 )
-from athwe_core.analysis.benchmark.step_time import (
-    build_generated,
-    count_kernels,
-    floors,
-    generate_bench_data,
-    peak_memory_bytes,
-    time_steps,
-)
+from athwe_core.analysis.benchmark.step_time import count_kernels, time_steps
 from athwe_core.analysis.child_process import Document, Parent, run_together, serve
 from athwe_core.config import Config
 from athwe_core.data.packing import epoch_batches, training_rows
@@ -41,8 +37,11 @@ from athwe_core.training.randomness import keyed_rng
 
 MEAN_LENGTH, FEATURE_WIDTH = 8.9, 768
 ROUNDS = 2
-"""Passes over the list of cases, so that other load on the machine, which changes with time, affects every case."""
+"""Passes over the list of cases on a CPU, so that other load on the machine, which changes with time, affects every case. A
+CUDA device serves one process at a time, and one pass is enough."""
 PADDED_STEPS = 3
+RANKED_PRESETS = ("hm4sr", "athwe")
+LARGE_TARGETS = 16_384
 
 
 @dataclass(frozen=True)
@@ -65,31 +64,54 @@ class Case:
     """packed, prefix, or padded: prefix rows padded to max_length positions each, as in the published code."""
     precision: str
     compiler: str = "off"
+    graphs: bool = True
+    """Whether compiled steps on CUDA are recorded as graphs too, as in training."""
+    targets: int = 1024
+    """Targets of a step."""
+
+    def __str__(self) -> str:
+        how = {"off": "", "on": " compiled" if self.graphs else " compiled, no graphs"}[self.compiler]
+        return f"{self.preset} {self.rows} {self.precision}{how}, {self.targets:,} targets"
 
     def config(self, device: str) -> Config:
+        """The preset with the case's settings."""
         batching = "packed" if self.rows == "packed" else "prefix"
         settings = {"batching": batching, "precision": self.precision, "compiler": self.compiler, "device": device}
+        settings["batch_targets"] = str(self.targets)
         return replace_in(build_config(self.preset), [f"training.{key}={value}" for key, value in settings.items()])
 
 
 def suite_cases(device: torch.device) -> list[Case]:
-    """The cases that make sense on a device: bf16 where it is fast there, compiled steps on CUDA."""
-    precisions = ["fp32", "bf16"] if has_fast_bf16(device) else ["fp32"]
-    low = precisions[-1]
-    cases = [Case("hm4sr", rows, "fp32") for rows in ("padded", "prefix")]
-    cases += [Case("hm4sr", "packed", precision) for precision in precisions]
-    cases += [Case("athwe", "packed", precision) for precision in precisions]
-    cases += [Case("hm4sr", "prefix", low), Case("athwe-published", "prefix", low)]
+    """The cases that make sense on a device: bf16 where it is fast there, compiled steps on CUDA, those first.
+
+    Args:
+        device: that runs the steps.
+    Returns: different cases.
+    """
+    low = "bf16" if has_fast_bf16(device) else "fp32"
+    cases = []
     if device.type == "cuda":
-        cases += [Case(preset, "packed", low, "on") for preset in ("hm4sr", "athwe")]
-        cases += [Case("hm4sr", "padded", low), Case("hm4sr", "prefix", low, "on")]
+        compiled = Case("hm4sr", "packed", low, "on")
+        cases += [compiled, Case("hm4sr", "packed", low), Case("athwe", "packed", low, "on")]
+        cases += [replace(compiled, targets=LARGE_TARGETS), replace(compiled, graphs=False)]
+        cases += [Case("hm4sr", "prefix", low, "on"), Case("hm4sr", "padded", low)]
+    cases += [Case("hm4sr", rows, "fp32") for rows in ("padded", "prefix", "packed")]
+    cases += [Case("hm4sr", "packed", low), Case("athwe", "packed", "fp32"), Case("athwe", "packed", low)]
+    cases += [Case("hm4sr", "prefix", low), Case("athwe-published", "prefix", low)]
     return list(dict.fromkeys(cases))
 
 
 def run_suite(
-    device: str, *, steps: int, notify: Callable[[str], None], cases: list[Case] | None = None, size: Size = BEAUTY
+    device: str,
+    *,
+    steps: int,
+    notify: Callable[[str], None],
+    cases: list[Case] | None = None,
+    size: Size = BEAUTY,
+    known: SuiteResult | None = None,
+    keep: Callable[[SuiteResult], None] = lambda _: None,
 ) -> SuiteResult:
-    """Time every case in a process of its own, `ROUNDS` times; then time the ranking.
+    """Time every case in a process of its own, on a CPU `ROUNDS` times; then time the ranking.
 
     Args:
         device: as `training.device`.
@@ -97,17 +119,55 @@ def run_suite(
         notify: called with one sentence for each measurement.
         cases: None = `suite_cases` of the device.
         size: of the generated data.
+        known: results of an earlier call: what is complete in it is not measured again, if it is of the same device, versions
+            and sizes.
+        keep: called with the results so far after each measurement.
     Raises: AthweError when a process fails.
     """
     where = resolve_device(device)
-    found: dict[Case, list[CaseRound]] = {case: [] for case in cases or suite_cases(where)}
-    for _ in range(ROUNDS):
+    result = _empty(where, size)
+    if known is not None and _same_machine(known, result):
+        result |= {"steps": known["steps"], "ranking": known["ranking"]}
+    wanted = cases or suite_cases(where)
+    rounds_wanted = 1 if where.type == "cuda" else ROUNDS
+    complete = {_case(one) for one in result["steps"] if one["rounds"] >= rounds_wanted}
+    found: dict[Case, list[CaseRound]] = {case: [] for case in wanted if case not in complete}
+    for _ in range(rounds_wanted):
         for case, rounds in found.items():
             one = _in_its_own_process(case, device, min(steps, PADDED_STEPS) if case.rows == "padded" else steps, size)
             rounds.append(one)
-            notify(f"{case.preset} {case.rows} {case.precision}: {median(one['seconds']):.3f} s a step")
+            others = [other for other in result["steps"] if _case(other) != case]
+            result["steps"] = [*others, _summary(case, rounds)]
+            keep(result)
+            notify(f"{case}: {median(one['seconds']):.4f} s a step")
+    result["steps"].sort(key=lambda one: wanted.index(_case(one)) if _case(one) in wanted else len(wanted))
+    for preset in RANKED_PRESETS:
+        if preset not in (one["preset"] for one in result["ranking"]):
+            result["ranking"].append(_ranking(preset, device, size))
+            keep(result)
+    return result
+
+
+def known_suite(path: Path) -> SuiteResult | None:
+    """The results of an earlier `run_suite`.
+
+    Args:
+        path: its JSON file.
+    Returns: None where the file is missing, damaged or of an older version.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    is_known = isinstance(found, dict) and found.keys() == SuiteResult.__annotations__.keys()
+    if not is_known or any(one.keys() != CaseResult.__annotations__.keys() for one in found["steps"]):
+        return None
+    return cast(SuiteResult, found)
+
+
+def _empty(device: torch.device, size: Size) -> SuiteResult:
     machine: Machine = {
-        "device": torch.cuda.get_device_name(where) if where.type == "cuda" else _processor(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "python": platform.python_version(),
@@ -119,12 +179,17 @@ def run_suite(
         "mean_length": MEAN_LENGTH,
         "feature_width": FEATURE_WIDTH,
     }
-    return {
-        "machine": machine,
-        "sizes": sizes,
-        "steps": [_summary(case, rounds) for case, rounds in found.items()],
-        "ranking": [_ranking(preset, device, size) for preset in ("hm4sr", "athwe")],
-    }
+    return {"machine": machine, "sizes": sizes, "steps": [], "ranking": []}
+
+
+def _same_machine(known: SuiteResult, now: SuiteResult) -> bool:
+    without_date = [{k: v for k, v in one["machine"].items() if k != "date"} for one in (known, now)]
+    return without_date[0] == without_date[1] and known["sizes"] == now["sizes"]
+
+
+def _case(result: CaseResult) -> Case:
+    """The case of a result."""
+    return Case(**{f.name: result[f.name] for f in fields(Case)})  # type: ignore[literal-required]
 
 
 def _summary(case: Case, rounds: list[CaseRound]) -> CaseResult:
@@ -139,11 +204,16 @@ def _summary(case: Case, rounds: list[CaseRound]) -> CaseResult:
         "rows": case.rows,
         "precision": case.precision,
         "compiler": case.compiler,
+        "graphs": case.graphs,
+        "targets": case.targets,
+        "rounds": len(rounds),
         "step_seconds": {"median": typical, "min": min(seconds), "max": max(seconds)},
         "epoch_seconds": typical * rounds[0]["steps_per_epoch"],
         "floor_seconds": floors,
+        "memory_floor_seconds": min(one["memory_floor_seconds"] for one in rounds),
         "ratio": typical / floors["fp32"],
         "peak_memory_bytes": max(one["peak_memory_bytes"] for one in rounds),
+        "state_bytes": rounds[0]["state_bytes"],
         "kernels": rounds[0]["kernels"],
         "notes": rounds[0]["notes"],
     }
@@ -172,7 +242,7 @@ def _measured(case: Case, device: str, steps: int, size: Size) -> CaseRound:
     data = generate_bench_data(num_users=size.users, num_items=size.items, mean_length=MEAN_LENGTH)
     setup = build_generated(data, config, num_items=size.items, feature_width=FEATURE_WIDTH)
     is_padded = case.rows == "padded"
-    timed = time_steps(data, setup, config, steps=steps, is_padded=is_padded, notify=notes.append)
+    timed = time_steps(data, setup, config, steps=steps, is_padded=is_padded, records=case.graphs, notify=notes.append)
     peak = peak_memory_bytes(setup.device)
     N = config.training.batch_targets
     rows = training_rows(data.split, batching=config.training.batching, max_length=config.model.max_length)
@@ -180,7 +250,9 @@ def _measured(case: Case, device: str, steps: int, size: Size) -> CaseRound:
         "seconds": timed["seconds"],
         "steps_per_epoch": len(epoch_batches(rows, batch_targets=N, rng=keyed_rng(0, "shuffle", 0))),
         "floor_seconds": floors(setup, config),
+        "memory_floor_seconds": memory_floor_seconds(setup),
         "peak_memory_bytes": peak,
+        "state_bytes": state_bytes(setup),
         "kernels": count_kernels(data, setup, config) if setup.device.type == "cuda" else None,
         "notes": notes,
     }
@@ -210,19 +282,30 @@ def _processor() -> str:
 def suite_markdown(result: SuiteResult) -> str:
     """The tables for a README."""
     machine, sizes = result["machine"], result["sizes"]
+    is_cuda = any(one["kernels"] is not None for one in result["steps"])
+    heads = ["preset", "rows", "precision", "compiled", "s a step (min)", "/ fp32 floor", "s an epoch", "peak GB"]
+    if is_cuda:
+        heads += ["targets", "/ bf16 floor", "/ memory floor", "GB above the tables", "kernels, plain"]
     lines = [
         f"{machine['device']}, {machine['threads']} threads, torch {machine['torch']}, {machine['date']}; "
-        f"{sizes['items']:,} items, {sizes['users']:,} users, features of {sizes['feature_width']}, 1,024 targets a step.",
+        f"{sizes['items']:,} items, {sizes['users']:,} users, features of {sizes['feature_width']}, 1,024 targets a step "
+        "unless another number is given.",
         "",
-        "| preset | rows | precision | compiled | s a step (min) | / fp32 floor | s an epoch | peak GB |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| {' | '.join(heads)} |",
+        f"|{'---|' * len(heads)}",
     ]
     for one in result["steps"]:
-        times = f"{one['step_seconds']['median']:.3f} ({one['step_seconds']['min']:.3f})"
-        lines.append(
-            f"| {one['preset']} | {one['rows']} | {one['precision']} | {one['compiler']} | {times} | {one['ratio']:.2f} "
-            f"| {one['epoch_seconds']:.1f} | {one['peak_memory_bytes'] / 1e9:.2f} |"
-        )
+        step, peak = one["step_seconds"], one["peak_memory_bytes"]
+        how = one["compiler"] if one["compiler"] == "off" or not is_cuda else "and graphs" if one["graphs"] else "only"
+        digits = 5 if is_cuda else 3
+        cells = [one["preset"], one["rows"], one["precision"], how]
+        cells += [f"{step['median']:.{digits}f} ({step['min']:.{digits}f})", f"{one['ratio']:.2f}"]
+        cells += [f"{one['epoch_seconds']:.{2 if is_cuda else 1}f}", f"{peak / 1e9:.2f}"]
+        if is_cuda:
+            cells += [f"{one['targets']:,}", f"{step['median'] / one['floor_seconds']['bf16']:.2f}"]
+            cells += [f"{step['median'] / one['memory_floor_seconds']:.2f}", f"{(peak - one['state_bytes']) / 1e9:.2f}"]
+            cells += [str(one["kernels"])]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += ["", "| ranking of | users | s |", "|---|---|---|"]
     lines += [f"| {one['preset']} | {one['users']:,} | {one['seconds']:.2f} |" for one in result["ranking"]]
     return "\n".join(lines) + "\n"

@@ -1,0 +1,57 @@
+"""Every model of the registry takes a step on a device, plain and, where its shapes are fixed, recorded."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from devices import DEVICES, largest_difference
+from tape import tape_record
+
+from athwe_core.config import Config
+from athwe_core.data.packing import FIXED_PADDING, pack, training_rows
+from athwe_core.data.prepare import PreparedDataset
+from athwe_core.models.inputs import adapt_to_data
+from athwe_core.models.registry import build_config, model_names, preset_names, preset_tree, replace_in
+from athwe_core.training.build import build_setup
+from athwe_core.training.optim import make_optimizer
+from athwe_core.training.recorded import RecordedSteps
+from athwe_core.training.step import train_step
+
+PRESETS = {name: next(p for p in preset_names() if preset_tree(p)["model"]["name"] == name) for name in model_names()}
+
+
+def tiny(preset: str, device: str, prepared: PreparedDataset) -> Config:
+    """A preset at small sizes without dropout, which a device draws from another generator."""
+    sizes = ["model.hidden_size=8", "model.max_length=6", "training.precision=fp32", f"training.device={device}"]
+    model = preset_tree(preset)["model"]
+    rates = [f"model.{key}=0" for key in model if "dropout" in key]
+    rates += [f"model.{key}.dropout=0" for key, part in model.items() if isinstance(part, dict) and "dropout" in part]
+    return adapt_to_data(replace_in(build_config(preset), [*sizes, *rates]), prepared)[0]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("preset", sorted(PRESETS.values()))
+def test_a_step_of_each_model(preset: str, device: str, prepared: PreparedDataset) -> None:
+    config, on_device = tiny(preset, "cpu", prepared), tiny(preset, device, prepared)
+    rows = training_rows(prepared.split, batching=config.training.batching, max_length=6)
+    batch = pack(prepared, rows, np.arange(20), max_length=6, padding=FIXED_PADDING)
+    reference = build_setup(config, prepared)
+    reference.model.begin_epoch(0, is_resumed=False)
+    setup = build_setup(on_device, prepared)
+    setup.model.load_state_dict(copy.deepcopy(reference.model.state_dict()))
+    setup.model.begin_epoch(0, is_resumed=True)
+    optimizers = [make_optimizer(one.model, lr=0.001) for one in (reference, setup)]
+    record = tape_record(setup.model, optimizers[1]) if device == "cpu" else None
+    steps = RecordedSteps(setup, optimizers[1], on_device, notify=pytest.fail, record=record)
+    given = batch.to(setup.device)
+    for step in range(3):
+        expected = train_step(reference, optimizers[0], batch, config, epoch=0, step=step)
+        found = steps.take(given, epoch=0, step=step) if setup.model.has_fixed_shapes else None
+        assert (found is not None) == (setup.model.has_fixed_shapes and step > 0)
+        found = found or train_step(setup, optimizers[1], given, on_device, epoch=0, step=step)
+        difference, term = largest_difference(found, expected)
+        assert difference < 1e-3, term
+        assert all(value.isfinite() for value in found.values())
+    assert all(weight.isfinite().all() for weight in setup.model.parameters())
+    assert next(setup.model.parameters()).device.type == torch.device(device).type
