@@ -42,7 +42,8 @@ class RecordedSteps:
     recording, so the model must have fixed shapes, and the step one process and the full catalogue loss.
 
     Args:
-        setup, optimizer, config: as of `train_step`. Weights, moments and buffers must stay where they are in memory.
+        setup, optimizer, config: as of `train_step`. Weights, moments and buffers must stay where they are in memory. All
+            groups of weights have one learning rate, which may change from step to step.
         notify: called with one sentence when recording fails; every step runs as it is from then on.
         record: how a step is recorded; None = as a CUDA graph.
     """
@@ -58,6 +59,7 @@ class RecordedSteps:
     ) -> None:
         self._setup, self._optimizer, self._config, self._notify = setup, optimizer, config, notify
         self._record = CudaGraphs() if record is None else record
+        self._rate = torch.zeros((), device=setup.device)
         self._recordings: dict[Hashable, _Recording | None] = {}
         self._works = True
 
@@ -83,6 +85,7 @@ class RecordedSteps:
                 return None
             self._recordings[key] = recording
             torch._foreach_copy_(recording.inputs, values)
+            self._rate.fill_(self._optimizer.param_groups[0]["lr"])
             recording.replay()
         return recording.terms
 
@@ -97,8 +100,9 @@ class RecordedSteps:
         draws = {name: value.clone() for name, value in inputs.draws.items()}
         own_batch, own_inputs = replace(batch, **own, num_targets=0), replace(inputs, draws=draws)
         groups = self._optimizer.param_groups
-        for group in groups:
-            group["capturable"] = True  # torch wants to be told; its fused Adam is the same either way
+        rate = groups[0]["lr"]
+        for group in groups:  # a rate in memory can change between replays; torch wants to be told of the recording
+            group["lr"], group["capturable"] = self._rate, True
         try:
             terms, replay = self._record(lambda: update(self._setup, self._optimizer, own_batch, own_inputs))
         except Exception as error:  # of many kinds; the step itself runs again without a recording
@@ -107,7 +111,7 @@ class RecordedSteps:
             return None
         finally:
             for group in groups:
-                group["capturable"] = False
+                group["lr"], group["capturable"] = rate, False
         return _Recording([*own.values(), *draws.values()], terms, replay)
 
 
