@@ -48,8 +48,8 @@ def machine(out: Path) -> str:
     rates = found["matrix_flops_per_second"]
     return (
         f"{found['device']}, torch {found['torch']}, CUDA {found['cuda']}, Python {found['python']}: products "
-        f"{rates['bf16'] / 1e12:.1f} TFLOP/s in bf16 and {rates['fp32'] / 1e12:.2f} in fp32, copies "
-        f"{found['copy_bytes_per_second'] / 1e12:.2f} TB/s."
+        f"{rates['bf16'] / 1e12:.3g} TFLOP/s in bf16 and {rates['fp32'] / 1e12:.3g} in fp32, copies "
+        f"{found['copy_bytes_per_second'] / 1e12:.3g} TB/s."
     )
 
 
