@@ -111,9 +111,9 @@ def run_and_show(
         raise typer.Exit(128 + received[0])
     aggregated = aggregate(plan, folders, command=command)
     if experiment.kind == "models":
-        from athwe_core.analysis.experiments.model_table import add_without_seen
+        from athwe_core.analysis.experiments.model_table import complete
 
-        add_without_seen(aggregated, plan, folders, notify=output.note)
+        complete(aggregated, plan, folders, notify=output.note)
     result = write_result(aggregated, runs_dir=runs, name=name)
     output.table(result_table(result, rules=found.rules))
     if experiment.kind == "models":
@@ -290,23 +290,35 @@ def result_table(result: ExperimentResult, *, rules: str) -> Table:
             compact(p_text(p)),
         ]
         table.add_row(escape(variant["label"]), *cells)
+    for baseline in result.get("baselines", []):
+        table.add_row(escape(baseline["label"]), *(f"{baseline['metrics'][name]:.4f}" for name in shown))
     return table
 
 
 def cost_table(result: ExperimentResult) -> Table:
-    """The metric with seen items taken out, and what each model costs. It fits into 80 columns."""
+    """The metric with seen items taken out and in the paper, and what each model costs. It fits into 80 columns."""
     from athwe_core.analysis.experiments.result import mean_and_sd
     from athwe_core.evaluation.metrics import metric_name
 
-    table = Table(title="seen items taken out, and cost", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    metric, variants = result["metric"], result["variants"]
+    in_paper = any(metric in variant.get("published", {}) for variant in variants)
+    title = f"{metric_name(metric)} with seen items taken out{', in the paper' * in_paper}, and cost"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("", overflow="fold")
-    for name in (f"{metric_name(result['metric'])} unseen", "epochs", "s per epoch", "parameters"):
+    for name in ("unseen", *["paper"] * in_paper, "epochs", "s per epoch", "parameters"):
         table.add_column(name, justify="right", no_wrap=True)
-    for variant in result["variants"]:
-        unseen = compact(mean_and_sd(variant["without_seen"][result["metric"]]))
-        epochs = ", ".join(map(str, variant["epochs"]))
-        cells = (unseen, epochs, f"{variant['seconds_per_epoch']:.1f}", f"{variant['parameters']:,}")
-        table.add_row(escape(variant["label"]), *cells)
+    for variant in variants:
+        published = variant.get("published", {}).get(metric)
+        table.add_row(
+            escape(variant["label"]),
+            compact(mean_and_sd(variant["without_seen"][metric])),
+            *["" if published is None else f"{published:.4f}"] * in_paper,
+            ", ".join(map(str, variant["epochs"])),
+            f"{variant['seconds_per_epoch']:.1f}",
+            f"{variant['parameters']:,}",
+        )
+    for baseline in result.get("baselines", []):
+        table.add_row(escape(baseline["label"]), f"{baseline['without_seen'][metric]:.4f}")
     return table
 
 

@@ -1,13 +1,15 @@
 """`athwe table1`: models side by side on the demo data, and mistakes."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cli_runner import call, one_error_line
 
-from athwe_core.analysis.experiments.model_table import TABLE_1, model_table
+from athwe_core.analysis.experiments import model_table
+from athwe_core.analysis.experiments.model_table import TABLE_1, published_metrics
 from athwe_core.data.store.dataset import open_prepared
 from athwe_core.models.registry import preset_names
 
@@ -44,19 +46,45 @@ def test_metrics_without_seen_items_are_those_of_evaluate(world: Path, result: d
         assert unseen[0] >= variant["metrics"]["test"]["ndcg@10"]["values"][0]
 
 
+def test_the_baselines_are_those_of_evaluate(world: Path, result: dict[str, Any]) -> None:
+    run = result["variants"][0]["runs"][0]
+    rules = (("metrics", "--no-exclude-seen"), ("without_seen", "--exclude-seen"))
+    for key, rule in rules:
+        found = json.loads(call(world, "evaluate", "--run", run, "--split", "test", rule, "--json").stdout)["baselines"]
+        assert {row["label"]: row[key] for row in result["baselines"]} == found
+
+
+@pytest.mark.usefixtures("result")
+def test_numbers_of_the_paper_stand_beside_those_of_the_runs(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(model_table, "published_metrics", lambda name: {"sasrec": {"ndcg@10": 0.0411}})
+    found = call(world, "table1", "--dataset", "demo", *TINY, *MODELS, COLUMNS="80")
+    assert "NDCG@10 with seen items taken out, in the paper, and cost" in found.stdout
+    assert re.search(r"^ *sasrec +0\.\d{4} +0\.0411 ", found.stdout, re.MULTILINE), found.stdout
+    assert all(len(line) <= 80 for line in found.stdout.splitlines()), found.stdout
+
+
+def test_the_paper_has_each_of_its_models_on_its_four_data_sets() -> None:
+    for dataset in ("Toys_and_Games", "Video_Games", "Beauty", "Home_and_Kitchen"):
+        assert set(published_metrics(dataset)) == set(TABLE_1) - {"athwe"}
+    assert published_metrics("Toys_and_Games")["hm4sr"]["ndcg@10"] == 0.0573
+    assert published_metrics("Beauty")["sasrec"]["mrr@5"] == 0.0246
+    assert published_metrics("demo") == {}
+
+
 @pytest.mark.usefixtures("result")
 def test_finished_runs_are_reused_and_the_tables_fit_80_columns(world: Path) -> None:
     found = call(world, "table1", "--dataset", "demo", *TINY, *MODELS, COLUMNS="80")
     assert "2 runs: 2 reused" in found.stderr
     assert "models on demo, test, 1 seed" in found.stdout
-    assert "NDCG@10 unseen" in found.stdout
+    assert "NDCG@10 with seen items taken out, and cost" in found.stdout
+    assert found.stdout.count("popularity") == 2
     assert all(len(line) <= 80 for line in found.stdout.splitlines()), found.stdout
 
 
 def test_the_default_table_has_every_model_of_the_paper(world: Path) -> None:
     assert set(TABLE_1) <= set(preset_names())
     assert len(TABLE_1) == 13 + 2
-    experiment = model_table(TABLE_1, open_prepared("demo", prepared_dir=world / "prepared"))
+    experiment = model_table.model_table(TABLE_1, open_prepared("demo", prepared_dir=world / "prepared"))
     shown = [variant.preset for variant in experiment.variants]
     left_out = [name for name in TABLE_1 if name not in shown]
     assert all(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
 from typing import Any
 
+import athwe_core
+from athwe_core.analysis.evaluate_run import baseline_metrics
 from athwe_core.analysis.experiments.plan import Experiment, Plan, Variant, limited
 from athwe_core.analysis.experiments.result import ExperimentResult, spread
+from athwe_core.config import parse_yaml
 from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import ConfigError, DataError, require
 from athwe_core.evaluation.evaluate import rank_users
@@ -76,20 +80,27 @@ def model_table(
     )
 
 
-def add_without_seen(
+def complete(
     result: ExperimentResult, plan: Plan, runs: Mapping[str, RunFolder], *, notify: Callable[[str], None]
 ) -> None:
-    """Rank once more with every run, seen items taken out, and add the metrics to each variant.
+    """Add what a table of models has beside the metrics of every experiment.
 
-    The rule for seen items can change the order of models, so a table shows both.
+    - `without_seen` of each variant: its runs rank once more, seen items taken out. The rule for seen items can change the
+      order of models, so a table shows both.
+    - `published` of each variant: its numbers in the paper, where the paper has the data set, the split is `test`, and seen
+      items are left in.
+    - `baselines`: popularity and last-item transitions.
 
     Args:
-        result: of `aggregate`; each of its variants gets `without_seen`.
+        result: of `aggregate`.
         plan: of the same experiment.
         runs: identity to finished run.
         notify: receives a sentence for each variant.
     """
     experiment = plan.experiment
+    settings = experiment.variants[0].config.evaluation
+    is_as_published = experiment.split == "test" and not settings.exclude_seen
+    published = published_metrics(plan.prepared.name) if is_as_published else {}
     for variant, found in zip(experiment.variants, result["variants"], strict=True):
         notify(f"{variant.label}: ranking without seen items")
         each = []
@@ -98,3 +109,20 @@ def add_without_seen(
             ranks = rank_users(model, plan.prepared, split=experiment.split, exclude_seen=True)
             each.append(mean_metrics(ranks, variant.config.evaluation.ks))
         found["without_seen"] = {name: spread([metrics[name] for metrics in each]) for name in each[0]}
+        if variant.label in published:
+            found["published"] = published[variant.label]
+    own, without_seen = (
+        baseline_metrics(plan.prepared, split=experiment.split, ks=settings.ks, exclude_seen=rule)
+        for rule in (settings.exclude_seen, True)
+    )
+    result["baselines"] = [
+        {"label": label, "metrics": metrics, "without_seen": without_seen[label]} for label, metrics in own.items()
+    ]
+
+
+def published_metrics(dataset: str) -> dict[str, dict[str, float]]:
+    """Test metrics of table 1 of HM4SR by preset and metric; empty for a data set that is not in it."""
+    file = files(athwe_core) / "presets" / "papers" / "hm4sr_table1.yaml"
+    table = parse_yaml(file.read_text(encoding="utf-8"), file.name)
+    rows = table["datasets"].get(dataset, {})
+    return {preset: dict(zip(table["metrics"], values, strict=True)) for preset, values in rows.items()}

@@ -65,6 +65,18 @@ class VariantResult(TypedDict):
     parameters: int
     without_seen: NotRequired[dict[str, Spread]]
     """Metrics of the split with seen items taken out of the ranking; in a table of models."""
+    published: NotRequired[dict[str, float]]
+    """Test metrics of the model in the paper's table; in a table of models, where the paper has the data set."""
+
+
+class BaselineResult(TypedDict):
+    """A baseline that counts instead of being trained."""
+
+    label: str
+    metrics: dict[str, float]
+    """Of the split of the experiment."""
+    without_seen: dict[str, float]
+    """The same with seen items taken out of the ranking."""
 
 
 class ExperimentResult(TypedDict):
@@ -83,6 +95,8 @@ class ExperimentResult(TypedDict):
     split: str
     varied: list[str]
     variants: list[VariantResult]
+    baselines: NotRequired[list[BaselineResult]]
+    """In a table of models."""
     test: str | None
     """What the p-values are of, a sentence; None where nothing was tested."""
     notes: list[str]
