@@ -97,6 +97,8 @@ def serve(
     require(timeout_seconds > 0, "--timeout-seconds", "must be above 0", timeout_seconds)
     keys = _keys(api_key_file, host)
 
+    import torch
+
     from athwe_cli.serve.api import create_app
     from athwe_cli.serve.limits import Limits
     from athwe_cli.serve.server import bind, serve_until_stopped
@@ -117,6 +119,7 @@ def serve(
         body_seconds=timeout_seconds,
         wait_seconds=timeout_seconds,
     )
+    torch.set_num_threads(max(torch.get_num_threads() - 1, 1))  # one core is for the network
     with listening:
         pictures = _pictures(images, data, names, name, runs) if page and not is_exported else None
         source = RunSource(names, name, runs, prepared, with_page=page, images=pictures)

@@ -93,8 +93,7 @@ class Explorer:
 
     def users(self, text: str, *, limit: int = 20) -> list[str]:
         """Raw ids of users that begin with a text, in the order of the data set."""
-        tokens = pl.Series(self.opened.prepared.user_tokens, dtype=pl.String)
-        return tokens.filter(tokens.str.starts_with(text)).head(limit).to_list()
+        return self._users.filter(self._users.str.starts_with(text)).head(limit).to_list()
 
     def user(self, user: str | None = None) -> Case:
         """A user's history before the last item, which is the target; the whole history where no item is held out.
@@ -173,6 +172,10 @@ class Explorer:
     @cached_property
     def _item_number(self) -> dict[str, int]:
         return {token: number for number, token in enumerate(self.opened.prepared.item_tokens) if number}
+
+    @cached_property
+    def _users(self) -> pl.Series:
+        return pl.Series(self.opened.prepared.user_tokens, dtype=pl.String)
 
     @cached_property
     def _user_number(self) -> dict[str, int]:

@@ -18,6 +18,10 @@ from athwe_core.serving.engine import Engine
 from athwe_core.serving.explorer import Explorer, Pictures
 from athwe_core.serving.hub import CONFIG, HUB, is_hub, open_hub
 from athwe_core.serving.trained_model import as_trained, open_trained
+from athwe_core.training.allocator import HeapTrimmer
+
+CHECK_BATCHES = 256
+"""Batches between two checks of the process's memory."""
 
 
 class Answerer(Protocol):
@@ -118,8 +122,9 @@ class Service:
     def __init__(self, source: Source, *, max_batch: int = 64, max_queue: int = 1024, timeout_seconds: float = 10.0):
         self._source = source
         self._served = source.open()
+        self._trimmer, self._num_batches = HeapTrimmer(), 0
         self.batcher: Batcher[tuple[Answerer, Any], Any] = Batcher(
-            _answers, max_batch=max_batch, max_queue=max_queue, timeout_seconds=timeout_seconds
+            self._answers, max_batch=max_batch, max_queue=max_queue, timeout_seconds=timeout_seconds
         )
 
     @property
@@ -149,10 +154,12 @@ class Service:
         """Take no more requests, and answer those that wait."""
         self.batcher.close()
 
-
-def _answers(tasks: Sequence[tuple[Answerer, Any]]) -> list[Any]:
-    """Answers in the order of the tasks; neighbours of one answerer are computed together."""
-    found: list[Any] = []
-    for answerer, group in groupby(tasks, key=lambda task: task[0]):
-        found += answerer.answer([request for _, request in group])
-    return found
+    def _answers(self, tasks: Sequence[tuple[Answerer, Any]]) -> list[Any]:
+        """Answers in the order of the tasks; neighbours of one answerer are computed together."""
+        found: list[Any] = []
+        for answerer, group in groupby(tasks, key=lambda task: task[0]):
+            found += answerer.answer([request for _, request in group])
+        self._num_batches += 1
+        if self._num_batches % CHECK_BATCHES == 0:
+            self._trimmer.look()
+        return found

@@ -3,17 +3,15 @@
 import json
 import os
 import signal
-import subprocess
-import sys
+import threading
 from pathlib import Path
 
 import httpx
 from cli_runner import call, one_error_line
 
 import athwe_core as athwe
+from athwe_cli.serve.server import bind
 from athwe_core.serving.service import RunSource
-
-ROOT = Path(__file__).parents[3]
 
 
 def test_mistakes_are_one_line(source: RunSource, tmp_path: Path) -> None:
@@ -36,24 +34,39 @@ def test_mistakes_are_one_line(source: RunSource, tmp_path: Path) -> None:
 
 
 def test_it_tells_where_it_is_answers_and_ends_on_sigterm(run: athwe.Run, source: RunSource, tmp_path: Path) -> None:
-    key = "a key of enough characters"
+    """In this process: the server takes signals over while it runs, and the signal comes when it has answered."""
+    key, answers = "a key of enough characters", []
     (tmp_path / "keys.txt").write_text(f"{key}\n")
-    command = [sys.executable, "-m", "athwe_cli", "serve", "--run", "first", "--port", "0", "--json", "--no-page"]
-    command += ["--api-key-file", str(tmp_path / "keys.txt")]
-    places = {"ATHWE_RUNS": str(source.runs_dir), "ATHWE_PREPARED": str(source.prepared_dir)}
-    environment = os.environ | places | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        facts = json.loads(process.stdout.readline())
-        assert facts == {"url": facts["url"], "runs": ["demo/athwe/first"], "page": False, "pid": process.pid}
-        rows = [{"item_ids": [run.data.item_tokens[3]], "timestamps": [1]}]
-        headers = {"Authorization": f"Bearer {key}"}
-        answer = httpx.post(f"{facts['url']}/recommend", json={"histories": rows}, headers=headers, timeout=20)
-        assert len(answer.json()["recommendations"][0]["item_ids"]) == 10
-        process.send_signal(signal.SIGTERM)
-        _, told = process.communicate(timeout=20)
-    assert process.returncode == 0, told
-    assert told.splitlines()[-1] == "stopped: 1 histories answered in 1 batches"
-    assert "Traceback" not in told
+    with bind("127.0.0.1", 0) as free:
+        port = free.getsockname()[1]
+    rows = [{"item_ids": [run.data.item_tokens[3]], "timestamps": [1]}]
+
+    def visit() -> None:
+        with httpx.Client(
+            base_url=f"http://127.0.0.1:{port}",
+            headers={"Authorization": f"Bearer {key}"},
+            transport=httpx.HTTPTransport(retries=10),  # half a second and more between two
+        ) as client:
+            answers.append(client.post("/recommend", json={"histories": rows}))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    visitor = threading.Thread(target=visit)
+    visitor.start()
+    arguments = (
+        "--run",
+        "first",
+        "--port",
+        str(port),
+        "--json",
+        "--no-page",
+        "--api-key-file",
+        str(tmp_path / "keys.txt"),
+    )
+    result = call(source.runs_dir.parent, "serve", *arguments)
+    visitor.join(10)
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    assert facts == {"url": f"http://127.0.0.1:{port}", "runs": ["demo/athwe/first"], "page": False, "pid": os.getpid()}
+    assert len(answers[0].json()["recommendations"][0]["item_ids"]) == 10
+    assert result.stderr.splitlines()[-1] == "stopped: 1 histories answered in 1 batches"
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
