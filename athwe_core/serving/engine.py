@@ -15,7 +15,7 @@ from athwe_core.errors import DataError, require
 from athwe_core.evaluation.recommend import Recommender
 from athwe_core.serving.trained_model import TrainedModel
 
-MOST_RESTRICTED = 8
+MOST_RESTRICTED = 4
 """Sets of allowed items whose part of the item table is kept, such as the stock of each country."""
 
 
@@ -77,8 +77,8 @@ class Engine:
 
     def __init__(self, trained: TrainedModel) -> None:
         self.trained = trained
-        self._recommender = Recommender(trained.model)
-        self._restricted = lru_cache(MOST_RESTRICTED)(self._restrict)
+        self._recommender = recommender = Recommender(trained.model)
+        self._restricted = lru_cache(MOST_RESTRICTED)(lambda items: recommender.restricted_to(np.array(items)))
         self._number = {token: number for number, token in enumerate(trained.item_tokens) if number}
 
     def recommend_request(
@@ -167,9 +167,6 @@ class Engine:
         tokens = self.trained.item_tokens
         kept = np.flatnonzero(numbers[:k])  # 0 stands for no item
         return Ranked([tokens[number] for number in numbers[kept].tolist()], scores[kept].tolist())
-
-    def _restrict(self, allowed: tuple[int, ...]) -> Recommender:
-        return self._recommender.restricted_to(np.array(allowed))
 
     def _refuse(self, name: str, ids: Sequence[str]) -> NoReturn:
         """Raise the error for ids of which none is known."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Protocol
 
 import numpy as np
@@ -58,15 +58,12 @@ class Explorer:
     def __init__(self, opened: CaseRuns, images: Pictures | None = None) -> None:
         self.opened = opened
         self.dataset = opened.prepared.name
-        self.picture = lru_cache(MOST_PICTURES)(self._picture)
+        self.picture = lru_cache(MOST_PICTURES)(partial(_picture, images))
         self._images = images
 
     def has_picture(self, item_id: str) -> bool:
         """Whether there is a file for the item."""
         return self._images is not None and self._images.has(item_id)
-
-    def _picture(self, item_id: str) -> bytes | None:
-        return None if self._images is None else self._images.thumbnail(item_id, size=PICTURE_SIZE)
 
     @property
     def runs(self) -> list[str]:
@@ -195,3 +192,8 @@ class Explorer:
         data = self.opened.prepared
         count = np.bincount(data.item_ids, minlength=data.num_item_rows)
         return np.argsort(-count, kind="stable")
+
+
+def _picture(images: Pictures | None, item_id: str) -> bytes | None:
+    """JPEG of an item; None where it has no picture."""
+    return None if images is None else images.thumbnail(item_id, size=PICTURE_SIZE)

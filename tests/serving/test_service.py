@@ -1,7 +1,9 @@
 """Runs that are served and replaced while requests come: none is lost, each is answered by the model it was made for."""
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,25 @@ def test_a_model_that_cannot_be_loaded_leaves_the_one_that_was_there() -> None:
     service.close()
 
 
+def test_memory_is_looked_after_and_a_replaced_model_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr("athwe_core.serving.service.CHECK_BATCHES", 2)
+    monkeypatch.setattr("athwe_core.training.allocator.HeapTrimmer.look", lambda _: looks.append(1))
+    source = Versions()
+    service = Service(source)
+    answerer: Any = service.served.engine
+    for number in range(5):
+        assert service.submit(answerer, [number]).result(10) == [("1", number)]
+    assert len(looks) == 2
+    old = weakref.ref(answerer)
+    del answerer
+    source.now = "2"
+    service.reload()
+    service.submit(service.served.engine, [1]).result(10)  # the thread holds its last batch until the next one
+    assert old() is None
+    service.close()
+
+
 @pytest.fixture(scope="module")
 def folder(run: athwe.Run) -> Path:
     return run.folder.path.parents[3]
@@ -107,6 +128,22 @@ def test_a_newer_run_is_another_version(run: athwe.Run, folder: Path) -> None:
     state = run.folder.best / "state.json"
     state.touch()
     assert source.version() != before
+
+
+def test_an_opened_run_is_freed_without_the_garbage_collector(run: athwe.Run, folder: Path) -> None:
+    """A replaced model must not stay until a collection happens to run."""
+    gc.disable()
+    try:
+        served = source_of(folder, "served").open()
+        assert served.explorer is not None
+        served.explorer.picture("a")
+        engine = served.engine
+        engine.answer([engine.similar_request(run.data.item_tokens[1], k=1, allowed=(2, 3))])
+        held = [weakref.ref(engine), weakref.ref(served.explorer), weakref.ref(engine.trained.model)]
+        del served, engine
+        assert [each() for each in held] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 def test_an_exported_model_answers_without_its_data_set(run: athwe.Run, folder: Path, tmp_path: Path) -> None:

@@ -58,6 +58,8 @@ class TestSentences:
         why = {"rank": 1000.0, "subject": {"is_target": False}}
         why["influence"] = [{"position": 0, "rank_without": 1300.0}, {"position": 1, "rank_without": 100.0}]
         assert "the first recommendation from rank 1,000 to 100" in sentences.influence(why, window(None, 1))
+        why["subject"] |= {"is_chosen": True, "item_id": "x", "title": "A drum"}
+        assert f"moves {sentences.quoted('A drum')} from rank 1,000" in sentences.influence(why, window(None, 1))
 
     def test_influence_without_change_or_with_one_item(self) -> None:
         why = {"rank": 4.0, "subject": {"is_target": True}, "influence": [{"position": 0, "rank_without": 4.0}]}
