@@ -203,6 +203,9 @@ class EvaluationConfig(Section):
     """Ranks at which metrics are cut."""
     exclude_seen: bool
     """Take items of the user's history out of the ranking, never the target."""
+    validation_users: PositiveWhole | None
+    """Users of the validation split that choose the best epoch, the same ones in every epoch and run; null = all. The results
+    of a run are over all users."""
 
 
 class Config(Section):

@@ -31,6 +31,7 @@ def rank_users(
     *,
     split: str,
     exclude_seen: bool = False,
+    sample: int | None = None,
     world: ProcessGroup = ALONE,
     on_progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Float64[np.ndarray, " U"]:
@@ -45,15 +46,19 @@ def rank_users(
         model: put into evaluation mode; products are in float32 whatever it was trained with.
         split: `validation` or `test`; the items before the held-out one are the input.
         exclude_seen: take the items of the user's input out of the ranking, never the target.
+        sample: rank only so many users, >= 1, see `sampled_rows`; None = all.
         world: processes that share the work, each some blocks of users; all return all ranks.
         on_progress: called after each block with the number of users ranked so far and in all, of this process; an exception
             that it raises ends the ranking.
-    Returns: ranks in the order of `data.split.users(split)`; halves where another item ties with the target.
+    Returns: ranks in the order of `data.split.users(split)`, of the sample where there is one; halves where another item ties
+        with the target.
     Raises: AthweError for a NaN score.
     """
     model.eval()
     device, L = model.device, model.max_length
     rows = evaluation_rows(data.split, split, max_length=L)
+    if sample is not None:
+        rows = sampled_rows(rows, sample)
     ranks = np.zeros(len(rows), np.float64)
     with torch.inference_mode():
         table, bias = model.item_table(), model.item_bias()
@@ -71,6 +76,20 @@ def rank_users(
     blocks = list(islice(user_blocks(rows, users_at_once), world.rank, None, world.size))
     in_workers(rank_block, blocks, workers, on_progress)
     return ranks if world.size == 1 else world.total(torch.from_numpy(ranks).to(device)).cpu().numpy()
+
+
+def sampled_rows(rows: Rows, count: int) -> Rows:
+    """The rows of so many users, drawn once: the same ones for a data set whatever model, seed and epoch.
+
+    Args:
+        rows: of `evaluation_rows`.
+        count: users, >= 1; all rows where there are no more.
+    Returns: rows in the same order.
+    """
+    if count >= len(rows):
+        return rows
+    chosen = np.sort(np.random.default_rng(0).choice(len(rows), count, replace=False))
+    return Rows(rows.start[chosen], rows.stop[chosen], rows.num_supervised[chosen], rows.user_index[chosen])
 
 
 def workers_and_users(num_item_rows: int, device: torch.device) -> tuple[int, int]:

@@ -30,6 +30,7 @@ ADDED_KEYS: dict[tuple[str, str], object] = {
     ("training", "selection_metric"): "ndcg@20",
     ("training", "schedule"): {"kind": "constant", "warmup": 0.1, "final": 0.02},
     ("training", "weight_decay"): 0.0,
+    ("evaluation", "validation_users"): None,
     ("model", "repeat"): False,
 }
 """Keys younger than version 0.1.0, with the value that changes nothing: what runs and presets without them were made for."""

@@ -23,6 +23,8 @@ class EpochRecord(TypedDict):
     """Mean norm of the gradient of all weights; version 0.1.0 did not record it."""
     validation: dict[str, float]
     """Metrics of the validation split by name; empty in a run on all data."""
+    validation_users: NotRequired[int]
+    """Users that they are of, where `evaluation.validation_users` is set."""
     selection_metric: NotRequired[str]
     """The metric that chooses the best epoch; version 0.1.0 used ndcg@20."""
     seconds: float

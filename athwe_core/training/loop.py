@@ -157,6 +157,8 @@ class _Training:
             run.update_manifest(status=RUNNING, process=os.getpid(), **here)
         self.recorded: RecordedSteps | None = None
         self.lost_gradients = 0
+        self.best_ranks: Float64[np.ndarray, " U"] | None = None
+        """Validation ranks of all users by the best weights, where this process has ranked with them."""
         self.unread: deque[tuple[int, PendingLosses]] = deque()
         self.clock = _Clock(checkpoint_minutes, self.save_last)
         self.trimmer = HeapTrimmer()
@@ -294,7 +296,7 @@ class _Training:
     def finish_epoch(self) -> bool | None:
         """Validate, add the record and advance; whether the epoch is the best so far, None when stopped."""
         began, progress, settings = time.perf_counter(), self.progress, self.config.evaluation
-        ranks = self.ranks("validation")
+        ranks = self.ranks("validation", sample=settings.validation_users)
         if ranks is None:
             return None
         metric = self.config.training.selection_metric
@@ -316,18 +318,27 @@ class _Training:
             record["gradient_norm"] = progress.sums[GRADIENT_NORM] / progress.step
         self.records.append(record)
         progress.epoch, progress.step, progress.sums, progress.seconds = progress.epoch + 1, 0, {}, 0.0
+        if settings.validation_users is not None:
+            record["validation_users"] = len(ranks)
         if is_best:
             progress.best_epoch, progress.best_value = progress.epoch, selection
+            self.best_ranks = ranks if settings.validation_users is None else None
         return is_best
 
-    def ranks(self, split: str) -> Float64[np.ndarray, " U"] | None:
+    def ranks(self, split: str, *, sample: int | None = None) -> Float64[np.ndarray, " U"] | None:
         """Ranks of the held-out items by the current weights; None when stopped. Several processes rank to the end."""
         exclude_seen = self.config.evaluation.exclude_seen
         model, world = self.setup.model, self.world
         on_progress = RankingProgress(split, self.notify, lambda: world.size == 1 and self.stop_requested())
         try:
             return rank_users(
-                model, self.prepared, split=split, exclude_seen=exclude_seen, world=world, on_progress=on_progress
+                model,
+                self.prepared,
+                split=split,
+                exclude_seen=exclude_seen,
+                sample=sample,
+                world=world,
+                on_progress=on_progress,
             )
         except StopRanking:
             return None
@@ -346,7 +357,8 @@ class _Training:
         }
         frames = []
         for split in () if self.prepared.split_rule == ALL_DATA else ("validation", "test"):
-            ranks = None if self.should_stop() else self.ranks(split)
+            known = self.best_ranks if split == "validation" else None
+            ranks = None if self.should_stop() else self.ranks(split) if known is None else known
             if ranks is None:
                 return None
             results[split] = mean_metrics(ranks, settings.ks)

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from athwe_core.config import Config
-from athwe_core.data.packing import pack_histories
+from athwe_core.data.packing import evaluation_rows, pack_histories
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.errors import AthweError
 from athwe_core.evaluation import evaluate
 from athwe_core.evaluation.baselines import popularity_ranks, training_popularity, transition_ranks
-from athwe_core.evaluation.evaluate import rank_users
+from athwe_core.evaluation.evaluate import rank_users, sampled_rows
 from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.models.inputs import training_time_range
 from athwe_core.training.build import build_setup
@@ -53,6 +53,21 @@ def test_every_asked_user_gets_the_rank_that_its_history_alone_gives(
             others -= set(data.item_ids[start:row].tolist())
         above = sum(bool(scores[item - 1] > scores[target - 1]) for item in others)
         assert rank == pytest.approx(1 + above, abs=0.5)
+
+
+def test_a_sample_is_the_same_users_every_time_with_the_ranks_that_they_have_among_all(
+    global_time_data: PreparedDataset, make_config: Callable[..., Config]
+) -> None:
+    network = build_setup(make_config("sasrec"), global_time_data).model
+    rows = evaluation_rows(global_time_data.split, "test", max_length=network.max_length)
+    sampled = sampled_rows(rows, 7)
+    assert len(set(sampled.user_index)) == 7
+    assert sampled.user_index.tolist() == sorted(sampled.user_index)
+    assert sampled.user_index.tolist() == sampled_rows(rows, 7).user_index.tolist()
+    every = dict(zip(rows.user_index, rank_users(network, global_time_data, split="test"), strict=True))
+    few = rank_users(network, global_time_data, split="test", sample=7)
+    assert few.tolist() == pytest.approx([every[user] for user in sampled.user_index], abs=0.5)
+    assert sampled_rows(rows, len(rows)) is rows
 
 
 @pytest.fixture

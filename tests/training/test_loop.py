@@ -16,6 +16,7 @@ from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import CheckpointError, NonFiniteLossError
 from athwe_core.evaluation import evaluate
+from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.models.inputs import adapt_to_data, training_time_range
 from athwe_core.models.registry import replace_in
 from athwe_core.runs import checkpoint
@@ -107,7 +108,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(
         assert torch.equal(weights(broken)[name], value), name
 
 
-@pytest.mark.parametrize("ranking", [1, 2, 3], ids=["validation of the epoch", "validation at the end", "test"])
+@pytest.mark.parametrize("ranking", [1, 2], ids=["validation", "test"])
 def test_a_run_stopped_while_it_ranks_goes_on_to_the_same_end(
     ranking: int, make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,9 +152,23 @@ def test_a_long_ranking_says_how_far_it_is(
     users = len(prepared.split.users("test"))
     assert users > 100
     of_one = [f"{done:,} of {users:,} users ranked" for done in range(50, users, 50)]
-    expected = [f"{split}: {each}" for split in ("validation", "validation", "test") for each in of_one]
+    expected = [f"{split}: {each}" for split in ("validation", "test") for each in of_one]
     assert [sentence.rsplit(",", 1)[0] for sentence in said] == expected
     assert all(re.fullmatch(r" \d+ s left", sentence.rsplit(",", 1)[1]) for sentence in said)
+
+
+def test_a_sample_of_users_chooses_the_epoch_and_the_results_are_of_all(
+    make_run: Callable[..., RunFolder], prepared: PreparedDataset
+) -> None:
+    run = make_run("run", "training.epochs=2", "evaluation.validation_users=20")
+    results = train(run, prepared, listener=Silence()).results
+    assert [record["validation_users"] for record in run.metrics()] == [20, 20]
+    chosen = max(run.metrics(), key=lambda record: record["validation"]["ndcg@20"])
+    assert results["best_epoch"] == chosen["epoch"]
+    ranks = run.ranks("validation")["rank"].to_numpy()
+    assert len(ranks) == len(prepared.split.users("validation"))
+    assert results["validation"] == mean_metrics(ranks, (5, 10, 20, 50))
+    assert results["validation"]["ndcg@20"] != chosen["validation"]["ndcg@20"]
 
 
 def test_a_damaged_last_checkpoint_falls_back_to_the_one_before_and_says_so(
