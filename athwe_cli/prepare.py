@@ -33,6 +33,14 @@ def prepare(
         float, typer.Option(help="Of global-time: share of interactions in the validation and in the test period.")
     ] = 0.1,
     min_interactions: Annotated[int, typer.Option(help="Fewest interactions of a user and of an item (k-core).")] = 5,
+    keep_items: Annotated[
+        bool,
+        typer.Option(
+            "--keep-items",
+            help="Keep the items of the item file in the catalogue that have too few interactions to train on, or none: "
+            "models rank them by text and image.",
+        ),
+    ] = False,
     category_column: Annotated[
         str | None,
         typer.Option(help="Column of the .item file with the categories. Default: categories, else category."),
@@ -165,6 +173,8 @@ def prepare(
 
     Example: athwe prepare --dataset Beauty --text-encoder bert-base-uncased --text-pooling mean --clusters 100
 
+    Example: athwe prepare --dataset shop --raw orders.csv --item-file goods.csv --keep-items
+
     Example: athwe prepare --dataset Toys_and_Games --refresh image --image-encoder openai/clip-vit-base-patch32
     """
     from athwe_core.data.export.write import export_dataset
@@ -190,6 +200,7 @@ def prepare(
         split=split,  # type: ignore[arg-type]  # checked there
         held_out_share=held_out_share,
         min_interactions=min_interactions,
+        keep_items=keep_items,
         category_column=category_column,
         text_columns=opt.names(text_columns),
         max_categories=max_categories,

@@ -10,7 +10,15 @@ from pydantic import ValidationError
 from athwe_core.config import Config, config_tree, flattened, parse_override, read_yaml
 from athwe_core.config_schema import Section
 from athwe_core.errors import AthweError, ConfigError
-from athwe_core.models.registry import ADDED_KEYS, build_config, config_from_tree, preset_names, preset_tree, replace_in
+from athwe_core.models.registry import (
+    ADDED_KEYS,
+    ADDED_KEYS_OF_MODELS,
+    build_config,
+    config_from_tree,
+    preset_names,
+    preset_tree,
+    replace_in,
+)
 
 # override, what its error says: name, rule, value and, where there is one, remedy
 RULES = [
@@ -174,7 +182,7 @@ def leaves(tree: dict[str, Any], prefix: str = "") -> list[str]:
     return [key for keys in nested for key in keys]
 
 
-YOUNGER = [".".join(path) for path in ADDED_KEYS]
+YOUNGER = [".".join(path) for path in [*ADDED_KEYS, *ADDED_KEYS_OF_MODELS["athwe"]]]
 
 
 @pytest.mark.parametrize(
@@ -195,7 +203,7 @@ def test_no_key_has_a_silent_default(key: str) -> None:
 def test_a_configuration_of_version_0_1_0_reads_as_athwe_without_what_came_later() -> None:
     tree = copy.deepcopy(preset_tree("hm4sr"))
     del tree["model"]["name"]
-    for section, key in ADDED_KEYS:
+    for section, key in [*ADDED_KEYS, *ADDED_KEYS_OF_MODELS["athwe"]]:
         del tree[section][key]
     assert config_from_tree(tree) == build_config("hm4sr")
 

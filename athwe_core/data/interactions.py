@@ -12,7 +12,7 @@ from jaxtyping import Int8, Int32, Int64
 from athwe_core.data.filtering import first_occurrences, k_core, refuse_too_few
 from athwe_core.data.options import PrepareOptions, SplitRule
 from athwe_core.data.readers.reading import RowCounts
-from athwe_core.data.readers.records import Records
+from athwe_core.data.readers.records import ItemTable, Records
 from athwe_core.data.readers.times import EARLIEST, is_plausible, latest
 from athwe_core.data.split import (
     GIVEN,
@@ -25,7 +25,7 @@ from athwe_core.data.split import (
     order_by_time,
     user_offsets,
 )
-from athwe_core.errors import DataError
+from athwe_core.errors import ConfigError, DataError
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ class Interactions:
         item_ids: (I,) internal ids, 1 = first item that appears in what is left of the source; 0 is the padding.
         timestamps: (I,) seconds.
         user_tokens: (U,) raw ids, in order of first appearance.
-        item_tokens: (V,) raw ids by internal id, `item_tokens[0]` the padding's empty string.
+        item_tokens: (V,) raw ids by internal id, `item_tokens[0]` the padding's empty string. Items that are only kept in the
+            catalogue come last.
         file_rows: (I,) place of each row in what is left of the source, in its own order.
         split, split_rule: What the rows are for, and by which rule.
         notes: What the user should know, one sentence each.
@@ -82,7 +83,7 @@ def number_and_order(records: Records, name: str, options: PrepareOptions) -> In
         The interactions; their notes and counts tell what became of each row.
     Raises:
         DataError: Too few users or items are left, or a given split is not in the order of time.
-        ConfigError: The split leaves no evaluation target.
+        ConfigError: The split leaves no evaluation target, or items are to be kept and no table has them.
     """
     users, items, timestamps = records.user_tokens.numbers, records.item_tokens.numbers, records.timestamps
     has_parts = records.parts is not None and options.split in ("auto", GIVEN)
@@ -124,6 +125,9 @@ def number_and_order(records: Records, name: str, options: PrepareOptions) -> In
     if counts is not None:
         counts = counts.without("were repeated", num_repeated)
         counts = counts.without(f"were of users or items with fewer than {minimum} interactions", num_few)
+    others = _kept_items(records.items, item_names) if options.keep_items else []
+    if others:
+        notes.append(f"{len(others):,} further items of {records.items.source} stay in the catalogue")  # type: ignore[union-attr]
     offsets, timestamps = user_offsets(kept_users.numbers, num_users), times[order]
     split, rule = _split(offsets, timestamps, parts[order] if parts is not None else None, options)
     return Interactions(
@@ -131,13 +135,21 @@ def number_and_order(records: Records, name: str, options: PrepareOptions) -> In
         item_ids=kept_items.numbers[order] + np.int32(1),
         timestamps=timestamps,
         user_tokens=kept_users.names,
-        item_tokens=["", *item_names],
+        item_tokens=["", *item_names, *others],
         file_rows=order,
         split=split,
         split_rule=rule,
         notes=tuple(notes),
         counts=counts,
     )
+
+
+def _kept_items(items: ItemTable | None, item_names: list[str]) -> list[str]:
+    """Items of the table that are not among `item_names`, in the order of the table."""
+    if items is None:
+        raise ConfigError("--keep-items", "needs a table of items", remedy="Name one with --item-file, or leave it out")
+    known = set(item_names)
+    return [item for item in items.frame["item_id"].to_list() if item not in known]
 
 
 def _split(

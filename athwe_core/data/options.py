@@ -76,6 +76,8 @@ class PrepareOptions:
             multiplied by one number, so that the median length of a row is the square root of the width.
         feature_rows: Order of the rows of feature files: row k is item k (`number`), item k + 1 (`number-from-1`) or the
             k-th item by first appearance (`appearance`); `auto` finds it, see `features.row_order`.
+        keep_items: Items of the item table with too few interactions, or none, stay in the catalogue, behind the others:
+            nothing trains on their interactions, and a model ranks them by text and image.
     """
 
     tie_order: TieOrder = "file"
@@ -110,6 +112,7 @@ class PrepareOptions:
     text_layers: tuple[int, ...] | None = None
     image_layers: tuple[int, ...] | None = None
     feature_rows: FeatureRows = "auto"
+    keep_items: bool = False
 
     def __post_init__(self) -> None:
         choices = {"tie_order": TieOrder, "split": SplitRule, "source": SourceKind, "time_unit": TimeUnit}

@@ -34,6 +34,8 @@ ADDED_KEYS: dict[tuple[str, str], object] = {
     ("model", "repeat"): False,
 }
 """Keys younger than version 0.1.0, with the value that changes nothing: what runs and presets without them were made for."""
+ADDED_KEYS_OF_MODELS: dict[str, dict[tuple[str, str], object]] = {"athwe": {("model", "unknown_id_dropout"): 0.0}}
+"""The same of single models."""
 _ENGINE = {"attribute_model", "golden", "id_model", "inputs", "parity", "protocol", "registry"}
 """Modules of `athwe_core.models` that are no model."""
 
@@ -147,7 +149,7 @@ def build_config(preset: str, changes: Iterable[Mapping[str, Any]] = ()) -> Conf
 def config_from_tree(tree: object) -> Config:
     """A complete tree, e.g. the `config.yaml` of a run, as the configuration of its model.
 
-    Keys that came after version 0.1.0 may be missing; see `ADDED_KEYS`.
+    Keys that came after version 0.1.0 may be missing; see `ADDED_KEYS` and `ADDED_KEYS_OF_MODELS`.
     """
     require(isinstance(tree, Mapping), "configuration", "must be a section of keys", tree)
     tree = _upgraded(cast(Mapping[str, Any], tree))
@@ -178,9 +180,11 @@ def config_from_tree(tree: object) -> Config:
 def _upgraded(tree: Mapping[str, Any]) -> Tree:
     """A copy that has the keys which came after version 0.1.0."""
     result: Tree = dict(tree)
+    added = dict(ADDED_KEYS)
     if isinstance(model := tree.get("model"), Mapping):
         result["model"] = {"name": DEFAULT_MODEL, **model}
-    for (section, key), value in ADDED_KEYS.items():
+        added |= ADDED_KEYS_OF_MODELS.get(str(result["model"]["name"]), {})
+    for (section, key), value in added.items():
         if isinstance(result.get(section), Mapping):
             result[section] = {key: value, **result[section]}
     return result

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 RESIDENT_BYTES = 2**30
@@ -68,6 +68,8 @@ class ItemEmbeddings(nn.Module):
     catalogue loss is sampled, a step computes the vectors of a few items only. The features are not saved with the weights:
     they belong to the prepared data set.
 
+    Where some items are new, one learned vector takes the place of their ids: x_id = unknown.
+
     Args:
         features: modality name -> frozen features (V, F), entry 0 = padding, in the order of the modalities after id.
         hidden_size: D >= 1.
@@ -75,6 +77,7 @@ class ItemEmbeddings(nn.Module):
         compute_dtype: dtype of the projections in training; evaluation uses the dtype of the weights.
         sparse: whether steps need a few items only. The id table then has a sparse gradient, and features larger than
             `RESIDENT_BYTES` are neither copied nor moved to the device.
+        is_new: (V,) items without a trained id; None = none, and then there is no unknown vector.
     Source: HM4SR eq. 4-5.   Differs: the published code projects the features of every position of a batch, twice.
     """
 
@@ -86,6 +89,7 @@ class ItemEmbeddings(nn.Module):
         num_item_rows: int,
         compute_dtype: torch.dtype = torch.float32,
         sparse: bool = False,
+        is_new: Bool[Tensor, " V"] | None = None,
     ) -> None:
         super().__init__()
         self.sparse = sparse
@@ -94,6 +98,10 @@ class ItemEmbeddings(nn.Module):
         self.id = nn.Embedding(
             num_item_rows, hidden_size, sparse=sparse, _weight=torch.empty(num_item_rows, hidden_size)
         )
+        self.unknown: nn.Parameter | None = None
+        if is_new is not None:
+            self.unknown = nn.Parameter(torch.empty(hidden_size))
+            self.register_buffer("is_new", is_new.to(self.unknown.device), persistent=False)
         self.projections = nn.ModuleDict({m: nn.Linear(f.shape[1], hidden_size) for m, f in features.items()})
         self.feature_widths = {m: f.shape[1] for m, f in features.items()}
         self.mapped: dict[str, Tensor] = {}
@@ -105,18 +113,31 @@ class ItemEmbeddings(nn.Module):
             if not sparse:
                 self.register_buffer(f"{name}_training_features", values.to(compute_dtype), persistent=False)
 
-    def forward(self, items: Int64[Tensor, " Vr"] | None = None) -> Float[Tensor, "Vr K"]:
+    def forward(
+        self, items: Int64[Tensor, " Vr"] | None = None, as_new: Bool[Tensor, " V"] | None = None
+    ) -> Float[Tensor, "Vr K"]:
         """The vectors of some items, or of all.
 
         Args:
             items: ids in 0..V-1; None = the whole table, entry 0 = padding.
+            as_new: further items that this call takes for new.
         Returns: one vector for each item: id, then the other modalities.
         """
         if items is not None:
             return torch.cat(
-                [self.id(items), *(self._project(m, self._features(m, items)) for m in self.projections)], dim=1
+                [self._ids(items, as_new), *(self._project(m, self._features(m, items)) for m in self.projections)],
+                dim=1,
             )
-        return torch.cat([self.id.weight, *(self._whole(name) for name in self.projections)], dim=1)
+        return torch.cat([self._ids(None, as_new), *(self._whole(name) for name in self.projections)], dim=1)
+
+    def _ids(self, items: Tensor | None, as_new: Tensor | None) -> Tensor:
+        """The block of the ids."""
+        ids = self.id.weight if items is None else self.id(items)
+        if self.unknown is None:
+            return ids
+        is_new = self.get_buffer("is_new")
+        is_new = is_new if as_new is None else is_new | as_new
+        return torch.where((is_new if items is None else is_new[items])[:, None], self.unknown, ids)
 
     def _features(self, name: str, items: Tensor) -> Tensor:
         """Features of some items, on the device."""

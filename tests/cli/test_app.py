@@ -43,7 +43,7 @@ COMMANDS = {
         "--json",
     }
     | {"--max-categories", "--text-width", "--users", "--items", *FOLDERS}
-    | {"--text-layers", "--image-layers"}
+    | {"--text-layers", "--image-layers", "--keep-items"}
     | {"--text-encoder", "--text-pooling", "--text-max-tokens", "--image-encoder", "--images", "--image-column"}
     | {"--download-images", "--allow-private-hosts", "--clusters", "--refresh", "--device"}
     | {"--source", "--raw", "--item-file", "--keep-feature-scale", "--feature-rows", *TABLE}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from cli_runner import call, one_error_line
+from cli_runner import SMALL, call, one_error_line
 from typer.testing import CliRunner
 
 from athwe_cli.app import app
@@ -96,3 +96,23 @@ def test_mistakes_are_one_line(world: Path, tmp_path: Path) -> None:
         assert message in one_error_line(result)
     result = call(tmp_path, "recommend", "--dataset", "demo")
     assert "athwe train --dataset demo" in one_error_line(result)
+
+
+def test_an_item_that_nobody_has_bought_is_recommended(tmp_path: Path) -> None:
+    rows = [
+        f"u{user},i{(user + step) % 7},{1_500_000_000 + 100 * step + user}" for user in range(8) for step in range(6)
+    ]
+    (tmp_path / "clicks.csv").write_text("\n".join(["user,item,time", *rows]) + "\n")
+    goods = [f"i{item},ball number {item}" for item in range(7)]
+    (tmp_path / "goods.csv").write_text("\n".join(["item,title", *goods, "new,ball number 8"]) + "\n")
+    files = ["--raw", str(tmp_path / "clicks.csv"), "--item-file", str(tmp_path / "goods.csv")]
+    prepared = call(tmp_path, "prepare", "--dataset", "shop", *files, "--keep-items", "--text-width", "4")
+    assert prepared.exit_code == 0, prepared.output
+    unknown = ["--set", "model.unknown_id_dropout=0.5"]
+    trained = call(tmp_path, "train", "--dataset", "shop", "--epochs", "1", *SMALL, *unknown)
+    assert trained.exit_code == 0, trained.output
+    found = call(tmp_path, "recommend", "--k", "8", "--users", "u0", "--keep-seen", "--with", "title", "--json")
+    assert found.exit_code == 0, found.output
+    ranked = {row["item_id"]: row["title"] for row in json.loads(found.stdout)["recommendations"]}
+    assert len(ranked) == 8
+    assert ranked["new"] == "ball number 8"

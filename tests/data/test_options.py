@@ -28,7 +28,7 @@ from athwe_core.errors import ConfigError
         ({"clusters": True}, "--clusters must be a whole number >= 0, got True"),
         (
             {"source": "amazon"},
-            "--source must be one of auto, atomic, amazon-2014, amazon-2018, amazon-2023, table, demo, got",
+            "--source must be one of auto, atomic, amazon-2014, amazon-2018, amazon-2023, movielens, table, demo, got",
         ),
         (
             {"time_unit": "h"},

@@ -355,3 +355,27 @@ def test_an_atomic_file_is_another_version_only_where_it_is_read_in_another_way(
     assert first.user_tokens == plain.user_tokens
     assert prepare_toy(max_missing_ids=0.1).version == first.version
     assert first.statistics["rows"] == {"in_files": 43, "kept": 42, "dropped": {"had no user or item id": 1}}
+
+
+def test_items_that_are_kept_stand_behind_the_others_with_their_features(
+    write_inter: Write, toy_rows: Rows, prepare_toy: Prepare
+) -> None:
+    folder = write_inter([*toy_rows, ("u0", "rare", 1_400_000_900)])
+    items = [("new", "red car"), ("i0", "blue car"), ("rare", "blue ball"), *((f"i{n}", "ball") for n in range(1, 6))]
+    lines = ["item_id:token\ttitle:token_seq", *("\t".join(item) for item in items)]
+    (folder / "toy.item").write_text("\n".join(lines) + "\n")
+    plain, kept = prepare_toy(text_width=4), prepare_toy(text_width=4, keep_items=True)
+    assert kept.version != plain.version
+    assert kept.item_tokens == [*plain.item_tokens, "new", "rare"]
+    assert np.array_equal(kept.item_ids, plain.item_ids)
+    assert kept.text_features is not None
+    assert np.abs(kept.text_features[-2:]).sum(1).min() > 0
+    assert kept.item_table()["title"].to_list()[-2:] == ["red car", "blue ball"]
+    assert "2 further items of toy.item stay in the catalogue" in kept.manifest["notes"]
+    assert any("1 of 7 items, 1 of 43 rows" in note for note in kept.manifest["notes"])
+
+
+def test_items_are_kept_only_where_a_table_has_them(write_inter: Write, toy_rows: Rows, prepare_toy: Prepare) -> None:
+    write_inter(toy_rows)
+    with pytest.raises(ConfigError, match=r"--keep-items needs a table of items\. Name one with --item-file"):
+        prepare_toy(keep_items=True)

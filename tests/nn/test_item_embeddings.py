@@ -67,3 +67,23 @@ def test_a_table_and_its_rows_have_the_gradients_of_plain_indexing(reads: str) -
     assert torch.equal(found, table[rows])
     ours = torch.autograd.grad(loss(whole, found), table)[0]
     torch.testing.assert_close(ours, torch.autograd.grad(loss(table, table[rows]), table)[0])
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_new_items_and_those_taken_for_new_have_the_unknown_vector_as_id(sparse: bool) -> None:
+    torch.manual_seed(4)
+    is_new, as_new = torch.tensor([0, 0, 1, 0, 0, 0]).bool(), torch.tensor([0, 0, 0, 0, 1, 0]).bool()
+    layer = ItemEmbeddings({"text": torch.randn(V, 7)}, hidden_size=D, num_item_rows=V, sparse=sparse, is_new=is_new)
+    for parameter in (layer.id.weight, layer.unknown):
+        torch.nn.init.normal_(parameter)
+    expected = layer.id.weight.detach().clone()
+    expected[2] = layer.unknown
+    assert torch.equal(layer()[:, :D], expected)
+    expected[4] = layer.unknown
+    assert torch.equal(layer(None, as_new)[:, :D], expected)
+    items = torch.tensor([1, 2, 4])
+    torch.testing.assert_close(layer(items, as_new), layer(None, as_new)[items])
+    layer(items, as_new)[:, :D].sum().backward()
+    assert layer.unknown.grad.tolist() == [2.0] * D
+    assert layer.id.weight.grad.to_dense().sum(1).tolist() == [0, D, 0, 0, 0, 0]
+    assert "is_new" not in layer.state_dict()

@@ -17,6 +17,7 @@ from athwe_core.config_schema import (
     NotNegativeWhole,
     PositiveReal,
     PositiveWhole,
+    Rate,
     Reals,
     Section,
     Share,
@@ -124,6 +125,9 @@ class AthweModelConfig(AttentionSection):
     """Subset of id, text, image that contains id, in this order."""
     score_weights: bool
     """Scale the three score terms by the softmax of learnt weights (athwe-published)."""
+    unknown_id_dropout: Rate
+    """Share of the items whose id a training step replaces by one learned vector, which items that are no training target
+    always have. 0: such items keep an id vector that was never trained. Not published."""
     interactive_moe: InteractiveMoEConfig
     wavelet: WaveletConfig
     temporal_moe: TemporalMoEConfig

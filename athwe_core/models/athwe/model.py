@@ -39,6 +39,7 @@ class Athwe(Network, Model):
         self.losses_config = config.losses
         self.batching = config.training.batching
         self.max_length = config.model.max_length
+        self.unknown_id_dropout = config.model.unknown_id_dropout
         self.loss_weights = {name: getattr(config.losses, name).weight for name in AUXILIARY_TERMS}
         is_centred = config.model.wavelet.enabled and config.model.wavelet.form == "centred"
         self.has_fixed_shapes = not is_centred  # its transforms are taken by row length
@@ -58,19 +59,23 @@ class Athwe(Network, Model):
         )
 
     def draw(self, batch: PackedBatch, generator_of: Callable[[str], torch.Generator]) -> Draws:
-        """Which tokens hold the time placeholder (eq. 24), where that term is in use."""
-        if self.placeholders is None:
-            return {}
-        share = self.losses_config.pcl.mask_share
-        generator = generator_of("placeholder")
-        return {"replaced": placeholder_mask(batch, mask_share=share, batching=self.batching, generator=generator)}
+        """Which tokens hold the time placeholder (eq. 24), and which items are taken for new, where these are in use."""
+        draws: dict[str, Tensor] = {}
+        if self.placeholders is not None:
+            share, generator = self.losses_config.pcl.mask_share, generator_of("placeholder")
+            draws["replaced"] = placeholder_mask(batch, mask_share=share, batching=self.batching, generator=generator)
+        if self.unknown_id_dropout > 0:
+            drawn = torch.rand(self.tables.id.num_embeddings, generator=generator_of("unknown ids"))
+            drawn[0] = 1.0  # the padding is no item
+            draws["as_new"] = (drawn < self.unknown_id_dropout).to(batch.item_ids.device)
+        return draws
 
     def losses(self, batch: PackedBatch, inputs: LossInputs) -> dict[str, Float[Tensor, ""]]:
         """ce, and cp, idcl, pcl, cluster, diversity where their weight is not 0."""
         rows: Int64[Tensor, " Vr"] | None = None
         if inputs.candidates is not None:
             rows = inputs.candidates.rows(batch.item_ids)
-        outputs = self(batch, rows=rows, replaced=inputs.draws.get("replaced"))
+        outputs = self(batch, rows=rows, replaced=inputs.draws.get("replaced"), as_new=inputs.draws.get("as_new"))
         return loss_terms(
             self,
             outputs,

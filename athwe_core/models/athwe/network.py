@@ -97,6 +97,7 @@ class Network(nn.Module):
             num_item_rows=catalogue.num_item_rows,
             compute_dtype=compute_dtype,
             sparse=losses.catalogue.kind == "sampled",
+            is_new=_is_new(catalogue) if model.unknown_id_dropout > 0 else None,
         )
         self.position = nn.Parameter(torch.empty(model.max_length, D))
         chosen = [MODALITIES.index(m) for m in model.modalities]
@@ -157,6 +158,7 @@ class Network(nn.Module):
         *,
         rows: Int64[Tensor, " Vr"] | None = None,
         replaced: Bool[Tensor, " T"] | None = None,
+        as_new: Bool[Tensor, " V"] | None = None,
     ) -> Outputs:
         """All named outputs of a batch.
 
@@ -164,12 +166,13 @@ class Network(nn.Module):
             table: `self.tables()` where many batches share it.
             rows: increasing ids of the items whose rows are needed, those of the batch among them; None = all.
             replaced: tokens that hold the time placeholder in a second pass of text and image; None = no second pass.
+            as_new: items whose ids this pass does not know, besides those that are new; None = none.
         """
         M, D = len(self.modalities), self.hidden_size
         is_low = self.training and self.compute_dtype != torch.float32
         dtype = self.compute_dtype if is_low else self.position.dtype
         if table is None:
-            table = self.tables(rows)
+            table = self.tables(rows, as_new)
         wanted = torch.cat([batch.item_ids, batch.target_ids.clamp(min=0)])  # padding is the padding
         table, found = table_and_items(table, wanted if rows is None else torch.searchsorted(rows, wanted))
         items, next_items = found.split([batch.item_ids.shape[0], batch.target_ids.shape[0]])
@@ -229,6 +232,14 @@ class Network(nn.Module):
         if self.score_weights is not None:
             states = states * self.score_weights.softmax(0)[:, None, None]
         return states.transpose(0, 1).flatten(1)
+
+
+def _is_new(catalogue: Catalogue) -> Bool[Tensor, " V"]:
+    """Items that are no training target; the padding is not one of them."""
+    assert catalogue.target_counts is not None, "model.unknown_id_dropout needs Catalogue.target_counts"
+    is_new = catalogue.target_counts == 0
+    is_new[0] = False
+    return is_new
 
 
 def _interactive_moe(model: AthweModelConfig, chosen: list[int]) -> InteractiveMoE:

@@ -15,6 +15,7 @@ def _needs(config: AthweConfig) -> InputNeeds:
         features=config.model.modalities[1:],
         categories=config.losses.cp.weight > 0,
         clusters=config.losses.cluster.weight > 0,
+        target_counts=config.model.unknown_id_dropout > 0,
     )
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,6 +34,7 @@ CAUSAL = {
     "sparse": ("athwe", SPARSE),
     "db4": ("athwe", ("model.wavelet.name=db4", "model.wavelet.levels=2")),
     "score weights": ("hm4sr", ("model.score_weights=true",)),
+    "unknown ids": ("athwe", ("model.unknown_id_dropout=0.5",)),
     "no experts": (
         "hm4sr",
         ("model.interactive_moe.enabled=false", "model.temporal_moe.enabled=false", "losses.pcl.weight=0"),
@@ -266,3 +268,28 @@ def test_initial_weights_have_the_documented_scales(config: Config, make_network
             scale = 0.1 if leaf in ("experts", "shared_experts") else 0.02
             assert parameter.mean().abs().item() < 5 * scale / parameter.numel() ** 0.5, name
             assert parameter.std().item() == pytest.approx(scale, rel=4 / (2 * parameter.numel()) ** 0.5), name
+
+
+def test_a_share_of_the_items_is_taken_for_new_in_training_and_the_padding_never(
+    make_config: Callable[..., Config], make_network: Callable[..., Network], make_data: Callable[..., Any]
+) -> None:
+    network = make_network(make_config("athwe", "model.unknown_id_dropout=0.3"))
+    batch = every_position(make_data([5, 6]))
+    drawn = [network.draw(batch, lambda _, seed=seed: torch.Generator().manual_seed(seed)) for seed in range(400)]
+    masks = torch.stack([each["as_new"] for each in drawn])
+    assert not masks[:, 0].any()
+    assert masks[:, 1:].float().mean().item() == pytest.approx(0.3, abs=0.02)
+    plain, taken = network(batch).table, network(batch, as_new=masks[0]).table
+    D = network.hidden_size
+    changed = (plain[:, :D] != taken[:, :D]).any(1)
+    assert changed.tolist() == [is_taken and item % 5 > 0 for item, is_taken in enumerate(masks[0].tolist())]
+    assert torch.equal(plain[:, D:], taken[:, D:])
+
+
+def test_without_the_option_there_is_no_unknown_vector(
+    make_config: Callable[..., Config], make_network: Callable[..., Network], make_data: Callable[..., Any]
+) -> None:
+    network = make_network(make_config("athwe"))
+    assert "tables.unknown" not in network.state_dict()
+    drawn = network.draw(every_position(make_data([5, 6])), lambda _: torch.Generator().manual_seed(0))
+    assert set(drawn) == {"replaced"}
