@@ -158,6 +158,12 @@ def _type(field: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     kind = _resolved(field, schemas).get("type", "any")
     if kind == "array":
         return f"list of {_type(field.get('items', {}), schemas)}"
-    words = {"integer": "whole number", "number": "number", "string": "text", "boolean": "true or false"}
+    words = {
+        "integer": "whole number",
+        "number": "number",
+        "string": "text",
+        "boolean": "true or false",
+        "object": "entries",
+    }
     bounds = [f"{sign} {field[bound]:.15g}" for bound, sign in (("minimum", ">="), ("maximum", "<=")) if bound in field]
     return " ".join([words.get(kind, kind), *bounds])
