@@ -20,6 +20,7 @@ from athwe_cli.datasets import datasets
 from athwe_cli.download import download
 from athwe_cli.evaluate import evaluate
 from athwe_cli.export import export
+from athwe_cli.panels import COMMAND_PANELS, PanelledCommand
 from athwe_cli.prepare import prepare
 from athwe_cli.recommend import recommend
 from athwe_cli.report import report
@@ -32,13 +33,16 @@ from athwe_cli.tune import tune
 
 app = typer.Typer(
     name="athwe",
-    help="Time-aware, multi-modal sequential recommendation.\n\nExample: athwe train --dataset demo",
+    help="Time-aware, multi-modal sequential recommendation.\n\n"
+    "Start here, without any data of your own: athwe train --dataset demo",
     epilog="Terms (glossary: packed, prefix row, tie order, split, seen items, ...) are explained in docs/glossary.md.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
-    # without this default typer imports pydantic, which takes 0.1 s, to convert a missing --help
-    context_settings={"default_map": {"help": False}},
+    # without these defaults typer imports pydantic, which takes 0.1 s, to convert options that are missing
+    context_settings={
+        "default_map": dict.fromkeys(("help", "install_completion", "show_completion"), False),
+        "help_option_names": ["--help", "-h"],
+    },
 )
 
 
@@ -71,8 +75,8 @@ def main(
 
 
 COMMANDS = (
-    *(download, prepare, audit, train, evaluate, ablate, sweep, table1, tune, compare, case_study, report, bench),
-    *(recommend, export, serve, runs, datasets),
+    *(download, prepare, audit, datasets, train, ablate, sweep, tune, table1, bench),
+    *(evaluate, compare, case_study, report, runs, recommend, export, serve),
 )
 
 
@@ -83,4 +87,6 @@ def _help_of(command: Callable[..., None]) -> str:
 
 
 for command in COMMANDS:
-    app.command(help=_help_of(command))(command)
+    name = command.__name__.replace("_", "-")
+    panel = next(title for title, names in COMMAND_PANELS.items() if name in names)
+    app.command(name, help=_help_of(command), cls=PanelledCommand, rich_help_panel=panel)(command)

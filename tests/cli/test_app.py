@@ -108,7 +108,7 @@ COMMANDS = {
         "--compile",
         "--suite",
     }
-    | {"--precision", "--device", "--steps", "--growth", "--largest", "--to", "--prepared", "--json"},
+    | {"--precision", "--device", "--steps", "--growth", "--largest", "--only", "--to", "--prepared", "--json"},
     "case-study": {"--user", "--random", "--pick", "--history", "--run", "--against", "--dataset", "--split", "--k"}
     | {"--seed", "--images", "--html", "--no-html", "--json", *FOLDERS},
     "compare": {"run", "--dataset", "--split", "--metric", "--groups", "--no-groups", "--force", "--runs", "--json"}
@@ -142,7 +142,7 @@ def test_surface_is_frozen() -> None:
         name: {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
         for name, command in commands.items()
     }
-    assert {name: options - {"--help"} for name, options in found.items()} == COMMANDS
+    assert {name: options - {"--help", "-h"} for name, options in found.items()} == COMMANDS
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
