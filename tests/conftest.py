@@ -5,7 +5,7 @@ Every jaxtyping annotation of the modules below is checked at run time by bearty
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 
 import jaxtyping
@@ -65,7 +65,10 @@ def make_data() -> Callable[..., SmallData]:
 
 @pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
-    """13 items with text and image vectors of unlike widths, categories and clusters; some items have no cluster."""
+    """13 items with text and image vectors of unlike widths, categories and clusters; some items have no cluster.
+
+    Items 5 and 10 are no training target.
+    """
     generator = torch.Generator().manual_seed(1)
 
     def labels(none: int) -> torch.Tensor:
@@ -81,6 +84,7 @@ def catalogue() -> Catalogue:
         },
         categories=torch.randint(0, 2, (NUM_ROWS, NUM_CATEGORIES), generator=generator),
         clusters={"text": labels(none=3), "image": labels(none=7)},
+        target_counts=torch.arange(NUM_ROWS) % 5,
     )
 
 
@@ -101,8 +105,7 @@ def make_config() -> Callable[..., Config]:
 
 @pytest.fixture(scope="session")
 def make_network(catalogue: Catalogue, time_range: TimeRange) -> Callable[..., Athwe]:
-    """The network of a configuration; with `spread`, weights large enough for every input to matter. Items 5, 10 are new."""
-    catalogue = replace(catalogue, target_counts=torch.arange(NUM_ROWS) % 5)
+    """The network of a configuration; with `spread`, weights large enough for every input to matter."""
 
     def make(config: Config, *, seed: int = 0, spread: float | None = None) -> Athwe:
         generator = torch.Generator().manual_seed(seed)

@@ -110,7 +110,7 @@ def number_and_order(records: Records, name: str, options: PrepareOptions) -> In
         notes.append(f"{num_repeated} repeated rows (same user, item and time) were removed")
     if num_few := num_first - len(rows):
         lost = [
-            f"{before - after:,} of {before:,} {what}"
+            f"{before - after:,} of {before:,} {what} ({(before - after) / before:.1%})"
             for what, before, after in (
                 ("users", len(records.user_tokens.names), num_users),
                 ("items", len(records.item_tokens.names), len(item_names)),

@@ -59,7 +59,8 @@ def test_ids_follow_first_appearance_in_the_filtered_file(write_inter: Write, pr
     assert history(prepared, 0) == [("a", 1), ("b", 5), ("c", 9)]
     assert prepared.manifest["notes"][0] == "rows: 10 in the files, 10 read"
     assert prepared.manifest["notes"][2:4] == [
-        "users and items with fewer than 3 interactions were removed: 1 of 4 users, 1 of 4 items, 1 of 10 rows",
+        "users and items with fewer than 3 interactions were removed: "
+        "1 of 4 users (25.0%), 1 of 4 items (25.0%), 1 of 10 rows (10.0%)",
         "1 rows came after a later one of the same user in the file: sorted by time",
     ]
 
@@ -372,7 +373,7 @@ def test_items_that_are_kept_stand_behind_the_others_with_their_features(
     assert np.abs(kept.text_features[-2:]).sum(1).min() > 0
     assert kept.item_table()["title"].to_list()[-2:] == ["red car", "blue ball"]
     assert "2 further items of toy.item stay in the catalogue" in kept.manifest["notes"]
-    assert any("1 of 7 items, 1 of 43 rows" in note for note in kept.manifest["notes"])
+    assert any("1 of 7 items (14.3%), 1 of 43 rows (2.3%)" in note for note in kept.manifest["notes"])
 
 
 def test_items_are_kept_only_where_a_table_has_them(write_inter: Write, toy_rows: Rows, prepare_toy: Prepare) -> None:
