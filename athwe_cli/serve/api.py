@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI, Response
@@ -11,6 +10,7 @@ from starlette.responses import HTMLResponse
 
 import athwe_core
 from athwe_cli.serve.answers import FieldError, Json, install
+from athwe_cli.serve.arrivals import Arrivals
 from athwe_cli.serve.guard import LOOPBACK, Guard
 from athwe_cli.serve.limits import Limits
 from athwe_cli.serve.metrics import CONTENT_TYPE, Metrics
@@ -19,7 +19,7 @@ from athwe_cli.serve.schemas import Health, Problems, RecommendAnswer, Recommend
 from athwe_core.analysis.pages.serve import api_page
 from athwe_core.errors import AthweError
 from athwe_core.serving.engine import Engine
-from athwe_core.serving.service import Answerer, Service
+from athwe_core.serving.service import Service
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
     422: {"model": Problems, "description": "The body is malformed; the field is named."},
@@ -59,9 +59,10 @@ def create_app(
         redoc_url=None,
     )
     install(app)
+    arrivals = Arrivals()
     if service.served.explorer is not None:
-        app.include_router(page_routes(service, limits))
-    _routes(app, service, limits)
+        app.include_router(page_routes(service, arrivals))
+    _routes(app, service, limits, arrivals)
     metrics = Metrics(service)
 
     @app.get("/metrics", response_class=Response, summary="Numbers in Prometheus' text format")
@@ -73,7 +74,7 @@ def create_app(
     return Guard(app, limits=limits, keys=keys, hosts=hosts, metrics=metrics, report=report)
 
 
-def _routes(app: FastAPI, service: Service, limits: Limits) -> None:
+def _routes(app: FastAPI, service: Service, limits: Limits, arrivals: Arrivals) -> None:
     @app.post(
         "/recommend",
         response_model=RecommendAnswer,
@@ -98,7 +99,7 @@ def _routes(app: FastAPI, service: Service, limits: Limits) -> None:
                 )
             except AthweError as error:
                 raise FieldError(f"histories.{at}.{error.name}", str(error)) from None
-        answers = await answered(service, served.engine, requests)
+        answers = await arrivals.of(service.submit(served.engine, requests))
         found = [
             {
                 "user_id": history.user_id,
@@ -128,7 +129,7 @@ def _routes(app: FastAPI, service: Service, limits: Limits) -> None:
                 requests.append(served.engine.similar_request(item, k=body.k, allowed=allowed))
             except AthweError as error:
                 raise FieldError(f"item_ids.{at}", str(error)) from None
-        answers = await answered(service, served.engine, requests)
+        answers = await arrivals.of(service.submit(served.engine, requests))
         found = [
             {"like": item, "item_ids": answer.item_ids, "scores": answer.scores}
             for item, answer in zip(body.item_ids, answers, strict=True)
@@ -155,11 +156,6 @@ def _routes(app: FastAPI, service: Service, limits: Limits) -> None:
         @app.get("/", include_in_schema=False)
         async def home() -> Response:
             return Response(status_code=307, headers={"Location": "/docs"})
-
-
-async def answered(service: Service, answerer: Answerer, requests: Sequence[Any]) -> list[Any]:
-    """The answers of a service. Raises AthweError where it is full, too slow or closed."""
-    return await asyncio.wrap_future(service.submit(answerer, requests))
 
 
 def _require_within(limits: Limits, *, k: int, entries: int, name: str) -> None:

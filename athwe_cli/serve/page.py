@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
@@ -11,7 +10,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import HTMLResponse
 
 from athwe_cli.serve.answers import FieldError, Json, refusal
-from athwe_cli.serve.limits import Limits
+from athwe_cli.serve.arrivals import Arrivals
 from athwe_cli.serve.schemas import Id, Seconds
 from athwe_core.analysis.case_study.result import ItemText
 from athwe_core.analysis.case_study.select_user import Case
@@ -45,7 +44,7 @@ class _Wish(BaseModel):
     explained: Id | None = None
 
 
-def page_routes(service: Service, limits: Limits) -> APIRouter:
+def page_routes(service: Service, arrivals: Arrivals) -> APIRouter:
     """The routes of the page, which is there where the service has an explorer."""
     routes = APIRouter(include_in_schema=False)
 
@@ -108,7 +107,7 @@ def page_routes(service: Service, limits: Limits) -> APIRouter:
             )
         except AthweError as error:
             raise FieldError(error.name, str(error)) from None
-        (study,) = await asyncio.wrap_future(service.submit(found, [request]))
+        (study,) = await arrivals.of(service.submit(found, [request]))
         return HTMLResponse(await run_in_threadpool(explore_results, study, found))
 
     return routes
