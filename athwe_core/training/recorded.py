@@ -58,7 +58,7 @@ class RecordedSteps:
         record: Record | None = None,
     ) -> None:
         self._setup, self._optimizer, self._config, self._notify = setup, optimizer, config, notify
-        self._record = CudaGraphs() if record is None else record
+        self._record = CudaGraphs(setup.device) if record is None else record
         self._rate = torch.zeros((), device=setup.device)
         self._recordings: dict[Hashable, _Recording | None] = {}
         self._works = True
@@ -123,13 +123,18 @@ def recorded_or_not(
 
 
 class CudaGraphs:
-    """Records calls as CUDA graphs that share their memory: no two of them run at a time."""
+    """Records calls as CUDA graphs that share their memory: no two of them run at a time.
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    Args:
+        device: the CUDA device that the calls use.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     def __call__(self, call: Callable[[], LossTerms]) -> tuple[LossTerms, Callable[[], None]]:
-        """Record a call on the current device.
+        """Record a call.
 
         Args:
             call: starts kernels, and neither reads nor waits for their results.
@@ -138,8 +143,9 @@ class CudaGraphs:
         graph = torch.cuda.CUDAGraph()
         # Another thread may allocate pinned memory meanwhile. A failed recording leaves its own stream as the current one.
         with (
-            torch.cuda.stream(torch.cuda.current_stream()),
-            torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"),
+            torch.cuda.device(self._device),
+            torch.cuda.stream(torch.cuda.current_stream(self._device)),
+            torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"),
         ):
             result = call()
         return result, graph.replay

@@ -56,33 +56,33 @@ if [ "$device" = cpu ]; then
   marker="not gpu" tests=("$root/tests/cuda") sizes=(--users 200 --items 300 --steps 1 --only "hm4sr packed fp32") items=2000
   training=(--batch-targets 256 --epochs 1 --set model.hidden_size=8)
 else
-  marker=gpu sizes=(--steps 20) items=1000000 training=()
+  marker="gpu and not slow" sizes=(--steps 20) items=1000000 training=()
   tests=("$root"/tests/{cuda,losses/test_residual_kernel.py,test_batch.py})
   tests+=("$root"/tests/training/test_{recorded,no_waiting,compiled}.py)
 fi
 
 stage machine 30 "$python" "$here/cuda_machine.py" "$device"
 export CUBLAS_WORKSPACE_CONFIG=:4096:8 # the test of exact resume needs it before the first product
-stage tests 90 "${pytest[@]}" -m "$marker" -W default --junitxml "$out/tests.xml" "${tests[@]}"
+stage tests 90 "${pytest[@]}" -m "$marker" -W default "${tests[@]}"
 unset CUBLAS_WORKSPACE_CONFIG
 stage suite 150 "${athwe[@]}" bench --suite --device "$device" --to suite "${sizes[@]}"
 if [ -z "$toys" ] && [ "$device" = cpu ]; then
   dataset=demo
-  stage prepare 60 "${athwe[@]}" prepare --dataset demo --users 200 --items 150
+  stage prepare 40 "${athwe[@]}" prepare --dataset demo --users 200 --items 150
 elif compgen -G "$toys/*/manifest.json" >/dev/null; then
   dataset=$(basename "$toys")
   export ATHWE_PREPARED=${toys%/*}
 elif [ -n "$toys" ]; then
   dataset=$(basename "$toys")
-  stage prepare 60 "${athwe[@]}" prepare --dataset "$dataset" --data "${toys%/*}"
+  stage prepare 40 "${athwe[@]}" prepare --dataset "$dataset" --data "${toys%/*}"
 fi
 for preset in hm4sr athwe; do
   [ -n "${dataset:-}" ] || continue
   begin=(--dataset "$dataset" --preset "$preset" --name on-cuda --device "$device" "${training[@]}")
   if [ -d "runs/$dataset/$preset/on-cuda" ]; then begin=(--resume "$dataset/$preset/on-cuda"); fi
-  stage "train_$preset" 100 "${athwe[@]}" train "${begin[@]}" --runs runs --json
+  stage "train_$preset" 110 "${athwe[@]}" train "${begin[@]}" --runs runs --json
 done
-stage million 60 "$python" "$here/million_items.py" --items "$items" --device "$device"
+stage million 50 "$python" "$here/million_items.py" --items "$items" --device "$device"
 
 "$python" "$here/cuda_tables.py" "$out" | tee "$out/tables.md"
 $all_done

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from cli_runner import call
+from cli_runner import call, one_error_line
 
 
 def test_json_names_floor_ratio_and_settings(tmp_path: Path) -> None:
@@ -22,3 +22,9 @@ def test_on_a_prepared_data_set(world: Path) -> None:
     found = json.loads(result.stdout)
     assert found["dataset"] == "demo"
     assert found["settings"]["batching"] == "prefix"
+
+
+def test_a_suite_of_no_case_names_the_cases(tmp_path: Path) -> None:
+    result = call(tmp_path, "bench", "--suite", "--device", "cpu", "--only", "no such case")
+    line = one_error_line(result)
+    assert line.startswith("error: --only must be part of one of: hm4sr padded fp32, 1,024 targets; ")

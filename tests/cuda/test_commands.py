@@ -22,7 +22,7 @@ from athwe_core.training.loop import train
 def world(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with demo data and a run `first` that was trained on a device."""
     folder, device = tmp_path_factory.mktemp("world"), request.param
-    made = call(folder, "prepare", "--dataset", "demo", "--users", "150", "--items", "100")
+    made = call(folder, "prepare", "--dataset", "demo", "--users", "100", "--items", "50")
     assert made.exit_code == 0, made.output
     options = (*SMALL, "--device", device, "--compile", "off", "--epochs", "1", "--name", "first", "--json")
     done = call(folder, "train", "--dataset", "demo", *options)
@@ -43,7 +43,7 @@ def test_recommend_ranks_items_for_every_user(world: Path) -> None:
     done = call(world, "recommend", "--run", "first", "--k", "5", "--to", str(to), "--json")
     assert done.exit_code == 0, done.output
     lines = to.read_text(encoding="utf-8").splitlines()
-    assert len(lines) == 1 + 5 * 150
+    assert len(lines) == 1 + 5 * 100
 
 
 class Steps:

@@ -80,10 +80,9 @@ def test_tables_of_a_training_and_of_tests(tmp_path: Path) -> None:
     test = {"ndcg@10": 0.0456, "mrr@10": 0.03, "hit@10": 0.09}
     (tmp_path / "train_hm4sr.out").write_text(json.dumps({"epochs": 2, "seconds_per_epoch": 0.5, "test": test}))
     assert "| hm4sr | 2 | 0.50 | 1.5 | 0.25 | 0.0456 | 0.0300 | 0.0900 |" in tables.training(tmp_path)
-    case = '<testcase classname="test_step" name="{}">{}</testcase>'
-    cases = case.format("a", "") + case.format("b", "<failure/>") + case.format("c", "<skipped/>")
-    (tmp_path / "tests.xml").write_text(f"<testsuites><testsuite>{cases}</testsuite></testsuites>")
-    assert tables.tests(tmp_path) == "1 passed, 1 failed, 1 skipped.\n- test_step.b"
+    lines = ["t.py::a PASSED [1%]", "t.py::b[1, x] FAILED [2%]", "t.py::c SKIPPED (why) [3%]", "t.py::d"]
+    (tmp_path / "tests.out").write_text("\n".join(lines))
+    assert tables.tests(tmp_path) == "1 passed, 1 failed, 1 skipped.\n- t.py::b[1, x]"
 
 
 def test_wheels_come_out_of_the_archive_as_they_went_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

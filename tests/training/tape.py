@@ -1,4 +1,4 @@
-"""A CUDA graph's twin on the CPU: it records the operations of a call, and a replay runs them on the same memory."""
+"""Operations as they are dispatched: recorded to be replayed, as a CUDA graph does, and copies from the CPU to a device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-READS = ("aten._local_scalar_dense", "aten.nonzero", "aten.is_nonzero")
+READS = (
+    "aten._local_scalar_dense",
+    "aten.nonzero",
+    "aten.is_nonzero",
+    "aten._unique",
+    "aten.unique",
+    "aten.masked_select",
+)
 
 
 class Tape(TorchDispatchMode):
@@ -34,6 +41,21 @@ class Tape(TorchDispatchMode):
             for old, new in zip(tree_leaves(result), tree_leaves(again), strict=True):
                 if isinstance(old, Tensor) and old.data_ptr() != new.data_ptr():
                     old.copy_(new)
+
+
+class Transfers(TorchDispatchMode):
+    """Notes whether each copy from the CPU to the device goes on without waiting."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.are_free: list[bool] = []
+
+    def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        sources = {value.device.type for value in args if isinstance(value, Tensor)}
+        if isinstance(result, Tensor) and result.device.type == "meta" and "cpu" in sources:
+            self.are_free.append(bool((kwargs or {}).get("non_blocking")))
+        return result
 
 
 def tape_record(model: nn.Module, optimizer: torch.optim.Optimizer) -> Callable[..., Any]:

@@ -7,28 +7,12 @@ import numpy as np
 import pytest
 import torch
 from setups import setup_of
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from tape import Transfers
 
 from athwe_core.config import Config
 from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, Padding, pack, training_rows
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.step import PendingLosses, compute_gradients
-
-
-class Transfers(TorchDispatchMode):
-    """Notes whether each copy from the CPU to the device goes on without waiting."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.are_free: list[bool] = []
-
-    def __torch_dispatch__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = function(*args, **(kwargs or {}))
-        sources = {value.device.type for value in args if isinstance(value, Tensor)}
-        if isinstance(result, Tensor) and result.device.type == "meta" and "cpu" in sources:
-            self.are_free.append(bool((kwargs or {}).get("non_blocking")))
-        return result
 
 
 def on_meta(values: Any) -> Any:

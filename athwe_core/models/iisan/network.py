@@ -47,6 +47,7 @@ class IISAN(SASRec):
         inputs: layer states of the encoders, or features; target counts for the loss `in_batch`.
     """
 
+    has_fixed_shapes = False  # a step encodes each item of its batch once, however many there are
     tables: SideNetworks  # type: ignore[assignment]
     log_popularity: Tensor
 
