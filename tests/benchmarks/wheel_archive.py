@@ -17,7 +17,7 @@ ARCHIVE = "wheels.tar.xz"
 MOST_BYTES = 40e6
 FILTERS = [
     {"id": lzma.FILTER_X86},
-    {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 2**27},
+    {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": 2**26},
 ]
 
 

@@ -22,7 +22,7 @@ from athwe_core.training.loop import train
 def world(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with demo data and a run `first` that was trained on a device."""
     folder, device = tmp_path_factory.mktemp("world"), request.param
-    made = call(folder, "prepare", "--dataset", "demo", "--users", "100", "--items", "50")
+    made = call(folder, "prepare", "--dataset", "demo", "--users", "100", "--items", "100")
     assert made.exit_code == 0, made.output
     options = (*SMALL, "--device", device, "--compile", "off", "--epochs", "1", "--name", "first", "--json")
     done = call(folder, "train", "--dataset", "demo", *options)
