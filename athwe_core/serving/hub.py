@@ -34,7 +34,7 @@ from athwe_core.errors import AthweError, ConfigError, DataError
 from athwe_core.messages import reason
 from athwe_core.models.inputs import make_catalogue, training_time_range
 from athwe_core.models.protocol import ModelInputs
-from athwe_core.models.registry import build_model, config_from_tree, replace_in
+from athwe_core.models.registry import build_model, config_from_tree, find_model, replace_in
 from athwe_core.runs.checkpoint import require_same
 from athwe_core.runs.run import RunFolder
 from athwe_core.safe_write import file_hash
@@ -74,8 +74,10 @@ def write_hub(
     config, time_range = run.config(), training_time_range(data)
     weights = {name: value.cpu().contiguous() for name, value in trained.model.state_dict().items()}
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
-    catalogue = make_catalogue(data, config)
-    save_file(_catalogue_tensors(catalogue), folder / CATALOGUE, metadata={"format": "pt"})
+    catalogue, needs = make_catalogue(data, config), find_model(config.model.name).needs(config)
+    save_file(
+        _catalogue_tensors(catalogue, needs_counts=needs.target_counts), folder / CATALOGUE, metadata={"format": "pt"}
+    )
     table = trained.items.select(ITEM_ID).hstack(trained.texts(columns))
     (folder / ITEMS).write_text(json.dumps(table.to_dict(as_series=False), ensure_ascii=False), encoding="utf-8")
     manifest = run.manifest()
@@ -153,16 +155,16 @@ def _sizes(data: PreparedDataset) -> dict[str, int]:
     return {"users": data.num_users, "items": data.num_items, "interactions": len(data.item_ids)}
 
 
-def _catalogue_tensors(catalogue: Catalogue) -> dict[str, Tensor]:
-    """Tensors of a catalogue by name; those of a dictionary as `features.text`. Counts are for training only."""
+def _catalogue_tensors(catalogue: Catalogue, *, needs_counts: bool) -> dict[str, Tensor]:
+    """Tensors of a catalogue by name; those of a dictionary as `features.text`. Counts only tell which items are new."""
     found: dict[str, Tensor] = {}
     for field in fields(catalogue):
         value = getattr(catalogue, field.name)
         if isinstance(value, dict):
             parts = {name: part.values if isinstance(part, Attribute) else part for name, part in value.items()}
             found |= {f"{field.name}.{name}": part.contiguous() for name, part in parts.items()}
-        elif isinstance(value, Tensor) and field.name != "target_counts":
-            found[field.name] = value.contiguous()
+        elif isinstance(value, Tensor) and (field.name != "target_counts" or needs_counts):
+            found[field.name] = value.contiguous() if field.name != "target_counts" else value.clamp(max=1)
     return found
 
 

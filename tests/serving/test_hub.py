@@ -24,7 +24,8 @@ from athwe_core.serving.recommendations import SimilarItems, UserRecommendations
 @pytest.fixture(scope="module")
 def athwe_run(run: athwe.Run, tmp_path_factory: pytest.TempPathFactory) -> athwe.Run:
     """A run of the model that reads features, categories and clusters."""
-    return athwe.train(run.data, preset="athwe", set=TINY, name="features", runs_dir=tmp_path_factory.mktemp("runs"))
+    changes = TINY | {"model.unknown_id_dropout": 0.5}
+    return athwe.train(run.data, preset="athwe", set=changes, name="features", runs_dir=tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")

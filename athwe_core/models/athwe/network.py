@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from athwe_core.batch import MODALITIES, Catalogue, PackedBatch, TimeRange
+from athwe_core.errors import DataError
 from athwe_core.models.athwe.config import AthweLossesConfig, AthweModelConfig
 from athwe_core.nn.dropout import dropout
 from athwe_core.nn.item_embeddings import ItemEmbeddings, linear, table_and_items
@@ -236,8 +237,10 @@ class Network(nn.Module):
 
 def _is_new(catalogue: Catalogue) -> Bool[Tensor, " V"]:
     """Items that are no training target; the padding is not one of them."""
-    assert catalogue.target_counts is not None, "model.unknown_id_dropout needs Catalogue.target_counts"
-    is_new = catalogue.target_counts == 0
+    counts = catalogue.target_counts
+    if counts is None or counts.ndim != 1:
+        raise DataError("catalogue", "must have a count of targets for each item, for model.unknown_id_dropout")
+    is_new = counts == 0
     is_new[0] = False
     return is_new
 
