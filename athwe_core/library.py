@@ -7,7 +7,7 @@ are afterwards as before. Folders are those of the command line, so that both fi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from athwe_core.config import nested
@@ -30,6 +30,7 @@ from athwe_core.training.initial_weights import (
     save_first_checkpoint,
 )
 from athwe_core.training.log_listener import logger
+from athwe_core.training.tracking.listener import require_trackers
 
 Folder = str | Path
 
@@ -106,6 +107,7 @@ def train(
     init_from: Folder | Run | None = None,
     listener: loop.Listener | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    track: Sequence[str] = (),
 ) -> Run:
     """Train a model until its validation metric stops improving, and rank both held-out splits with the best weights.
 
@@ -122,9 +124,10 @@ def train(
             fits is loaded; the log tells what does not. Item vectors are matched by item id.
         listener: receives the progress; None = `LogListener()`.
         should_stop: called after every step; True saves the state and returns an interrupted run, which can be resumed.
+        track: also record every epoch with `tensorboard`, `mlflow` or `wandb`, each an extra of its own.
     Returns: the run.
     Raises:
-        ConfigError: The preset or a key is unknown, a value is out of range, or the name is taken.
+        ConfigError: The preset, a key or a tracker is unknown, a value is out of range, or the name is taken.
         NonFiniteLossError: A loss is NaN or infinite.
         NoMemoryError: A step does not fit into memory.
     """
@@ -132,6 +135,7 @@ def train(
     for key, value in (set or {}).items():
         require(isinstance(key, str), "set", "must have keys of text, such as training.epochs", key)
         changes.append(nested(key, value))
+    require_trackers(track)
     config, notes = adapt_to_data(build_config(preset, changes), data)
     for note in notes:
         logger.warning(note)
@@ -151,7 +155,7 @@ def train(
     folder = create_run(runs, config, data, preset=preset.lower(), name=name, command=command, init_from=source)
     if start is not None:
         save_first_checkpoint(folder, start)
-    return Run(folder, data).resume(listener=listener, should_stop=should_stop)
+    return Run(folder, data).resume(listener=listener, should_stop=should_stop, track=track)
 
 
 def load_run(

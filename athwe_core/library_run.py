@@ -26,6 +26,7 @@ from athwe_core.serving.trained_model import TrainedModel, open_trained
 from athwe_core.serving.vectors import item_vectors, user_vectors
 from athwe_core.training import loop
 from athwe_core.training.log_listener import LogListener, logger
+from athwe_core.training.tracking.listener import tracked
 
 
 class Run:
@@ -94,16 +95,23 @@ class Run:
         """
         return self._trained.model
 
-    def resume(self, *, listener: loop.Listener | None = None, should_stop: Callable[[], bool] = lambda: False) -> Run:
+    def resume(
+        self,
+        *,
+        listener: loop.Listener | None = None,
+        should_stop: Callable[[], bool] = lambda: False,
+        track: Sequence[str] = (),
+    ) -> Run:
         """Continue the training from the last checkpoint; the result is that of a training without a break.
 
         Args:
-            listener, should_stop: as in `train`.
+            listener, should_stop, track: as in `train`.
         Returns: the run itself.
         """
         self.__dict__.pop("_trained", None)  # its weights are about to be replaced
         listener = LogListener() if listener is None else listener
-        loop.train(self.folder, self.data, listener=listener, should_stop=should_stop, notify=logger.info)
+        with tracked(listener, track, self.folder, notify=logger.info) as reports:
+            loop.train(self.folder, self.data, listener=reports, should_stop=should_stop, notify=logger.info)
         return self
 
     def evaluate(

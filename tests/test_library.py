@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 import torch
 from library_harness import TINY, host, numbers, train_tiny
+from tracking_harness import use_fake_trackers
 
 import athwe_core as athwe
 from athwe_core.data.packing import pack_histories
@@ -206,14 +207,19 @@ def test_the_lines_of_readme_run(run: athwe.Run, capsys: pytest.CaptureFixture[s
     assert printed.count("shape: (20, 4)") == printed.count("shape: (10, 4)") == 1
 
 
-def test_a_run_that_was_stopped_resumes_to_the_same_numbers(run: athwe.Run, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_resumes_to_the_same_numbers(
+    run: athwe.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trackers = use_fake_trackers(monkeypatch)
     counts: athwe.Listener = Steps()
     arguments: dict[str, Any] = {"preset": "sasrec", "set": TINY, "name": "stopped", "runs_dir": tmp_path}
+    arguments["track"] = ["mlflow"]
     stopped = athwe.train(run.data, listener=counts, should_stop=lambda: counts.steps == 1, **arguments)
     assert repr(stopped) == "<Run demo/sasrec/stopped: interrupted>"
     with pytest.raises(athwe.CheckpointError, match=r"must have finished, got 'interrupted'\. Call its method resume"):
         _ = stopped.metrics
-    assert numbers(stopped.resume(listener=counts)) == numbers(run)
+    assert numbers(stopped.resume(listener=counts, track=["mlflow"])) == numbers(run)
+    assert [[call[0] for call in tracker.calls] for tracker in trackers] == [["interrupted"], [1, "finished"]]
     assert counts.steps == run.history[0]["steps"]
     assert counts.epochs == 1
 
