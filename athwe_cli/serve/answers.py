@@ -79,4 +79,6 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def no_such(_: Request, error: HTTPException) -> Json:
+        if error.status_code == 400:  # of the framework, for a body that it cannot decode
+            return refusal(422, "the body must be JSON in UTF-8")
         return refusal(error.status_code, str(error.detail), headers=error.headers)

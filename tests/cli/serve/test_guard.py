@@ -107,7 +107,7 @@ def test_fuzzed_bodies_are_answered_or_refused_never_failed(run: athwe.Run, serv
         path = rng.choice(("/recommend", "/recommend", "/similar"))
         response = served.client.post(path, content=body, headers={"Content-Type": "application/json"})
         statuses.add(response.status_code)
-        assert response.status_code in (200, 400, 413, 422), (number, body)
+        assert response.status_code in (200, 413, 422), (number, body)
         if response.status_code != 200:
             assert response.json()["detail"][0].keys() == {"field", "message"}
         else:
