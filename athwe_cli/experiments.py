@@ -17,6 +17,7 @@ from rich.table import Table
 
 from athwe_cli.render import Output
 from athwe_cli.signals import noted_signals
+from athwe_cli.training_display import duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -143,14 +144,6 @@ def _actions(runs: Iterable[PlannedRun]) -> str:
 def quick_look(epochs: int) -> str:
     """How outputs mark an experiment with `--epochs`."""
     return f"quick look: at most {epochs} epoch{'s' * (epochs > 1)}"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 class ExperimentDisplay:

@@ -7,7 +7,6 @@ characters reaches the terminal.
 from __future__ import annotations
 
 import json
-import time
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.measure import Measurement
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.table import Column, Table
 from rich.text import Text
@@ -254,70 +252,3 @@ def findings_table(findings: Sequence[Finding]) -> Table:
             text.append("\n").append(finding["advice"], "dim")
         table.add_row(Text(grade, colours[grade]), text)
     return table
-
-
-class TrainingDisplay:
-    """The training loop's listener: a live bar per epoch in a terminal, one line per epoch (and minute) elsewhere."""
-
-    def __init__(self, output: Output) -> None:
-        self.output = output
-        self._best = ""
-        self._progress: Progress | None = None
-        self._task = TaskID(0)
-        self._last_line = time.monotonic()
-        self._header = ""
-        self._steps = 0
-        self._began = 0.0
-        self._done_before = 0
-
-    def epoch_begins(self, epoch: int, *, epochs: int, steps: int, done: int, best: float | None) -> None:
-        """Put up the bar."""
-        self._best = f"best {best:.4f}" if best is not None else ""
-        self._header, self._steps, self._done_before = f"epoch {epoch}/{epochs}", steps, done
-        self._began = self._last_line = time.monotonic()
-        if self.output.err.is_terminal:
-            self._progress = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(bar_width=16),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[losses]} [bold]{task.fields[best]}[/]"),
-                console=self.output.err,
-                transient=True,
-            )
-            self._task = self._progress.add_task(self._header, total=steps, completed=done, losses="", best=self._best)
-            self._progress.start()
-
-    def step_ends(self, step: int, means: dict[str, float]) -> None:
-        """Move the bar, or print a line a minute."""
-        now = time.monotonic()
-        if self._progress is not None:
-            self._progress.update(self._task, completed=step, losses=_losses(means))
-        elif now - self._last_line > 60:
-            self._last_line = now
-            left = (now - self._began) / (step - self._done_before) * (self._steps - step)
-            self.output.note(f"{self._header}: step {step}/{self._steps}, {left:.0f} s left, {_losses(means)}")
-
-    def epoch_ends(self, record: Mapping[str, Any], *, is_best: bool) -> None:
-        """Print the epoch's line."""
-        self.close()
-        from athwe_core.evaluation.metrics import metric_name
-        from athwe_core.runs.schema import selected
-
-        reached = "nothing held out"
-        if record["validation"]:
-            name, value = selected(record)
-            reached = f"validation {metric_name(name)} {value:.4f} ({'best so far' if is_best else self._best})"
-        self.output.note(
-            f"epoch {record['epoch']:3}  {record['seconds']:5.1f} s  {_losses(record['losses'])}  {reached}"
-        )
-
-    def close(self) -> None:
-        """Take the bar away."""
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
-
-
-def _losses(means: dict[str, float]) -> str:
-    return " ".join(f"{name} {value:.3f}" for name, value in means.items() if name != "total")

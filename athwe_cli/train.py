@@ -15,9 +15,10 @@ import typer
 
 from athwe_cli import options as opt
 from athwe_cli.errors import one_line_errors
-from athwe_cli.render import Output, TrainingDisplay, metrics_table
+from athwe_cli.render import Output, metrics_table
 from athwe_cli.settings import configure, open_or_prepare
 from athwe_cli.signals import noted_signals
+from athwe_cli.training_display import TrainingDisplay
 
 if TYPE_CHECKING:
     from athwe_core.config import Config

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from athwe_cli.experiments import ExperimentDisplay, duration, quick_look, result_table
+from athwe_cli.experiments import ExperimentDisplay, quick_look, result_table
 from athwe_cli.render import Output
 
 METRICS = ("ndcg@5", "ndcg@10", "mrr@10", "hit@5")
@@ -36,14 +36,6 @@ def shown(found: dict[str, Any]) -> str:
     console = Console(width=80, file=io.StringIO())
     console.print(result_table(found, rules="leave-one-out split, ties in item order"))
     return console.file.getvalue()  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.4, "0 s"), (89, "89 s"), (91, "2 min"), (5300, "88 min"), (5400, "1 h 30 min"), (12_000, "3 h 20 min")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_a_quick_look_of_one_epoch_is_singular() -> None:

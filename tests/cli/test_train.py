@@ -102,7 +102,7 @@ def test_modalities_flag(world: Path) -> None:
         (["--name", "../up"], 2, "must be a plain name"),
         (["--name", "first"], 2, "must be new"),
         (["--resume", "frist", "--verify"], 2, "first"),
-        (["--resume", "first", "--lr", "1", "--set", "a.b=1"], 2, "cannot be combined with --lr, --set: a resumed"),
+        (["--resume", "first", "--lr", "1", "--set", "a.b=1"], 2, "cannot be combined with --set, --lr: a resumed"),
         (["--resume", "first", "--preset", "hm4sr"], 2, "cannot be combined with --preset: a resumed"),
     ],
 )

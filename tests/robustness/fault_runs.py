@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from athwe_cli.app import app
-from athwe_cli.render import TrainingDisplay
+from athwe_cli.training_display import TrainingDisplay
 
 DEMO = ("--dataset", "demo", "--users", "100", "--items", "100")
 SMALL = [

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from fault_runs import DEMO, SMALL, call
 
-from athwe_cli.render import TrainingDisplay
+from athwe_cli.training_display import TrainingDisplay
 from athwe_core.data import prepare as preparing
 from athwe_core.data.store.dataset import list_versions
 from athwe_core.runs.checkpoint import load_state
@@ -26,7 +26,7 @@ RESUME = ("train", "--resume", NAME, "--json")
 CODES = [(signal.SIGINT, 130), (signal.SIGTERM, 143)]
 SIGNALLED_TWICE = """
 import os, sys
-from athwe_cli.render import TrainingDisplay
+from athwe_cli.training_display import TrainingDisplay
 from athwe_core.runs import checkpoint
 number, place = int(sys.argv.pop(1)), sys.argv.pop(1)
 steps = []
