@@ -1,4 +1,4 @@
-"""Each test of this folder runs on the CPU as the twin of its run on a CUDA device (pytest -m gpu)."""
+"""The devices of the tests of this folder: CUDA (pytest -m gpu), and the CPU for the twins, unless a file names them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""train, evaluate and recommend on a device, one command each; a stopped run goes on to the same bits."""
+"""train, evaluate and recommend on a device, one command each; a stopped run goes on to the same bits.
+
+The CPU twins are tests/cli/test_train.py, test_evaluate.py, test_recommend.py and tests/training/test_loop.py.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -8,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from cli_runner import SMALL, call
-from devices import DEVICES
+from devices import ON_CUDA
 from safetensors.torch import load_file
 
 from athwe_core.config import Config
@@ -18,7 +21,7 @@ from athwe_core.runs.find import create_run
 from athwe_core.training.loop import train
 
 
-@pytest.fixture(scope="module", params=DEVICES)
+@pytest.fixture(scope="module", params=ON_CUDA)
 def world(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with demo data and a run `first` that was trained on a device."""
     folder, device = tmp_path_factory.mktemp("world"), request.param
@@ -71,7 +74,7 @@ def deterministic(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("deterministic")
-@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("device", ON_CUDA)
 def test_a_stopped_run_goes_on_to_the_same_bits(
     device: str, tmp_path: Path, prepared: PreparedDataset, make_config: Callable[..., Config]
 ) -> None:

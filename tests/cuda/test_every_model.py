@@ -9,6 +9,7 @@ import torch
 from devices import DEVICES, largest_difference
 from tape import Transfers, tape_record
 
+from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
 from athwe_core.data.packing import FIXED_PADDING, pack, training_rows
 from athwe_core.data.prepare import PreparedDataset
@@ -16,7 +17,7 @@ from athwe_core.distributed import ALONE
 from athwe_core.models.inputs import adapt_to_data
 from athwe_core.models.protocol import total_loss
 from athwe_core.models.registry import build_config, model_names, preset_names, preset_tree, replace_in
-from athwe_core.training.build import build_setup
+from athwe_core.training.build import TrainingSetup, build_setup
 from athwe_core.training.compiled import wants_compiler
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.recorded import RecordedSteps
@@ -36,13 +37,20 @@ def tiny(preset: str, device: str, prepared: PreparedDataset) -> Config:
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("preset", sorted(PRESETS.values()))
-def test_a_step_of_each_model(preset: str, device: str, prepared: PreparedDataset) -> None:
+def test_a_step_of_each_model(
+    preset: str, device: str, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against the plain step on the CPU. There models whose steps are not recorded take the plain step only: no twin."""
     config, on_device = tiny(preset, "cpu", prepared), tiny(preset, device, prepared)
+    setup = build_setup(on_device, prepared)
+    wanted, fixed = replace_in(config, ["training.compiler=on"]), setup.model.has_fixed_shapes
+    is_recorded = wants_compiler(wanted, torch.device("cuda"), ALONE, has_fixed_shapes=fixed)
+    if device == "cpu" and not is_recorded:
+        return
     rows = training_rows(prepared.split, batching=config.training.batching, max_length=6)
     batch = pack(prepared, rows, np.arange(20), max_length=6, padding=FIXED_PADDING)
     reference = build_setup(config, prepared)
     reference.model.begin_epoch(0, is_resumed=False)
-    setup = build_setup(on_device, prepared)
     setup.model.load_state_dict(copy.deepcopy(reference.model.state_dict()))
     setup.model.begin_epoch(0, is_resumed=True)
     optimizers = [make_optimizer(one.model, lr=0.001) for one in (reference, setup)]
@@ -51,31 +59,24 @@ def test_a_step_of_each_model(preset: str, device: str, prepared: PreparedDatase
     given = batch.to(setup.device)
     for step in range(2):
         expected = train_step(reference, optimizers[0], batch, config, epoch=0, step=step)
-        found = steps.take(given, epoch=0, step=step) if setup.model.has_fixed_shapes else None
-        assert (found is not None) == (setup.model.has_fixed_shapes and step > 0)
+        found = steps.take(given, epoch=0, step=step) if is_recorded else None
+        assert (found is not None) == (is_recorded and step > 0)
         found = found or train_step(setup, optimizers[1], given, on_device, epoch=0, step=step)
         difference, term = largest_difference(found, expected)
         assert difference < 1e-3, term
         assert all(value.isfinite() for value in found.values())
     assert all(weight.isfinite().all() for weight in setup.model.parameters())
     assert next(setup.model.parameters()).device.type == torch.device(device).type
+    if device == "cpu":
+        copies_nothing_from_the_cpu(setup, batch, config, monkeypatch)
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS.values()))
-def test_the_recorded_part_of_a_step_copies_nothing_from_the_cpu(
-    preset: str, prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+def copies_nothing_from_the_cpu(
+    setup: TrainingSetup, batch: PackedBatch, config: Config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A graph would copy the same numbers again and again. torch's meta device takes the branches of CUDA."""
-    config = tiny(preset, "cpu", prepared)
-    setup = build_setup(config, prepared)
-    if not setup.model.has_fixed_shapes:
-        on = replace_in(config, ["training.compiler=on"])
-        assert not wants_compiler(on, torch.device("cuda"), ALONE, has_fixed_shapes=False)
-        return
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # the meta device has none
-    setup.model.begin_epoch(0, is_resumed=False)
-    rows = training_rows(prepared.split, batching=config.training.batching, max_length=6)
-    batch = pack(prepared, rows, np.arange(20), max_length=6, padding=FIXED_PADDING)
+    setup.model.zero_grad()
     setup.loss_module.to("meta")
     on_meta = batch.to("meta")
     inputs = draw_inputs(setup, on_meta, config, epoch=0, step=0)
