@@ -19,7 +19,7 @@ from athwe_core.data.features.public_hosts import is_public
 from athwe_core.data.readers.reading import ByteProgress, ignore
 from athwe_core.data.sources.part_file import PartFile, refuse_full_disk
 from athwe_core.errors import ConfigError, DataError
-from athwe_core.messages import brief
+from athwe_core.messages import brief, reason
 
 if TYPE_CHECKING:
     import httpx
@@ -67,7 +67,7 @@ class Fetcher:
         patience: Limits; the defaults where None.
         notify: Called with one sentence for each redirect, break and new attempt.
     Raises:
-        ConfigError: httpx is not installed.
+        ConfigError: httpx is not installed, or the proxy that the environment names cannot be used.
     """
 
     def __init__(self, patience: Patience | None = None, notify: Callable[[str], None] = ignore) -> None:
@@ -78,7 +78,11 @@ class Fetcher:
 
         self._patience, self._notify = patience or Patience(), notify
         headers = {"User-Agent": f"athwe/{athwe_core.__version__}", "Accept-Encoding": "identity"}
-        self._client = httpx.Client(headers=headers, timeout=httpx.Timeout(self._patience.seconds))
+        try:
+            self._client = httpx.Client(headers=headers, timeout=httpx.Timeout(self._patience.seconds))
+        except (ImportError, ValueError, httpx.InvalidURL) as error:  # of a proxy that the environment names
+            rule, remedy = f"cannot be used ({reason(error)})", "Name a proxy with http:// in HTTPS_PROXY, or unset it"
+            raise ConfigError("the proxy of the environment", rule, remedy=remedy) from None
         self._redirected: set[str] = set()
 
     def __enter__(self) -> Fetcher:

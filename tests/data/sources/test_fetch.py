@@ -262,3 +262,11 @@ def test_without_httpx_the_error_names_the_command(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r"not installed\. Run: pip install 'athwe\[download\]'"):
         Fetcher()
+
+
+def test_a_proxy_that_cannot_be_used_is_one_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "ftp://proxy.example")
+    with pytest.raises(
+        ConfigError, match=r"the proxy of the environment cannot be used \(.*ftp.*Name a proxy with http"
+    ):
+        Fetcher()
