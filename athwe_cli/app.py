@@ -48,7 +48,14 @@ app = typer.Typer(
 
 def _show_version(value: bool) -> None:
     if value:
-        typer.echo(f"athwe {athwe_core.__version__}")
+        from platform import python_version
+
+        import torch
+
+        from athwe_core.device import resolve_device
+
+        versions = f"Python {python_version()}, torch {torch.__version__}, device {resolve_device('auto')}"
+        typer.echo(f"athwe {athwe_core.__version__} ({versions})")
         raise typer.Exit
 
 
@@ -57,7 +64,13 @@ def main(
     context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error instead of one line.")] = False,
     version: Annotated[
-        bool, typer.Option("--version", help="Print the version and exit.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version",
+            help="Print the version, and those of Python and torch, and exit.",
+            callback=_show_version,
+            is_eager=True,
+        ),
     ] = False,
 ) -> None:
     """Handle the options before the command, and refuse commands that cannot run under torchrun.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -276,6 +277,7 @@ def prepare(
     for pair in found.manifest["item_rows"]:
         output.note("  ".join(f"{key.replace('_', ' ')} {value}" for key, value in pair.items()))
     output.note(f"prepared in {found.path}")
+    output.note(f"Next: athwe audit --dataset {shlex.quote(name)}, then athwe train --dataset {shlex.quote(name)}")
     facts = found.statistics
     if export is not None and to is not None:
         exported = export_dataset(found, to, form=export, overwrite=overwrite)

@@ -6,9 +6,11 @@ characters reaches the terminal.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,8 @@ from rich.text import Text
 if TYPE_CHECKING:
     from athwe_core.analysis.audit.result import Finding
 
+LOG_WIDTH = 100
+"""Characters of a table in a log file."""
 LABEL_WIDTH = 10
 """Characters that a label column keeps when numbers need the room."""
 
@@ -58,15 +62,39 @@ class Output:
         self.as_json = as_json and not is_silent
         self.err = SafeConsole(stderr=True, highlight=False, emoji=False, quiet=is_silent)
         self.out = self.err if as_json else SafeConsole(highlight=False, emoji=False, quiet=is_silent)
+        self._log: Path | None = None
+        self._unlogged: list[RenderableType] = []
 
     def note(self, text: str) -> None:
         """One line about what happens."""
-        self.err.print(" ".join(text.splitlines()), markup=False, soft_wrap=True)
+        line = Text(" ".join(text.splitlines()))
+        self.err.print(line, soft_wrap=True)
+        self._keep(line)
 
     def table(self, table: Table) -> None:
         """A result for people, in several tables where the terminal is too narrow for one: no number is cut."""
         for part in fitting_parts(table, self.out):
             self.out.print(part)
+            self._keep(part)
+
+    def log_to(self, path: Path, *, heading: str) -> None:
+        """Append notes and tables to a file too, beginning with a heading and those so far.
+
+        Args:
+            path: the file; what cannot be written is left out.
+            heading: one line, e.g. the command.
+        """
+        self._log, before = path, self._unlogged
+        self._unlogged = []
+        for line in (Text(heading), *before):
+            self._keep(line)
+
+    def _keep(self, renderable: RenderableType) -> None:
+        if self._log is None:
+            self._unlogged.append(renderable)
+            return
+        with contextlib.suppress(OSError), self._log.open("a", encoding="utf-8") as file:
+            SafeConsole(file=file, width=LOG_WIDTH, highlight=False, emoji=False).print(renderable, soft_wrap=True)
 
     def text(self, text: str) -> None:
         """A result for people that is to be copied as it is."""

@@ -208,9 +208,26 @@ def train(
         run = _same_run(world, first_run)
         if run is None:
             return
+        if world.is_first:
+            from athwe_core.runs.run import LOG
+
+            output.log_to(run.path / LOG, heading=_log_heading())
         found = run.open_data(prepared, check_all=verify and resume is not None)
         output.note(f"prepared version {found.version}, {found.rules}; run {run.name}")
         _train_and_show(run, found, checkpoint_minutes, track or [], output, world)
+
+
+def _log_heading() -> str:
+    """Time, command and versions, in one line."""
+    from datetime import datetime
+    from platform import python_version
+
+    import torch
+
+    import athwe_core
+
+    versions = f"athwe {athwe_core.__version__}, Python {python_version()}, torch {torch.__version__}"
+    return f"{datetime.now().astimezone().isoformat(timespec='seconds')} {shlex.join(['athwe', *sys.argv[1:]])} ({versions})"
 
 
 @dataclass(frozen=True)
@@ -382,4 +399,7 @@ def _train_and_show(
     title = f"{found.name}, test, {users:,} users, {found.rules}, {epochs}"
     output.table(metrics_table(baselines | {preset: results["test"]}, title=title, ks=ks))
     output.note(f"{results['seconds_per_epoch']:.1f} s per epoch; run folder {run.path}")
+    output.note(
+        f"Next: athwe case-study --run {run.name} --random 1, or athwe recommend --run {run.name} --to best.parquet"
+    )
     output.json({"run": run.name, "preset": preset, **results})

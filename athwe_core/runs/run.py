@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import polars as pl
 
 CONFIG, MANIFEST, METRICS, PER_USER = "config.yaml", "manifest.json", "metrics.jsonl", "per_user.parquet"
+LOG = "log.txt"
+"""What the command line printed: for people, read by no code."""
 LOCK = ".lock"
 """Exists while a process trains the run; the text beside it tells who, where and since when."""
 CHANGE_LOCK = ".change.lock"

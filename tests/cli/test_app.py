@@ -1,5 +1,6 @@
 """The command line as a whole: its commands and options, help, version, exit code of an unknown command."""
 
+import platform
 import re
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import typer
 from cli_runner import call
 
@@ -183,4 +185,5 @@ def test_an_unknown_subcommand_is_a_usage_error_with_a_near_miss(tmp_path: Path)
 
 
 def test_version(tmp_path: Path) -> None:
-    assert call(tmp_path, "--version").stdout == f"athwe {athwe_core.__version__}\n"
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}, device "
+    assert call(tmp_path, "--version").stdout.startswith(f"athwe {athwe_core.__version__} ({versions}")

@@ -182,7 +182,25 @@ def test_an_unfinished_run_is_continued(remedy_world: Path) -> None:
     assert call(remedy_world, "compare", "first", "half").exit_code == 0
 
 
+def test_what_comes_next_after_preparing_and_training(tmp_path: Path) -> None:
+    made = call(tmp_path, "prepare", "--dataset", "demo", "--users", "150", "--items", "100").stderr
+    found = re.search(r"^Next: (athwe audit .*), then (athwe train .*)$", made, re.MULTILINE)
+    assert found, made
+    audit, train = found.groups()
+    assert call(tmp_path, *audit.split()[1:], "--shuffles", "1").exit_code == 0
+    trained = call(tmp_path, *train.split()[1:], "--epochs", "1", *SMALL)
+    assert trained.exit_code == 0, trained.output
+    found = re.search(r"^Next: (athwe case-study .*), or (athwe recommend .*)$", trained.stderr, re.MULTILINE)
+    assert found, trained.stderr
+    for command in found.groups():
+        done = call(tmp_path, *command.replace("best.parquet", str(tmp_path / "best.parquet")).split()[1:])
+        assert done.exit_code == 0, done.output
+
+
 TYPED = {
+    "athwe audit --dataset {}": test_what_comes_next_after_preparing_and_training,
+    "athwe case-study --run {} --random 1": test_what_comes_next_after_preparing_and_training,
+    "athwe recommend --run {} --to best": test_what_comes_next_after_preparing_and_training,
     "athwe train --dataset {}": test_without_a_run_the_message_says_how_to_train_one,
     "athwe train --dataset demo": test_without_a_run_the_message_says_how_to_train_one,
     "athwe train --resume {}": test_an_unfinished_run_is_continued,
@@ -196,6 +214,7 @@ NOT_TYPED = {
     "athwe train --dataset {} --preset {} --config {}": "a comment in the file that tune writes",
     "athwe train --resume": "names no run: the message is about a disk that is full",
     "athwe prepare --{}-encoder MODEL --{}-layers 0": "needs a model of Hugging Face",
+    "athwe prepare --dataset {}{}": "tests/cli/test_download.py types it, behind athwe download",
     "athwe recommend --run hf:OWNER/NAME --histories visits": "text of a model card",
 }
 COMMAND = re.compile(r"athwe [a-z]+(?:-[a-z]+)? --[^;,'\"`()\n]*?(?=[.;,'\"`()\n]|$| shows | for )")

@@ -1,6 +1,7 @@
 """`athwe train`: its results on stdout and on disk, layers of configuration, mistakes as one line."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,19 @@ def test_json_is_one_object_with_the_results(world: Path) -> None:
     assert 0 < found["test"]["ndcg@10"] < 1
 
 
+def test_the_log_of_a_run_has_command_versions_notes_and_results(world: Path) -> None:
+    lines = (world / "runs" / "demo" / "athwe" / "first" / "log.txt").read_text(encoding="utf-8").splitlines()
+    assert re.match(r"\d{4}-\d\d-\d\dT\S+ athwe .*\(athwe 0\.\S+, Python 3\.\S+, torch 2\.\S+\)$", lines[0])
+    assert lines[1].startswith("data set demo (")
+    assert sum(line.startswith("epoch ") for line in lines) == 2
+    assert any("last-item transition" in line for line in lines)
+    assert lines[-1].startswith("Next: athwe case-study --run demo/athwe/first --random 1, or athwe recommend ")
+
+
 def test_run_folder_is_complete_and_its_configuration_re_runnable(world: Path) -> None:
     run = world / "runs" / "demo" / "athwe" / "first"
     names = {path.name for path in run.iterdir()}
-    assert names == {"config.yaml", "manifest.json", "metrics.jsonl", "checkpoints", "per_user.parquet"}
+    assert names == {"config.yaml", "manifest.json", "metrics.jsonl", "checkpoints", "per_user.parquet", "log.txt"}
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["status"] == "finished"
     assert manifest["versions"]["torch"]

@@ -23,6 +23,7 @@ PERMITTED = {
     ("athwe_core/evaluation/evaluate.py", "imports concurrent.futures"): "threads: nothing is pickled between them",
     ("athwe_core/serving/batching.py", "imports concurrent.futures"): "futures of a thread: nothing is pickled",
     ("athwe_core/serving/service.py", "imports concurrent.futures"): "the same",
+    ("athwe_core/training/batches.py", "imports concurrent.futures"): "a thread: nothing is pickled",
     ("athwe_cli/serve/arrivals.py", "imports concurrent.futures"): "the same",
     ("athwe_core/host_process.py", "imports multiprocessing"): "asks whether this process is a worker; it starts none",
     ("athwe_core/analysis/figures/save.py", "reads XML"): "a figure that matplotlib drew a moment before",
