@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Fill a folder with what on_cuda.sh needs on a machine that has only Python 3.12, torch with CUDA and numpy, and no network:
 #     tests/benchmarks/collect_wheels.sh [FOLDER]        (default: the folder wheels beside this script)
-# Wheels are compressed again with xz, which takes a third off them: the sum is printed and must be under 40 MB.
+# Wheels are compressed again with xz, which takes more than a third off them: the size is printed and must be under 40 MB.
 # Not needed for train, evaluate, recommend and bench: scipy, scikit-learn, matplotlib, Pillow, Jinja2, pytorch-wavelets.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)

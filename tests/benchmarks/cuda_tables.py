@@ -115,7 +115,7 @@ def main(out: Path) -> None:
         "Machine": machine(out),
         "Tests": tests(out),
         "Steps and ranking": NOT_RUN if suite is None else suite_markdown(suite).strip(),
-        "Toys_and_Games": training(out),
+        "Training to the early stop": training(out),
         "A million items": million(out),
     }
     print("\n\n".join(f"## {head}\n\n{text}" for head, text in parts.items()))

@@ -22,6 +22,7 @@ done
 if [ -z "$out" ]; then sed -n '2,10p' "$0" >&2; exit 2; fi
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 2
 python=${PYTHON:-python3}
+if [[ $python == */* ]]; then python=$(cd "$(dirname "$python")" && pwd)/$(basename "$python"); fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 wheels=${WHEELS:-$here/wheels}
@@ -53,10 +54,11 @@ athwe=("$python" -m athwe_cli)
 pytest=("$python" -m pytest -o addopts= --import-mode=importlib -p no:cacheprovider --rootdir "$root" -c "$root/pyproject.toml" -v)
 
 if [ "$device" = cpu ]; then
-  marker="not gpu" tests=("$root/tests/cuda") sizes=(--users 200 --items 300 --steps 1 --only "hm4sr packed fp32") items=2000
+  marker="not gpu" tests=("$root/tests/cuda/test_step.py") presets=(hm4sr)
+  sizes=(--users 200 --items 300 --steps 1 --only "hm4sr packed fp32") items=2000
   training=(--batch-targets 256 --epochs 1 --set model.hidden_size=8)
 else
-  marker="gpu and not slow" sizes=(--steps 20) items=1000000 training=()
+  marker="gpu and not slow" presets=(hm4sr athwe) sizes=(--steps 20) items=1000000 training=()
   tests=("$root"/tests/{cuda,losses/test_residual_kernel.py,test_batch.py})
   tests+=("$root"/tests/training/test_{recorded,no_waiting,compiled}.py)
 fi
@@ -69,14 +71,14 @@ stage suite 150 "${athwe[@]}" bench --suite --device "$device" --to suite "${siz
 if [ -z "$toys" ] && [ "$device" = cpu ]; then
   dataset=demo
   stage prepare 40 "${athwe[@]}" prepare --dataset demo --users 200 --items 150
-elif compgen -G "$toys/*/manifest.json" >/dev/null; then
+elif [ -n "$toys" ] && compgen -G "$toys/*/manifest.json" >/dev/null; then
   dataset=$(basename "$toys")
   export ATHWE_PREPARED=${toys%/*}
 elif [ -n "$toys" ]; then
   dataset=$(basename "$toys")
   stage prepare 40 "${athwe[@]}" prepare --dataset "$dataset" --data "${toys%/*}"
 fi
-for preset in hm4sr athwe; do
+for preset in "${presets[@]}"; do
   [ -n "${dataset:-}" ] || continue
   begin=(--dataset "$dataset" --preset "$preset" --name on-cuda --device "$device" "${training[@]}")
   if [ -d "runs/$dataset/$preset/on-cuda" ]; then begin=(--resume "$dataset/$preset/on-cuda"); fi

@@ -45,10 +45,10 @@ def unpack(folder: Path, wheels: Path) -> list[Path]:
 
 
 def _stored(wheel: Path, folder: Path) -> Path:
-    """A copy of the wheel without compression."""
+    """A copy of the wheel without compression and without the tests of its package."""
     copy = folder / wheel.name
     with zipfile.ZipFile(wheel) as source, zipfile.ZipFile(copy, "w", zipfile.ZIP_STORED) as target:
-        for entry in source.infolist():
+        for entry in (entry for entry in source.infolist() if "/tests/" not in entry.filename):
             target.writestr(zipfile.ZipInfo(entry.filename, entry.date_time), source.read(entry))
     return copy
 
