@@ -46,7 +46,9 @@ def test_what_is_done_is_not_done_again_and_what_fails_says_so(tmp_path: Path) -
     done = run(str(tmp_path), "--device", "cpu", PYTHON=str(broken))
     assert done.returncode == 1
     assert [line for line in done.stdout.splitlines() if line.endswith("done before")] == [
-        f"== {name}: done before" for name in STAGES[1:]
+        f"== {name}: done before"
+        for name in STAGES[1:]
+        if name != "train_athwe"  # left out of a dry run
     ]
     assert "no driver" in done.stdout
     stage = json.loads((tmp_path / "machine.json").read_text())
