@@ -63,7 +63,10 @@ Batching = Annotated[
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
 Compile = Annotated[
     str | None,
-    typer.Option("--compile", help="Compile training steps with torch.compile: auto (on CUDA only), on or off."),
+    typer.Option(
+        "--compile",
+        help="Compile training steps with torch.compile, on CUDA record them as graphs: auto (on CUDA only), on or off.",
+    ),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, cuda:N or mps.")]
 Set = Annotated[

@@ -188,7 +188,7 @@ class TrainingConfig(Section):
     seed: Annotated[Whole, must("be in 0..2^32-1", lambda value: 0 <= value < 2**32)]
     precision: Literal["auto", "fp32", "bf16"]
     compiler: OnOff
-    """Steps through torch's compiler; auto = on CUDA."""
+    """Steps through torch's compiler, on CUDA recorded as graphs; auto = on CUDA."""
     device: Annotated[str, must("be auto, cpu, cuda, cuda:N or mps", lambda name: _DEVICE.fullmatch(name) is not None)]
 
 
