@@ -355,6 +355,28 @@ class _FlatInteractions:
     timestamps: IntArray
 
 
+def rows_of_histories(data: InteractionArrays, *, max_length: int) -> tuple[InteractionArrays, Rows]:
+    """One row for each whole history, whose next item is not known.
+
+    Args:
+        data: CSR interactions of U users, at least one for each.
+        max_length: L, most tokens in a row: the latest ones.
+    Returns: for `pack`: interactions in which item 0 follows each history, at the time of its last item, and U rows
+        supervised at their last token.
+    """
+    ends = np.asarray(data.offsets[1:])
+    following = np.arange(len(ends))
+    times = np.asarray(data.timestamps)
+    longer = _FlatInteractions(
+        np.concatenate([[0], ends + following + 1]),
+        np.insert(np.asarray(data.item_ids), ends, 0),
+        np.insert(times, ends, times[ends - 1]),
+    )
+    stop = ends + following
+    start = np.maximum(longer.offsets[:-1], stop - max_length)
+    return longer, Rows(start, stop, np.ones(len(stop), np.int64), following)
+
+
 def pack_histories(
     histories: Sequence[tuple[Numbers, Numbers]], *, next_items: Sequence[int] | None = None
 ) -> PackedBatch:

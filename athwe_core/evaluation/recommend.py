@@ -14,7 +14,7 @@ from torch import Tensor
 
 from athwe_core.batch import PackedBatch
 from athwe_core.data.histories import Histories
-from athwe_core.data.packing import Rows, items_before, pack_histories
+from athwe_core.data.packing import items_before, pack, rows_of_histories
 from athwe_core.errors import AthweError, ConfigError
 from athwe_core.evaluation.evaluate import BLOCK_SCORES, BLOCK_USERS, in_workers, user_blocks, workers_and_users
 from athwe_core.models.protocol import Model
@@ -156,17 +156,13 @@ class Recommender:
         self, histories: Histories, use: Callable[[NDArray[np.int64], PackedBatch, Float[Tensor, "B D"]], None]
     ) -> None:
         """Call `use` with indices of users, their histories and the vector of each, some blocks side by side."""
-        stop = np.asarray(histories.offsets[1:])
-        start = np.maximum(histories.offsets[:-1], stop - self._model.max_length)
-        rows = Rows(start, stop, np.ones(len(stop), np.int64), np.arange(len(stop)))
-        model, table = self._model, self._table
+        model, table, L = self._model, self._table, self._model.max_length
+        data, rows = rows_of_histories(histories, max_length=L)
 
         @torch.inference_mode()
         def encode(block: NDArray[np.int64]) -> None:
-            windows = [slice(start[user], stop[user]) for user in block]
-            batch = pack_histories([(histories.item_ids[window], histories.timestamps[window]) for window in windows])
-            batch = batch.to(model.device)
-            use(block[batch.user_index.cpu().numpy()], batch, model.user_vectors(batch, table))
+            batch = pack(data, rows, block, max_length=L).to(model.device)
+            use(batch.user_index.cpu().numpy(), batch, model.user_vectors(batch, table))
 
         workers, users_at_once = workers_and_users(SCORES_HELD * len(self._ranked), model.device)
         in_workers(encode, list(user_blocks(rows, users_at_once)), workers)

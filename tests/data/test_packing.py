@@ -21,6 +21,7 @@ from athwe_core.data.packing import (
     pack_histories,
     packed_rows,
     prefix_rows,
+    rows_of_histories,
     training_rows,
 )
 from athwe_core.data.split import leave_one_out
@@ -279,3 +280,26 @@ def test_a_batch_moves_as_a_whole() -> None:
     same = batch.to("cpu")
     assert all(torch.equal(getattr(same, name), getattr(batch, name)) for name in tensors)
     assert all(getattr(moved, name) == getattr(batch, name) for name in NUMBERS)
+
+
+def test_rows_of_histories_are_the_histories_with_an_unknown_next_item(make_data: Callable) -> None:
+    data = make_data([3, 9, 4])
+    longer, rows = rows_of_histories(data, max_length=6)
+    batch = pack(longer, rows, np.array([2, 0, 1]), max_length=6)
+    histories = []
+    for first, end in pairwise(data.offsets):
+        window = slice(max(first, end - 6), end)
+        histories.append((data.item_ids[window].tolist(), data.timestamps[window].tolist()))
+    expected = pack_histories(histories)
+    for name in (
+        "item_ids",
+        "timestamps",
+        "intervals",
+        "positions",
+        "offsets",
+        "target_ids",
+        "target_index",
+        "user_index",
+    ):
+        assert torch.equal(getattr(batch, name), getattr(expected, name)), name
+    assert batch.target_ids.tolist() == [0, 0, 0]
