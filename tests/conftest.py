@@ -3,15 +3,18 @@
 Every jaxtyping annotation of the modules below is checked at run time by beartype.
 """
 
+import gc
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import jaxtyping
 import numpy as np
 import pytest
 import torch
+import typer.testing
 from numpy.typing import NDArray
 
 pytest_plugins = ["tiny_models"]
@@ -29,6 +32,9 @@ from athwe_core.models.registry import build_config, replace_in  # noqa: E402
 
 torch.set_num_threads(1)  # on tensors this small a second thread costs far more than it brings
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for the processes that tests start
+gc.set_threshold(100_000, 50, 50)  # the libraries are a million objects, through which each collection looks
+os.fsync = lambda descriptor: None  # no test cuts the power, and waiting for the disk adds up
+typer.testing._get_command = cache(typer.testing._get_command)  # or each call builds the whole command line anew
 
 START = 1_400_000_001
 """An odd second that float32 cannot hold."""

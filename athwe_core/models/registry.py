@@ -6,6 +6,7 @@ declared there as `MODEL`, a `ModelSpec`. Other packages declare theirs as entry
 
 from __future__ import annotations
 
+import copy
 import difflib
 import pkgutil
 from collections.abc import Iterable, Mapping
@@ -66,7 +67,9 @@ def _own_names() -> tuple[str, ...]:
     return tuple(sorted(name.replace("_", "-") for name in found if name not in _ENGINE))
 
 
+@cache
 def _foreign() -> dict[str, EntryPoint]:
+    """Read once: to look through all installed packages takes many times as long as all else here."""
     return {point.name: point for point in entry_points(group=GROUP)}
 
 
@@ -124,7 +127,12 @@ def preset_tree(name: str) -> Tree:
         known = f"Known: {', '.join(sorted(presets))}"
         raise ConfigError("--preset", "is unknown", name, f"Did you mean {near[0]}? {known}" if near else known)
     text = presets[name.lower()].read_text(encoding="utf-8")
-    return _upgraded(cast(Tree, parse_yaml(text, f"preset {name}")))
+    return _upgraded(copy.deepcopy(_parsed(text, f"preset {name}")))
+
+
+@cache
+def _parsed(text: str, name: str) -> Tree:
+    return cast(Tree, parse_yaml(text, name))
 
 
 def build_config(preset: str, changes: Iterable[Mapping[str, Any]] = ()) -> Config:

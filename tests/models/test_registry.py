@@ -1,5 +1,6 @@
 """The registry: own models, models of other packages (tests/test_add_a_model.py installs one), presets, configurations."""
 
+from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -29,9 +30,20 @@ def test_an_unknown_model_is_refused_with_the_nearest_name() -> None:
         find_model("sasrek")
 
 
-def test_a_model_of_another_package_that_fails_to_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("lost", "no_such_package.model:MODEL", registry.GROUP)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+@pytest.fixture
+def packages(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[EntryPoint], None]]:
+    """Sets what installed packages declare."""
+
+    def declare(point: EntryPoint) -> None:
+        monkeypatch.setattr(registry, "entry_points", lambda group: [point])
+        registry._foreign.cache_clear()
+
+    yield declare
+    registry._foreign.cache_clear()
+
+
+def test_a_model_of_another_package_that_fails_to_load_is_named(packages: Callable[[EntryPoint], None]) -> None:
+    packages(EntryPoint("lost", "no_such_package.model:MODEL", registry.GROUP))
     assert "lost" in model_names()
     assert "athwe" in preset_names()  # the others still work
     text = r"model lost of the entry point no_such_package\.model:MODEL cannot be loaded \(ModuleNotFoundError: .*\)"
@@ -40,8 +52,8 @@ def test_a_model_of_another_package_that_fails_to_load_is_named(monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("value", "text"), [("json:loads", "must be a ModelSpec, got 'function'")])
-def test_an_entry_point_must_name_a_model_spec(monkeypatch: pytest.MonkeyPatch, value: str, text: str) -> None:
-    monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint("odd", value, registry.GROUP)])
+def test_an_entry_point_must_name_a_model_spec(packages: Callable[[EntryPoint], None], value: str, text: str) -> None:
+    packages(EntryPoint("odd", value, registry.GROUP))
     with pytest.raises(ConfigError, match=text):
         find_model("odd")
 

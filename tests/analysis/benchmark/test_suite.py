@@ -83,5 +83,6 @@ def test_descriptions_say_how_a_case_runs() -> None:
 
 
 def test_a_case_that_fails_says_why() -> None:
+    cases = [Case("no such preset", "packed", "fp32")]
     with pytest.raises(AthweError, match="no such preset"):
-        run_suite("cpu", steps=1, notify=lambda _: None, cases=[Case("no such preset", "packed", "fp32")])
+        run_suite("cpu", steps=1, notify=lambda _: None, cases=cases, size=Size(200, 300))

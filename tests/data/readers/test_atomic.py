@@ -1,5 +1,6 @@
 import gzip
 import re
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -155,7 +156,11 @@ def test_what_was_written_is_read_back(
 ) -> None:
     folder = tmp_path_factory.mktemp("atomic")
     inter(folder, HEADER + "".join(f"{user}\t{item}\t{time}\n" for user, item, time in rows))
-    with_ids = [(user.strip(), item.strip(), time) for user, item, time in rows]
+
+    def clean(text: str) -> str:
+        return unicodedata.normalize("NFC", text).strip()
+
+    with_ids = [(clean(user), clean(item), time) for user, item, time in rows]
     assert list(zip(*columns(folder), strict=True)) == with_ids
 
 
