@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import typer.testing
+from hypothesis import settings
 from numpy.typing import NDArray
 
 pytest_plugins = ["tiny_models"]
@@ -32,6 +33,8 @@ from athwe_core.models.registry import build_config, replace_in  # noqa: E402
 
 torch.set_num_threads(1)  # on tensors this small a second thread costs far more than it brings
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # the same for the processes that tests start
+settings.register_profile("quick", max_examples=30, deadline=None)
+settings.load_profile("quick")
 gc.set_threshold(100_000, 50, 50)  # the libraries are a million objects, through which each collection looks
 os.fsync = lambda descriptor: None  # no test cuts the power, and waiting for the disk adds up
 typer.testing._get_command = cache(typer.testing._get_command)  # or each call builds the whole command line anew

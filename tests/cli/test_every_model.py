@@ -12,6 +12,9 @@ from athwe_core.models.registry import DEFAULT_MODEL, find_model, model_names, p
 
 PRESETS = {name: next(p for p in preset_names() if preset_tree(p)["model"]["name"] == name) for name in model_names()}
 OTHERS = sorted(preset for name, preset in PRESETS.items() if name != DEFAULT_MODEL)
+UNLIKE = [preset for preset in OTHERS if preset in ("m3srec-style", "missrec", "nova", "sasrec", "tisasrec")]
+few = pytest.mark.parametrize("trained", UNLIKE, indirect=True, scope="module")
+"""Models that differ most in batches, inputs and losses: what depends little on the model is tried with these."""
 TINY = (
     *("--batch-targets", "256", "--precision", "fp32", "--device", "cpu"),
     *("--set", "model.hidden_size=8", "--set", "model.max_length=12"),
@@ -65,6 +68,7 @@ def test_a_case_study_needs_no_inside_view(trained: tuple[Path, str], tmp_path: 
     assert (tmp_path / "case.html").stat().st_size > 10_000
 
 
+@few
 def test_a_run_goes_on_and_a_sampled_loss_trains(trained: tuple[Path, str]) -> None:
     folder, preset = trained
     sampled = ("--set", "losses.catalogue.kind=sampled", "--set", "losses.catalogue.num_negatives=20")
@@ -74,6 +78,7 @@ def test_a_run_goes_on_and_a_sampled_loss_trains(trained: tuple[Path, str]) -> N
     assert json.loads(result.stdout)["epochs"] == 1
 
 
+@few
 def test_it_is_taken_apart(trained: tuple[Path, str]) -> None:
     folder, preset = trained
     removals = find_model(preset_tree(preset)["model"]["name"]).removals
@@ -86,6 +91,7 @@ def test_it_is_taken_apart(trained: tuple[Path, str]) -> None:
     assert [variant["label"] for variant in taken["variants"]] == ["full", f"-{removals[0].name}"]
 
 
+@few
 def test_its_step_is_timed(trained: tuple[Path, str]) -> None:
     folder, preset = trained
     sizes = ("--users", "100", "--items", "50", "--steps", "1")
@@ -94,6 +100,7 @@ def test_its_step_is_timed(trained: tuple[Path, str]) -> None:
     assert timed["settings"]["preset"] == preset
 
 
+@few
 def test_the_plan_says_what_memory_it_takes(trained: tuple[Path, str]) -> None:
     folder, preset = trained
     plan = answer(folder, "train", "--dataset", "demo", "--preset", preset, "--dry-run", *TINY)
