@@ -1,6 +1,7 @@
 """Shape checks inside the layers while testing, and small worlds: interactions, a catalogue, a network on both.
 
-Every jaxtyping annotation of the modules below is checked at run time by beartype.
+Every jaxtyping annotation of the modules below is checked at run time by beartype, in the tests of the rooms below: there
+every layer, loss and model is called. Elsewhere the checks would take a third of the time and find nothing else.
 """
 
 import gc
@@ -9,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import jaxtyping
 import numpy as np
@@ -20,6 +22,8 @@ from numpy.typing import NDArray
 
 pytest_plugins = ["tiny_models"]
 SHAPE_CHECKED = [f"athwe_core.{room}" for room in ("batch", "losses", "models", "nn")]
+CHECKING = {"test_batch.py", "evaluation", "losses", "models", "nn"}
+"""Tests that check shapes, by the first part of their path."""
 jaxtyping.install_import_hook(SHAPE_CHECKED, "beartype.beartype")
 
 
@@ -39,10 +43,17 @@ gc.set_threshold(100_000, 50, 50)  # the libraries are a million objects, throug
 os.fsync = lambda descriptor: None  # no test cuts the power, and waiting for the disk adds up
 typer.testing._get_command = cache(typer.testing._get_command)  # or each call builds the whole command line anew
 
+TESTS = Path(__file__).parent
 START = 1_400_000_001
 """An odd second that float32 cannot hold."""
 NUM_ROWS, NUM_CATEGORIES, NUM_CLUSTERS = 14, 3, 4
 SMALL = ("model.hidden_size=8", "model.inner_size=12", "model.max_length=6", "training.precision=fp32")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Check shapes in this test, or do not."""
+    jaxtyping.config.update("jaxtyping_disable", item.path.relative_to(TESTS).parts[0] not in CHECKING)
 
 
 @dataclass(frozen=True)
