@@ -27,12 +27,14 @@ def extend_run(run: RunFolder, *, epochs: int | None = None, patience: int | Non
     """
     changes = {"training.epochs": epochs, "training.patience": patience}
     with run.locked():
-        config = replace_in(run.config(), [f"{key}={value}" for key, value in changes.items() if value is not None])
+        before = run.config()
+        config = replace_in(before, [f"{key}={value}" for key, value in changes.items() if value is not None])
         manifest, done = run.manifest(), len(run.metrics())
+        planned = before.training.epochs
         require(
-            epochs is None or config.training.schedule.kind == "constant",
+            config.training.epochs == planned or before.training.schedule.kind == "constant",
             "--epochs",
-            f"must stay {run.config().training.epochs}: the learning rate of run {run.name} falls until then",
+            f"must stay {planned}: the learning rate of run {run.name} falls until then",
             epochs,
             f"Train a new run with --epochs {epochs}",
         )

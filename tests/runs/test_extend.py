@@ -91,6 +91,8 @@ def test_the_epochs_of_a_schedule_stay(make_run: Callable[..., RunFolder]) -> No
     with pytest.raises(ConfigError, match=r"--epochs must stay 2: .* got 4\. Train a new run with --epochs 4"):
         extend_run(run, epochs=4)
     assert run.config() == before
+    extend_run(run, epochs=2, patience=7)
+    assert run.config().training.patience == 7
 
 
 def test_a_run_that_another_process_trains_stays_as_it_is(make_run: Callable[..., RunFolder]) -> None:
