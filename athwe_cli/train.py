@@ -399,7 +399,6 @@ def _train_and_show(
     title = f"{found.name}, test, {users:,} users, {found.rules}, {epochs}"
     output.table(metrics_table(baselines | {preset: results["test"]}, title=title, ks=ks))
     output.note(f"{results['seconds_per_epoch']:.1f} s per epoch; run folder {run.path}")
-    output.note(
-        f"Next: athwe case-study --run {run.name} --random 1, or athwe recommend --run {run.name} --to best.parquet"
-    )
+    output.note(f"Next: athwe case-study --run {run.name} --random 1")
+    output.note(f"Or: athwe recommend --run {run.name} --to best.parquet")
     output.json({"run": run.name, "preset": preset, **results})

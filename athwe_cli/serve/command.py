@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("fastapi", "uvicorn", "prometheus_client")
 """Of the extra `serve`."""
-LIMITS = "Limits"
 LOCAL = ("127.0.0.1", "::1", "localhost")
 SHORTEST_KEY = 16
 
@@ -62,16 +61,14 @@ def serve(
         float,
         typer.Option(help="How often to look for newer weights or a newer run of the same name; 0 = on SIGHUP.", min=0),
     ] = 10.0,
-    max_batch: Annotated[int, typer.Option(help="Histories computed at once.", min=1, rich_help_panel=LIMITS)] = 64,
-    max_queue: Annotated[
-        int, typer.Option(help="Histories that may wait; for more the answer is 429.", min=1, rich_help_panel=LIMITS)
-    ] = 1024,
-    max_k: Annotated[int, typer.Option(help="Items for each history.", min=1, rich_help_panel=LIMITS)] = 1000,
-    max_history: Annotated[int, typer.Option(help="Items of a history.", min=1, rich_help_panel=LIMITS)] = 1000,
-    max_body_kb: Annotated[int, typer.Option(help="Size of a request.", min=1, rich_help_panel=LIMITS)] = 1024,
+    max_batch: Annotated[int, typer.Option(help="Histories computed at once.", min=1)] = 64,
+    max_queue: Annotated[int, typer.Option(help="Histories that may wait; for more the answer is 429.", min=1)] = 1024,
+    max_k: Annotated[int, typer.Option(help="Items for each history.", min=1)] = 1000,
+    max_history: Annotated[int, typer.Option(help="Items of a history.", min=1)] = 1000,
+    max_body_kb: Annotated[int, typer.Option(help="Size of a request.", min=1)] = 1024,
     timeout_seconds: Annotated[
         float,
-        typer.Option(help="Time for a request to arrive, and again to wait in the queue.", rich_help_panel=LIMITS),
+        typer.Option(help="Time for a request to arrive, and again to wait in the queue."),
     ] = 10.0,
     data: opt.DataDir = opt.DATA_DIR,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,

@@ -12,7 +12,6 @@ from starlette.responses import HTMLResponse
 from athwe_cli.serve.answers import FieldError, Json, refusal
 from athwe_cli.serve.arrivals import Arrivals
 from athwe_cli.serve.schemas import Id, Seconds
-from athwe_core.analysis.case_study.result import ItemText
 from athwe_core.analysis.case_study.select_user import Case
 from athwe_core.analysis.pages.serve import explore_page, explore_results, page_item
 from athwe_core.errors import AthweError
@@ -61,7 +60,7 @@ def page_routes(service: Service, arrivals: Arrivals) -> APIRouter:
     async def items(q: Text = "") -> Response:
         found = explorer()
         items = await run_in_threadpool(found.search, q)
-        return Json({"items": [_item(found, item) for item in items]})
+        return Json({"items": [page_item(item, found) for item in items]})
 
     @routes.get("/try/users")
     async def users(q: Text = "") -> Response:
@@ -80,7 +79,7 @@ def page_routes(service: Service, arrivals: Arrivals) -> APIRouter:
     async def item(id: Annotated[str, Query(max_length=200)]) -> Response:
         found = explorer()
         try:
-            return Json(_item(found, found.opened.items.of(found.item(id, "id"))))
+            return Json(page_item(found.opened.items.of(found.item(id, "id")), found))
         except AthweError as error:
             raise FieldError("id", str(error)) from None
 
@@ -113,16 +112,12 @@ def page_routes(service: Service, arrivals: Arrivals) -> APIRouter:
     return routes
 
 
-def _item(explorer: Explorer, item: ItemText) -> dict[str, Any]:
-    return page_item(item, explorer)
-
-
 def _case(explorer: Explorer, case: Case) -> dict[str, Any]:
     """A user's history, and what came next."""
     items = explorer.opened.items
 
     def event(number: int, seconds: int) -> dict[str, Any]:
-        return {**_item(explorer, items.of(number)), "timestamp": seconds}
+        return {**page_item(items.of(number), explorer), "timestamp": seconds}
 
     latest = list(zip(case.item_ids, case.timestamps, strict=True))[-MOST_ITEMS:]
     return {

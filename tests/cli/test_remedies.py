@@ -190,7 +190,7 @@ def test_what_comes_next_after_preparing_and_training(tmp_path: Path) -> None:
     assert call(tmp_path, *audit.split()[1:], "--shuffles", "1").exit_code == 0
     trained = call(tmp_path, *train.split()[1:], "--epochs", "1", *SMALL)
     assert trained.exit_code == 0, trained.output
-    found = re.search(r"^Next: (athwe case-study .*), or (athwe recommend .*)$", trained.stderr, re.MULTILINE)
+    found = re.search(r"^Next: (athwe case-study .*)\nOr: (athwe recommend .*)$", trained.stderr, re.MULTILINE)
     assert found, trained.stderr
     for command in found.groups():
         done = call(tmp_path, *command.replace("best.parquet", str(tmp_path / "best.parquet")).split()[1:])

@@ -26,7 +26,8 @@ def test_the_log_of_a_run_has_command_versions_notes_and_results(world: Path) ->
     assert lines[1].startswith("data set demo (")
     assert sum(line.startswith("epoch ") for line in lines) == 2
     assert any("last-item transition" in line for line in lines)
-    assert lines[-1].startswith("Next: athwe case-study --run demo/athwe/first --random 1, or athwe recommend ")
+    assert lines[-2] == "Next: athwe case-study --run demo/athwe/first --random 1"
+    assert lines[-1] == "Or: athwe recommend --run demo/athwe/first --to best.parquet"
 
 
 def test_run_folder_is_complete_and_its_configuration_re_runnable(world: Path) -> None:

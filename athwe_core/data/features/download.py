@@ -1,4 +1,4 @@
-"""The network: models from the Hugging Face hub, and many small files from anywhere. No other module reaches out.
+"""The network: models from the Hugging Face hub, and many small files from anywhere.
 
 Addresses of files come from data, so they are not trusted: only http and https, only public hosts (`public_transport`),
 bounded size, time and redirects.
@@ -54,7 +54,7 @@ class Limits:
     allow_private_hosts: bool = False
 
 
-class _TemporaryError(Exception):
+class TemporaryError(Exception):
     """Trying again may help; `seconds` is what the server asked to wait."""
 
     def __init__(self, reason: str, seconds: float | None = None) -> None:
@@ -128,8 +128,8 @@ async def _with_retries(client: httpx.AsyncClient, url: str, limits: Limits) -> 
             async with asyncio.timeout(limits.seconds):
                 return await _fetch(client, url, limits)
         except TimeoutError:
-            found = _TemporaryError(f"took longer than {limits.seconds:g} s")
-        except _TemporaryError as error:
+            found = TemporaryError(f"took longer than {limits.seconds:g} s")
+        except TemporaryError as error:
             found = error
         if attempt < limits.retries:
             wait = limits.backoff_seconds * 2**attempt * random.uniform(0.5, 1.5)
@@ -162,13 +162,13 @@ async def _fetch(client: httpx.AsyncClient, address: str, limits: Limits) -> byt
         httpcore.ProtocolError,
         OSError,
     ) as error:
-        raise _TemporaryError(f"{type(error).__name__} {error}".strip()) from None
+        raise TemporaryError(f"{type(error).__name__} {error}".strip()) from None
 
 
 async def _content(response: httpx.Response, max_bytes: int) -> bytes:
     status = response.status_code
     if status in TEMPORARY:
-        raise _TemporaryError(f"status {status}", retry_after(response.headers.get("Retry-After")))
+        raise TemporaryError(f"status {status}", retry_after(response.headers.get("Retry-After")))
     if status != 200:
         raise RefusedError(f"status {status}")
     too_long = f"more than {max_bytes:,} bytes"

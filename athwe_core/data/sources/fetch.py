@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import athwe_core
-from athwe_core.data.features.download import REDIRECTS, TEMPORARY, retry_after
+from athwe_core.data.features.download import REDIRECTS, TEMPORARY, TemporaryError, retry_after
 from athwe_core.data.features.public_hosts import is_public
 from athwe_core.data.readers.reading import ByteProgress, ignore
 from athwe_core.data.sources.part_file import PartFile, refuse_full_disk
@@ -50,14 +50,6 @@ class Patience:
     backoff_seconds: float = 1.0
     longest_wait_seconds: float = 60.0
     redirects: int = 5
-
-
-class _TemporaryError(Exception):
-    """Trying again may help; `seconds` is what the server asked to wait."""
-
-    def __init__(self, reason: str, seconds: float | None = None) -> None:
-        super().__init__(reason)
-        self.seconds = seconds
 
 
 class Fetcher:
@@ -130,7 +122,7 @@ class Fetcher:
         while True:
             try:
                 return attempt()
-            except _TemporaryError as error:
+            except TemporaryError as error:
                 if (now := reached()) > most:
                     failures, most = 0, now
                 failures += 1
@@ -153,12 +145,12 @@ class Fetcher:
                 if known is not None and _range(response)[1] == known.total == start:
                     return
                 part.remove()
-                raise _TemporaryError("the part on disk does not fit any more")
+                raise TemporaryError("the part on disk does not fit any more")
             _refuse_status(response, url)
             if response.status_code == 206:
                 if known is None or _range(response) != (start, known.total):
                     part.remove()
-                    raise _TemporaryError("the file has changed since its first part was fetched")
+                    raise TemporaryError("the file has changed since its first part was fetched")
                 total: int | None = known.total
             else:
                 if start:
@@ -184,7 +176,7 @@ class Fetcher:
                 done += len(content)
                 progress(done, total or 0)
         if total is not None and done != total:
-            raise _TemporaryError(f"ended after {done:,} of {total:,} bytes")
+            raise TemporaryError(f"ended after {done:,} of {total:,} bytes")
 
     @contextmanager
     def _open(self, method: str, address: str, headers: Mapping[str, str] | None = None) -> Iterator[httpx.Response]:
@@ -220,15 +212,15 @@ def _named_failures() -> Iterator[None]:
     try:
         yield
     except httpx.TimeoutException:
-        raise _TemporaryError("the server sends nothing") from None
+        raise TemporaryError("the server sends nothing") from None
     except (httpx.HTTPError, httpx.StreamError) as error:
-        raise _TemporaryError(brief(str(error), most=200) or type(error).__name__) from None
+        raise TemporaryError(brief(str(error), most=200) or type(error).__name__) from None
 
 
 def _refuse_status(response: httpx.Response, url: str) -> None:
     status = response.status_code
     if status in TEMPORARY:
-        raise _TemporaryError(f"status {status}", retry_after(response.headers.get("Retry-After")))
+        raise TemporaryError(f"status {status}", retry_after(response.headers.get("Retry-After")))
     if status not in (200, 206):
         gone = "It may have moved: look at the page of the data set, and name the new address in a table of your own"
         raise DataError(url, f"cannot be fetched (status {status})", remedy=gone)
