@@ -21,7 +21,7 @@ def source(run: athwe.Run) -> RunSource:
     return RunSource(("first",), None, folder / "runs", folder / "prepared")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def served(source: RunSource) -> Iterator[Running]:
     """The run, served with small limits."""
     with running(source, limits=Limits(k=20, histories=8, history=30, body_bytes=20_000)) as found:
