@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from athwe_core.batch import PackedBatch, to_device
-from athwe_core.data.packing import SOME_PADDING, pack, training_rows
+from athwe_core.data.packing import SOME_PADDING, pack
+from athwe_core.data.rows import training_rows
 
 
 @pytest.fixture

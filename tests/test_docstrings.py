@@ -9,7 +9,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "athwe_core"
 ROOMS = (
-    *("nn/*.py", "losses/*.py", "batch.py", "device.py", "distributed.py", "errors.py", "data/packing.py"),
+    *(
+        "nn/*.py",
+        "losses/*.py",
+        "batch.py",
+        "device.py",
+        "distributed.py",
+        "errors.py",
+        "data/packing.py",
+        "data/rows.py",
+    ),
     *(f"evaluation/{name}.py" for name in ("baselines", "groups", "ranking", "significance")),
 )
 MODULES = [path for room in ROOMS for path in sorted(ROOT.glob(room)) if path.stem != "residual_triton"]  # a GPU kernel

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from athwe_core.batch import PackedBatch
-from athwe_core.data.packing import NO_PADDING, Padding, pack, pack_histories, training_rows
+from athwe_core.data.packing import NO_PADDING, Padding, pack, pack_histories
+from athwe_core.data.rows import training_rows
 
 
 def test_rows_stand_in_a_rectangle_with_padding_on_the_right() -> None:

@@ -1,57 +1,24 @@
-"""Training and evaluation rows of a data set, and how a batch of rows becomes a `PackedBatch`.
-
-A row is three numbers: its first token in the flat CSR arrays, the end of its tokens, and how many of its last tokens are
-supervised. No history is copied before its batch is packed. All is vectorised but the assignment of rows to bins.
-"""
+"""How a batch of rows becomes a `PackedBatch`. All is vectorised but the assignment of rows to bins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from athwe_core.batch import PackedBatch
-from athwe_core.data.split import Split
+from athwe_core.data.rows import FlatInteractions, IntArray, InteractionArrays, Rows, rows_of_histories
 
-IntArray = NDArray[np.int64]
 Numbers = Sequence[int] | NDArray[np.integer[Any]]
 
 MIN_BIN_SLOTS = 32
 """Least number of slots of an attention bin, so that many short rows share one product."""
 SLOT_MULTIPLE = 16
 """The number of slots of a bin is a multiple of this."""
-
-
-class InteractionArrays(Protocol):
-    """Interactions of all users in CSR form, each user's in time order: what packing reads of a prepared data set."""
-
-    @property
-    def offsets(self) -> NDArray[np.int64]:
-        """User u has the interactions offsets[u]..offsets[u+1]-1."""
-        ...
-
-    @property
-    def item_ids(self) -> NDArray[np.int32]:
-        """Internal item ids, 1..V-1."""
-        ...
-
-    @property
-    def timestamps(self) -> NDArray[np.int64]:
-        """Unix seconds, ascending for each user."""
-        ...
-
-
-class SplitInteractionArrays(InteractionArrays, Protocol):
-    """Interactions with a split into training, validation and test."""
-
-    @property
-    def split(self) -> Split:
-        """Which interactions are training, validation and test."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -92,142 +59,6 @@ def multiple_for(count: int, multiple: int) -> int:
         while 32 * multiple <= count:
             multiple *= 2
     return multiple
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Rows as index ranges into CSR interactions: a row's tokens are start..stop-1, the last `num_supervised` of them are
-    supervised with the item that follows each."""
-
-    start: IntArray
-    stop: IntArray
-    num_supervised: IntArray
-    user_index: IntArray
-    training_end: IntArray | None = None
-    """In packed batching, the end of the training interactions of each row's user; None in prefix batching."""
-
-    def __len__(self) -> int:
-        return len(self.start)
-
-    @property
-    def num_targets(self) -> int:
-        """Supervised tokens of all rows."""
-        return int(self.num_supervised.sum())
-
-
-def packed_rows(split: Split, *, max_length: int) -> Rows:
-    """Windows of each user's training items that supervise every training target exactly once.
-
-    A history of at most L + 1 training items is one row. A longer one is cut into windows: the first supervises L tokens;
-    each later one has L - L//2 tokens of context and supervises up to L//2 new ones.
-
-    Args:
-        split: which interactions are training.
-        max_length: L, most tokens in a row, >= 2.
-    Returns: rows in the order of users, the windows of a user in time order.
-    """
-    begin, num_inputs = split.start, np.maximum(split.training_end - split.start - 1, 0)
-    step = max_length // 2
-    extra = np.maximum(num_inputs - max_length, 0)
-    windows = np.where(num_inputs > 0, 1 + -(-extra // step), 0)
-    user = np.repeat(np.arange(len(begin)), windows)
-    rank = np.arange(len(user)) - np.repeat(np.cumsum(windows) - windows, windows)  # window number within its user
-    first_new = np.where(rank == 0, 0, max_length + (rank - 1) * step)
-    end = np.minimum(max_length + rank * step, num_inputs[user])
-    start = np.where(rank == 0, 0, first_new - (max_length - step))
-    return Rows(begin[user] + start, begin[user] + end, end - first_new, user, split.training_end[user])
-
-
-def prefix_rows(split: Split, *, max_length: int) -> Rows:
-    """One row for each training target: the latest L items before it, of which the last is supervised.
-
-    Args:
-        split: which interactions are training.
-        max_length: L, most tokens in a row, >= 1.
-    Returns: rows in the order of users, those of a user in time order.
-    """
-    begin, num_targets = split.start, np.maximum(split.training_end - split.start - 1, 0)
-    user = np.repeat(np.arange(len(begin)), num_targets)
-    end = 1 + np.arange(len(user)) - np.repeat(np.cumsum(num_targets) - num_targets, num_targets)
-    start = np.maximum(end - max_length, 0)
-    return Rows(begin[user] + start, begin[user] + end, np.ones(len(user), np.int64), user)
-
-
-def evaluation_rows(split: Split, name: str, *, max_length: int) -> Rows:
-    """One row for each user with a held-out item: the latest L items before it.
-
-    Args:
-        split: which interactions are held out.
-        name: `validation` or `test`.
-        max_length: L, most tokens in a row, >= 1.
-    Returns: rows in the order of `split.users(name)`.
-    Raises:
-        ConfigError: `name` is neither.
-    """
-    users = split.users(name)
-    stop = split.held_out(name)[users]
-    start = np.maximum(stop - max_length, split.start[users])
-    return Rows(start, stop, np.ones(len(stop), np.int64), users)
-
-
-def items_before(data: InteractionArrays, users: IntArray, stop: IntArray) -> tuple[IntArray, IntArray]:
-    """Items of each user's interactions before a given one.
-
-    Args:
-        data: CSR interactions.
-        users: user indices.
-        stop: for each of them a position in the CSR arrays; interactions from there on are left out.
-    Returns: pairs as two arrays, index into `users` and item id, in time order for each user, with repeats.
-    """
-    begin = data.offsets[users]
-    count = stop - begin
-    row = np.repeat(np.arange(len(users)), count)
-    source = begin[row] + np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    return row, np.asarray(data.item_ids[source], np.int64)
-
-
-def training_rows(split: Split, *, batching: str, max_length: int) -> Rows:
-    """The rows of an epoch.
-
-    Args:
-        split: which interactions are training.
-        batching: `packed` or `prefix`.
-        max_length: L, most tokens in a row.
-    Returns: `packed_rows` or `prefix_rows`.
-    """
-    return {"packed": packed_rows, "prefix": prefix_rows}[batching](split, max_length=max_length)
-
-
-def batch_boundaries(num_supervised: IntArray, *, batch_targets: int) -> list[tuple[int, int]]:
-    """Cut a sequence of rows into batches of bounded size, in order.
-
-    Args:
-        num_supervised: targets of each row.
-        batch_targets: most targets in a batch, >= 1. A row with more makes a batch of its own.
-    Returns: (first, end) of each batch; the last one is kept however small.
-    """
-    total = np.concatenate([[0], np.cumsum(num_supervised)])
-    ranges, first = [], 0
-    while first < len(num_supervised):
-        last = int(np.searchsorted(total, total[first] + batch_targets, side="right")) - 1
-        last = max(last, first + 1)
-        ranges.append((first, last))
-        first = last
-    return ranges
-
-
-def epoch_batches(rows: Rows, *, batch_targets: int, rng: np.random.Generator) -> list[IntArray]:
-    """The rows of an epoch in random order, cut into batches.
-
-    Args:
-        rows: all rows of the epoch.
-        batch_targets: most targets in a batch, see `batch_boundaries`.
-        rng: draws the order.
-    Returns: indices into `rows` for each batch.
-    """
-    order = rng.permutation(len(rows))
-    boundaries = batch_boundaries(rows.num_supervised[order], batch_targets=batch_targets)
-    return [order[first:last] for first, last in boundaries]
 
 
 def _assign_bins(lengths: IntArray, bin_slots: int) -> tuple[IntArray, IntArray, int]:
@@ -348,35 +179,6 @@ def _prefix_weight(
     return np.where(is_supervised, count, 0).astype(np.float32)
 
 
-@dataclass(frozen=True)
-class _FlatInteractions:
-    offsets: IntArray
-    item_ids: NDArray[np.int32]
-    timestamps: IntArray
-
-
-def rows_of_histories(data: InteractionArrays, *, max_length: int) -> tuple[InteractionArrays, Rows]:
-    """One row for each whole history, whose next item is not known.
-
-    Args:
-        data: CSR interactions of U users, at least one for each.
-        max_length: L, most tokens in a row: the latest ones.
-    Returns: for `pack`: interactions in which item 0 follows each history, at the time of its last item, and U rows
-        supervised at their last token.
-    """
-    ends = np.asarray(data.offsets[1:])
-    following = np.arange(len(ends))
-    times = np.asarray(data.timestamps)
-    longer = _FlatInteractions(
-        np.concatenate([[0], ends + following + 1]),
-        np.insert(np.asarray(data.item_ids), ends, 0),
-        np.insert(times, ends, times[ends - 1]),
-    )
-    stop = ends + following
-    start = np.maximum(longer.offsets[:-1], stop - max_length)
-    return longer, Rows(start, stop, np.ones(len(stop), np.int64), following)
-
-
 def pack_histories(
     histories: Sequence[tuple[Numbers, Numbers]], *, next_items: Sequence[int] | None = None
 ) -> PackedBatch:
@@ -388,13 +190,10 @@ def pack_histories(
         next_items: item that follows each history; 0 = not known. None = none is known.
     Returns: the batch; its rows are sorted by length, and `user_index` is the index of each row's history.
     """
-    next_items = next_items if next_items is not None else [0] * len(histories)
-    lengths = np.array([len(items) for items, _ in histories], np.int64)
-    offsets = np.concatenate([[0], np.cumsum(lengths + 1)])
-    item_ids = np.concatenate(
-        [np.append(items, after) for (items, _), after in zip(histories, next_items, strict=True)]
-    )
-    timestamps = np.concatenate([np.append(times, times[-1]) for _, times in histories])
-    data = _FlatInteractions(offsets, item_ids.astype(np.int32), timestamps.astype(np.int64))
-    rows = Rows(offsets[:-1], offsets[1:] - 1, np.ones(len(lengths), np.int64), np.arange(len(lengths)))
-    return pack(data, rows, np.arange(len(lengths)), max_length=int(lengths.max()))
+    offsets = np.cumsum([0, *(len(items) for items, _ in histories)])
+    items, times = (np.concatenate([np.asarray(each[part]) for each in histories]) for part in (0, 1))
+    data = FlatInteractions(offsets, items.astype(np.int32), times.astype(np.int64))
+    longest = int(np.diff(offsets).max())
+    following = None if next_items is None else np.asarray(next_items, np.int64)
+    longer, rows = rows_of_histories(data, max_length=longest, next_items=following)
+    return pack(longer, rows, np.arange(len(histories)), max_length=longest)

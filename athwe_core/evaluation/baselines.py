@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from athwe_core.data.packing import batch_boundaries, items_before
+from athwe_core.data.rows import batch_boundaries, items_before
 from athwe_core.data.store.dataset import PreparedDataset
 
 BLOCK_PAIRS = 2**22

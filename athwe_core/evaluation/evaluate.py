@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float64
 from numpy.typing import NDArray
 
-from athwe_core.data.packing import Rows, SplitInteractionArrays, evaluation_rows, items_before, pack
+from athwe_core.data.packing import pack
+from athwe_core.data.rows import Rows, SplitInteractionArrays, evaluation_rows, items_before
 from athwe_core.distributed import ALONE, ProcessGroup
 from athwe_core.evaluation.ranking import target_ranks
 from athwe_core.models.protocol import Model

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from athwe_core.batch import PackedBatch
 from athwe_core.data.histories import Histories
-from athwe_core.data.packing import items_before, pack, rows_of_histories
+from athwe_core.data.packing import pack
+from athwe_core.data.rows import items_before, rows_of_histories
 from athwe_core.errors import AthweError, ConfigError
 from athwe_core.evaluation.evaluate import BLOCK_SCORES, BLOCK_USERS, in_workers, user_blocks, workers_and_users
 from athwe_core.models.protocol import Model

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from athwe_core.batch import PackedBatch
-from athwe_core.data.packing import InteractionArrays, Padding, Rows, pack_shard
+from athwe_core.data.packing import Padding, pack_shard
+from athwe_core.data.rows import InteractionArrays, Rows
 from athwe_core.distributed import BatchShards, ProcessGroup
 from athwe_core.training.step import steps_ahead
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from jaxtyping import Float64
 
-from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, epoch_batches, training_rows
+from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.rows import epoch_batches, training_rows
 from athwe_core.data.split import ALL_DATA
 from athwe_core.distributed import ALONE, ProcessGroup
 from athwe_core.errors import CheckpointError, DataError, require

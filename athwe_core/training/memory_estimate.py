@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
-from athwe_core.data.packing import Rows, batch_boundaries, pack, training_rows
+from athwe_core.data.packing import pack
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.rows import Rows, batch_boundaries, training_rows
 from athwe_core.data.split import Split
 from athwe_core.device import available_memory, resolve_device, resolve_precision
 from athwe_core.evaluation.evaluate import BLOCK_TOKENS, rank_users, workers_and_users

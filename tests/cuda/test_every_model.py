@@ -11,8 +11,9 @@ from tape import Transfers, tape_record
 
 from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
-from athwe_core.data.packing import FIXED_PADDING, pack, training_rows
+from athwe_core.data.packing import FIXED_PADDING, pack
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.rows import training_rows
 from athwe_core.distributed import ALONE
 from athwe_core.models.inputs import adapt_to_data
 from athwe_core.models.protocol import total_loss

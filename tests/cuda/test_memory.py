@@ -10,7 +10,8 @@ import torch
 
 from athwe_core.analysis.benchmark.generated import build_generated, generate_bench_data
 from athwe_core.config import Config
-from athwe_core.data.packing import SOME_PADDING, epoch_batches, training_rows
+from athwe_core.data.packing import SOME_PADDING
+from athwe_core.data.rows import epoch_batches, training_rows
 from athwe_core.distributed import ALONE
 from athwe_core.training.batches import BatchPacker, ReadyBatch
 from athwe_core.training.build import TrainingSetup

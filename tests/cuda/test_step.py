@@ -12,7 +12,8 @@ from setups import setup_of
 
 from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
-from athwe_core.data.packing import FIXED_PADDING, NO_PADDING, Padding, pack, training_rows
+from athwe_core.data.packing import FIXED_PADDING, NO_PADDING, Padding, pack
+from athwe_core.data.rows import training_rows
 from athwe_core.nn.transformer import AttentionGrid, StackedTransformer
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.optim import make_optimizer

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from athwe_core.config import Config
-from athwe_core.data.packing import evaluation_rows, pack_histories
+from athwe_core.data.packing import pack_histories
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
+from athwe_core.data.rows import evaluation_rows
 from athwe_core.errors import AthweError
 from athwe_core.evaluation import evaluate
 from athwe_core.evaluation.baselines import popularity_ranks, training_popularity, transition_ranks

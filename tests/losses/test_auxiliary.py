@@ -5,7 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from athwe_core.data.packing import pack, training_rows
+from athwe_core.data.packing import pack
+from athwe_core.data.rows import training_rows
 from athwe_core.losses.auxiliary import category_loss, cluster_loss, expert_diversity
 
 T, C = 7, 3

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from athwe_core.batch import Attribute, Catalogue, PackedBatch, TimeRange
-from athwe_core.data.packing import NO_PADDING, Padding, pack, pack_histories, training_rows
+from athwe_core.data.packing import NO_PADDING, Padding, pack, pack_histories
+from athwe_core.data.rows import training_rows
 from athwe_core.losses.sampled_ce import LogUniformSampler, sample_candidates
 from athwe_core.models.protocol import LossInputs, Model, ModelInputs, total_loss
 from athwe_core.models.registry import build_config, find_model, replace_in

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from athwe_core.batch import Catalogue, TimeRange
-from athwe_core.data.packing import pack, pack_histories, training_rows
+from athwe_core.data.packing import pack, pack_histories
+from athwe_core.data.rows import training_rows
 from athwe_core.errors import CheckpointError
 from athwe_core.models.golden import Golden
 from athwe_core.models.parity import parity_differences

@@ -20,8 +20,9 @@ from model_cases import (
 )
 
 from athwe_core.batch import Catalogue, TimeRange
-from athwe_core.data.packing import NO_PADDING, SOME_PADDING, Padding, items_before, pack_histories
+from athwe_core.data.packing import NO_PADDING, SOME_PADDING, Padding, pack_histories
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.rows import items_before
 from athwe_core.data.similar_items import most_similar_items
 from athwe_core.errors import CheckpointError, ConfigError
 from athwe_core.models.golden import Golden

@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 
 from athwe_core.batch import PackedBatch
-from athwe_core.data.packing import FIXED_PADDING, NO_PADDING, Padding, pack, pack_histories, training_rows
+from athwe_core.data.packing import FIXED_PADDING, NO_PADDING, Padding, pack, pack_histories
+from athwe_core.data.rows import training_rows
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
 from athwe_core.losses.next_item import loss_scale, next_item_loss
 from athwe_core.losses.sampled_ce import Candidates

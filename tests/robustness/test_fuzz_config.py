@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from athwe_core.batch import Catalogue, TimeRange
 from athwe_core.config import MAX_YAML_LENGTH, Config, config_tree, parse_override, parse_yaml, read_yaml
-from athwe_core.data.packing import pack, packed_rows
+from athwe_core.data.packing import pack
+from athwe_core.data.rows import packed_rows
 from athwe_core.errors import ConfigError
 from athwe_core.models.athwe.model import Athwe
 from athwe_core.models.protocol import ModelInputs

@@ -16,8 +16,9 @@ from fuzz_inputs import GOOD_ITEM, INTER_HEADER, ROWS, START, assert_both, outco
 from hypothesis import strategies as st
 
 from athwe_core.data.features.arrays import read_array
-from athwe_core.data.packing import pack, packed_rows
+from athwe_core.data.packing import pack
 from athwe_core.data.prepare import PrepareOptions, open_prepared, prepare
+from athwe_core.data.rows import packed_rows
 from athwe_core.errors import DataError
 
 NAMES = (

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from spread_harness import SMALL, Data, difference, network_of
 
-from athwe_core.data.packing import FIXED_PADDING, pack, training_rows
+from athwe_core.data.packing import FIXED_PADDING, pack
+from athwe_core.data.rows import training_rows
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.training import compiled
 from athwe_core.training.build import TrainingSetup

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config
-from athwe_core.data.packing import Padding, pack_shard, training_rows
+from athwe_core.data.packing import Padding, pack_shard
+from athwe_core.data.rows import training_rows
 from athwe_core.data.split import Split, leave_one_out
 from athwe_core.distributed import ProcessGroup
 from athwe_core.models.athwe import model as model_module

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from athwe_core.data.packing import SOME_PADDING, pack, training_rows
+from athwe_core.data.packing import SOME_PADDING, pack
+from athwe_core.data.rows import training_rows
 from athwe_core.distributed import ALONE
 from athwe_core.training import batches as module
 from athwe_core.training.batches import BatchPacker, in_advance

@@ -11,7 +11,8 @@ import torch
 from setups import setup_of
 
 from athwe_core.config import Config
-from athwe_core.data.packing import FIXED_PADDING, pack, training_rows
+from athwe_core.data.packing import FIXED_PADDING, pack
+from athwe_core.data.rows import training_rows
 from athwe_core.distributed import ProcessGroup
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.training import compiled as module

@@ -10,8 +10,9 @@ import torch
 
 from athwe_core import device
 from athwe_core.config import Config
-from athwe_core.data.packing import epoch_batches, pack, training_rows
+from athwe_core.data.packing import pack
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
+from athwe_core.data.rows import epoch_batches, training_rows
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.models.inputs import adapt_to_data
 from athwe_core.models.registry import build_config, replace_in

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config
-from athwe_core.data.packing import pack, training_rows
+from athwe_core.data.packing import pack
+from athwe_core.data.rows import training_rows
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.memory_saving import LEVELS, MemorySaving, saving_memory
 from athwe_core.training.step import compute_gradients

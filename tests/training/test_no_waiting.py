@@ -10,7 +10,8 @@ from setups import setup_of
 from tape import Transfers
 
 from athwe_core.config import Config
-from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, Padding, pack, training_rows
+from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING, Padding, pack
+from athwe_core.data.rows import training_rows
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.step import PendingLosses, compute_gradients
 

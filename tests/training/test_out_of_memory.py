@@ -16,8 +16,9 @@ from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch, TimeRange
 from athwe_core.config import Config
-from athwe_core.data.packing import Rows, pack, training_rows
+from athwe_core.data.packing import pack
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.rows import Rows, training_rows
 from athwe_core.models.inputs import adapt_to_data
 from athwe_core.models.registry import replace_in
 from athwe_core.runs.checkpoint import load_state

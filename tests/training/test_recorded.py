@@ -12,8 +12,9 @@ from tape import tape_record
 
 from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
-from athwe_core.data.packing import FIXED_PADDING, pack, training_rows
+from athwe_core.data.packing import FIXED_PADDING, pack
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.rows import training_rows
 from athwe_core.models.inputs import adapt_to_data
 from athwe_core.runs.find import create_run
 from athwe_core.training import loop, recorded

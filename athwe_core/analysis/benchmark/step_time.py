@@ -18,17 +18,9 @@ from athwe_core.analysis.benchmark.generated import BenchData, build_generated, 
 from athwe_core.analysis.benchmark.records import BenchResult, StepTimes
 from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
-from athwe_core.data.packing import (
-    FIXED_PADDING,
-    NO_PADDING,
-    SOME_PADDING,
-    Padding,
-    SplitInteractionArrays,
-    epoch_batches,
-    pack_shard,
-    training_rows,
-)
+from athwe_core.data.packing import FIXED_PADDING, NO_PADDING, SOME_PADDING, Padding, pack_shard
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.rows import SplitInteractionArrays, epoch_batches, training_rows
 from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
 from athwe_core.training.batches import in_advance
 from athwe_core.training.build import TrainingSetup, build_setup

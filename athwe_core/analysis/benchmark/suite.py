@@ -28,7 +28,7 @@ from athwe_core.analysis.benchmark.records import (
 from athwe_core.analysis.benchmark.step_time import count_kernels, time_steps
 from athwe_core.analysis.child_process import Document, Parent, run_together, serve
 from athwe_core.config import Config
-from athwe_core.data.packing import epoch_batches, training_rows
+from athwe_core.data.rows import epoch_batches, training_rows
 from athwe_core.device import has_fast_bf16, resolve_device
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.models.registry import build_config, replace_in

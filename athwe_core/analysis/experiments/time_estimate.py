@@ -11,7 +11,8 @@ import torch
 
 from athwe_core.analysis.experiments.plan import Plan, PlannedRun
 from athwe_core.config import Config
-from athwe_core.data.packing import SOME_PADDING, epoch_batches, pack, training_rows
+from athwe_core.data.packing import SOME_PADDING, pack
+from athwe_core.data.rows import epoch_batches, training_rows
 from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.device import resolve_device
 from athwe_core.errors import AthweError

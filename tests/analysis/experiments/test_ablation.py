@@ -9,8 +9,9 @@ import pytest
 from athwe_core.analysis.experiments.ablation import ablation, removable
 from athwe_core.analysis.experiments.plan import Experiment
 from athwe_core.config import Config
-from athwe_core.data.packing import epoch_batches, pack, training_rows
+from athwe_core.data.packing import pack
 from athwe_core.data.prepare import PreparedDataset
+from athwe_core.data.rows import epoch_batches, training_rows
 from athwe_core.errors import ConfigError
 from athwe_core.models.inputs import adapt_to_data
 from athwe_core.models.registry import find_model, replace_in

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from athwe_core.batch import Catalogue, PackedBatch
 from athwe_core.config import Config
-from athwe_core.data.packing import pack, pack_histories, packed_rows, prefix_rows
+from athwe_core.data.packing import pack, pack_histories
+from athwe_core.data.rows import packed_rows, prefix_rows
 from athwe_core.models.athwe.network import Network, Outputs
 from athwe_core.models.athwe.objective import loss_terms
 from athwe_core.models.protocol import LossInputs, total_loss

@@ -10,16 +10,8 @@ from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch
 from athwe_core.config import Config
-from athwe_core.data.packing import (
-    FIXED_PADDING,
-    NO_PADDING,
-    SOME_PADDING,
-    Padding,
-    pack,
-    pack_histories,
-    packed_rows,
-    training_rows,
-)
+from athwe_core.data.packing import FIXED_PADDING, NO_PADDING, SOME_PADDING, Padding, pack, pack_histories
+from athwe_core.data.rows import packed_rows, training_rows
 from athwe_core.losses.sampled_ce import LogUniformSampler, sample_candidates
 from athwe_core.models.athwe.network import Network
 from athwe_core.models.athwe.objective import loss_terms, placeholder_mask
