@@ -1,4 +1,4 @@
-"""What `ablate`, `sweep` and `table1` share: their options, the plan, the progress display and the table of results."""
+"""What `ablate`, `sweep` and `table1` share: their options, the plan and the progress display."""
 
 from __future__ import annotations
 
@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich import box
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
+from athwe_cli.experiment_tables import cost_table, quick_look, result_table
 from athwe_cli.render import Output
 from athwe_cli.signals import noted_signals
 from athwe_cli.training_display import duration
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from athwe_core.analysis.experiments.plan import Experiment, Plan, PlannedRun
-    from athwe_core.analysis.experiments.result import ExperimentResult
     from athwe_core.data.prepare import PreparedDataset
 
 Seeds = Annotated[int, typer.Option("--seeds", help="Number of seeds. N means the seeds 0 to N-1.")]
@@ -46,9 +44,6 @@ Name = Annotated[str | None, typer.Option("--name", help="Name of the result. De
 DryRun = Annotated[
     bool, typer.Option("--dry-run", help="Print which runs would be trained and how long that takes, and stop.")
 ]
-
-WIDE_LABEL = 16
-"""Longest label that leaves room for three metrics in 80 columns."""
 
 
 def refuse_seed(overrides: list[str]) -> None:
@@ -139,11 +134,6 @@ def _actions(runs: Iterable[PlannedRun]) -> str:
     """`2 new, 1 reused`."""
     counts = Counter(run.action for run in runs)
     return ", ".join(f"{counts[action]} {action}" for action in ("new", "resumed", "reused") if counts[action])
-
-
-def quick_look(epochs: int) -> str:
-    """How outputs mark an experiment with `--epochs`."""
-    return f"quick look: at most {epochs} epoch{'s' * (epochs > 1)}"
 
 
 class ExperimentDisplay:
@@ -246,86 +236,3 @@ class ExperimentDisplay:
 
 def _name(run: PlannedRun) -> str:
     return f"[{run.label}, seed {run.seed}]"
-
-
-def result_table(result: ExperimentResult, *, rules: str) -> Table:
-    """One row for each variant: metrics, change and p-value. It fits into 80 columns."""
-    from athwe_core.analysis.experiments.result import mean_and_sd, p_text
-    from athwe_core.evaluation.metrics import metric_name
-
-    split, metric, seeds = result["split"], result["metric"], len(result["seeds"])
-    shown = _shown_metrics(result)
-    of = f"sweep of {', '.join(result['varied'])}\n" if result["varied"] else ""
-    what = {"ablation": f"ablation of {result['preset']}", "models": "models"}.get(result["kind"], result["preset"])
-    where = f"{what} on {result['dataset']}, {split}, {seeds} seed{'s' * (seeds > 1)}"
-    quick = "" if result["quick_epochs"] is None else f"\n{quick_look(result['quick_epochs'])}"
-    compared = any(variant["p_holm"] is not None for variant in result["variants"])
-    base = next((v["label"] for v in result["variants"] if v["p_holm"] is None), "") if compared else ""
-    caption = f"%: change of {metric_name(metric)} against {base}. {result['test']}"
-    table = Table(
-        title=escape(f"{of}{where}\n{rules}{quick}"),
-        title_justify="left",
-        caption=escape(caption) if compared else None,
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
-    table.add_column("", overflow="fold")
-    for name in shown:
-        table.add_column(metric_name(name), justify="right", no_wrap=True)
-    table.add_column("%", justify="right", no_wrap=True)
-    table.add_column("p", justify="right", no_wrap=True)
-    for variant in result["variants"]:
-        cells = [compact(mean_and_sd(variant["metrics"][split][name])) for name in shown]
-        change, p = variant["change_percent"], variant["p_holm"]
-        cells += [
-            "" if change is None else f"{change:+.1f}",
-            compact(p_text(p)),
-        ]
-        table.add_row(escape(variant["label"]), *cells)
-    for baseline in result.get("baselines", []):
-        table.add_row(escape(baseline["label"]), *(f"{baseline['metrics'][name]:.4f}" for name in shown))
-    return table
-
-
-def cost_table(result: ExperimentResult) -> Table:
-    """The metric with seen items taken out and in the paper, and what each model costs. It fits into 80 columns."""
-    from athwe_core.analysis.experiments.result import mean_and_sd
-    from athwe_core.evaluation.metrics import metric_name
-
-    metric, variants = result["metric"], result["variants"]
-    in_paper = any(metric in variant.get("published", {}) for variant in variants)
-    title = f"{metric_name(metric)} with seen items taken out{', in the paper' * in_paper}, and cost"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("", overflow="fold")
-    for name in ("unseen", *["paper"] * in_paper, "epochs", "s per epoch", "parameters"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for variant in variants:
-        published = variant.get("published", {}).get(metric)
-        table.add_row(
-            escape(variant["label"]),
-            compact(mean_and_sd(variant["without_seen"][metric])),
-            *["" if published is None else f"{published:.4f}"] * in_paper,
-            ", ".join(map(str, variant["epochs"])),
-            f"{variant['seconds_per_epoch']:.1f}",
-            f"{variant['parameters']:,}",
-        )
-    for baseline in result.get("baselines", []):
-        table.add_row(escape(baseline["label"]), f"{baseline['without_seen'][metric]:.4f}")
-    return table
-
-
-def compact(number: str) -> str:
-    """Without spaces, so that three metrics fit into 80 columns."""
-    return number.replace(" ", "")
-
-
-def _shown_metrics(result: ExperimentResult) -> list[str]:
-    """The metrics of the paper's tables where they were measured, and always that of the experiment.
-
-    Three, or two where labels are long.
-    """
-    there = result["variants"][0]["metrics"][result["split"]]
-    wanted: list[str] = [name for name in ("ndcg@5", "ndcg@10", "mrr@10") if name in there]
-    room = 2 if max(len(variant["label"]) for variant in result["variants"]) > WIDE_LABEL else 3
-    return wanted[:room] if result["metric"] in wanted[:room] else [*wanted[: room - 1], result["metric"]]

@@ -31,6 +31,8 @@ TESTED_IN = {
     "athwe_core/models/athwe/model.py": "tests/models/athwe/test_objective.py",
     "athwe_core/models/athwe/spec.py": "tests/analysis/experiments/test_ablation.py",
     "athwe_core/serving/model_card.py": "tests/serving/test_hub.py",
+    "athwe_cli/experiment_tables.py": "tests/cli/test_experiments.py",
+    "athwe_cli/train_run.py": "tests/cli/test_train.py",
     "athwe_cli/confirm.py": "tests/cli/test_runs.py",
     "athwe_core/models/golden.py": "tests/models/test_sasrec.py",
     "athwe_core/models/id_model.py": "tests/models/test_sasrec.py",

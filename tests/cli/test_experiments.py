@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from athwe_cli.experiments import ExperimentDisplay, quick_look, result_table
+from athwe_cli.experiment_tables import quick_look, result_table
+from athwe_cli.experiments import ExperimentDisplay
 from athwe_cli.render import Output
 
 METRICS = ("ndcg@5", "ndcg@10", "mrr@10", "hit@5")
