@@ -1,11 +1,43 @@
-"""Links of the pages that leave `docs/` point to the repository on the site."""
+"""The notebooks become pages of the site, and links that leave `docs/` point to the repository."""
 
+import json
 import re
+from pathlib import Path
 from typing import Any
+
+from mkdocs.structure.files import File, Files
+
+NOTEBOOKS = Path(__file__).parents[1] / "examples" / "notebooks"
+
+
+def on_files(files: Files, *, config: Any, **_: Any) -> Files:
+    """Add `notebooks/NAME.md` for each notebook.
+
+    Args:
+        files: of the site.
+        config: of the site.
+    Returns: the files.
+    """
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook_page(path)))
+    return files
+
+
+def notebook_page(path: Path) -> str:
+    """The texts and the code of a notebook as Markdown; notebooks are stored without outputs."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells]
+    pieces = [
+        text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```"
+        for cell, text in zip(cells, texts, strict=True)
+    ]
+    title, *rest = pieces
+    source = f"[The notebook](../../examples/notebooks/{path.name}) runs in every test of athwe; run it to see what it shows."
+    return "\n\n".join([title, source, *rest]) + "\n"
 
 
 def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
-    """Replace `](../examples/results.md)` by the file's address in the repository.
+    """Replace `](../examples/results.md)` by the file's address in the repository, and notebooks by their pages.
 
     Args:
         markdown: text of the page.
@@ -13,5 +45,9 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
         config: of the site, with `repo_url`.
     Returns: the text.
     """
-    up = "../" * (page.file.src_uri.count("/") + 1)
+    depth = page.file.src_uri.count("/")
+    up = "../" * (depth + 1)
+    if not page.file.src_uri.startswith("notebooks/"):
+        pages = rf"]({'../' * depth}notebooks/\1.md)"
+        markdown = re.sub(rf"\]\({re.escape(up)}examples/notebooks/(\w+)\.ipynb\)", pages, markdown)
     return re.sub(rf"\]\({re.escape(up)}(?!\.)", f"]({config.repo_url}/blob/main/", markdown)

@@ -23,6 +23,7 @@ DOCUMENTS = [
 PATH = re.compile(r"(?<![\w/.-])(?:athwe_core|athwe_cli|docs|examples|tests|\.ci|\.github)/[\w./*-]*[\w*/]")
 MODULE = re.compile(r"`(athwe_(?:core|cli)(?:\.\w+)+)`")
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)|src=\"([^\":]+)\"")
+ANCHOR = re.compile(r"\]\(([^)#:]*)#([^)]+)\)")
 PLACEHOLDER = re.compile(r"NAME|/b\.py|test_b\.py")
 """Paths of files that the reader will write."""
 
@@ -56,6 +57,27 @@ def test_every_path_in_a_document_exists(document: str) -> None:
     modules = [name.replace(".", "/") for name in MODULE.findall(text)]
     missing += [name for name in modules if not any((ROOT / f"{name}{end}").exists() for end in (".py", ""))]
     assert missing == []
+
+
+def headings(path: Path) -> set[str]:
+    """The anchors that GitHub and the site give to the headings of a document."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    found = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_to_a_heading_finds_it(document: str) -> None:
+    place = ROOT / document
+    links = [(place.parent / path if path else place, anchor) for path, anchor in ANCHOR.findall(read(document))]
+    assert [(str(path), anchor) for path, anchor in links if anchor not in headings(path)] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_to_other_sites_are_encrypted(document: str) -> None:
+    known = ("http://127.0.0.1", "http://localhost")
+    found = re.findall(r"http://[^\s)>`\"']+", read(document))
+    assert [link for link in found if not link.startswith(known)] == []
 
 
 def test_the_check_of_paths_finds_some() -> None:

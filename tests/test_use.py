@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 from cli_runner import SMALL, call
+from page_blocks import blocks_of
 from typer.testing import CliRunner
 
 import athwe_core as athwe
@@ -16,7 +17,8 @@ from athwe_cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "use.md").read_text(encoding="utf-8")
-COMMANDS = [line for block in re.findall(r"```bash\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
+BLOCKS = [block for block in blocks_of("docs/use.md") if block.language == "bash" and block.not_run is None]
+COMMANDS = [line for block in BLOCKS for line in block.commands]
 
 
 @pytest.fixture(scope="module")
@@ -49,10 +51,6 @@ def test_the_commands_of_the_page_run_in_their_order(world: Path, monkeypatch: p
         before, _, command = line.rpartition("| ")
         words = [names_of(world).get(word, word) for word in shlex.split(command)]
         assert words[0] == "athwe"
-        if (
-            "onnx" in words
-        ):  # tests/serving/test_onnx_model.py types it: torch's exporter cannot follow the checks of shapes here
-            continue
         given = Path(shlex.split(before)[1]).read_text() if before else None
         result = runner.invoke(app, words[1:], input=given)
         assert result.exit_code == 0, f"{line}\n{result.output}"
