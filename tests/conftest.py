@@ -6,6 +6,7 @@ every layer, loss and model is called. Elsewhere the checks would take a third o
 
 import gc
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -48,6 +49,12 @@ START = 1_400_000_001
 """An odd second that float32 cannot hold."""
 NUM_ROWS, NUM_CATEGORIES, NUM_CLUSTERS = 14, 3, 4
 SMALL = ("model.hidden_size=8", "model.inner_size=12", "model.max_length=6", "training.precision=fp32")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with few tests first: they hold the long ones, after which a process at the end would wait for another."""
+    counts = Counter(item.path for item in items)
+    items.sort(key=lambda item: counts[item.path])
 
 
 @pytest.hookimpl(tryfirst=True)

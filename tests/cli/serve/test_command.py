@@ -42,13 +42,17 @@ def test_it_tells_where_it_is_answers_and_ends_on_sigterm(run: athwe.Run, source
     rows = [{"item_ids": [run.data.item_tokens[3]], "timestamps": [1]}]
 
     def visit() -> None:
-        with httpx.Client(
-            base_url=f"http://127.0.0.1:{port}",
-            headers={"Authorization": f"Bearer {key}"},
-            transport=httpx.HTTPTransport(retries=10),  # half a second and more between two
-        ) as client:
-            answers.append(client.post("/recommend", json={"histories": rows}))
-        os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            with httpx.Client(
+                base_url=f"http://127.0.0.1:{port}",
+                headers={"Authorization": f"Bearer {key}"},
+                transport=httpx.HTTPTransport(retries=10),  # half a second and more between two
+                timeout=60,
+            ) as client:
+                answers.append(client.post("/recommend", json={"histories": rows}))
+        finally:
+            if signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:  # it runs, and would wait for ever
+                os.kill(os.getpid(), signal.SIGTERM)
 
     visitor = threading.Thread(target=visit)
     visitor.start()
