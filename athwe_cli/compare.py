@@ -16,6 +16,7 @@ from athwe_cli.render import Output
 
 if TYPE_CHECKING:
     from athwe_core.analysis.experiments.comparison import Comparison, ComparisonRow, Difference
+    from athwe_core.evaluation.external_ranks import ExternalRanks
     from athwe_core.runs.find import RunFolder
 
 LABELS_A_TABLE = 3
@@ -34,6 +35,14 @@ def compare(
         ),
     ] = None,
     dataset: opt.Dataset = None,
+    ranks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also compare ranks or recommendation lists that another program made: a table with the columns user, rank "
+            "or user, item, score. Repeatable; files of one LABEL are seeds of one row.",
+            metavar="[LABEL=]FILE",
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="validation or test.")] = "test",
     metric: Annotated[
         str, typer.Option(help="Metric of change, tests and groups: ndcg@k, mrr@k or hit@k.")
@@ -45,6 +54,7 @@ def compare(
     latex: Annotated[bool, typer.Option("--latex", help="Print one LaTeX table on stdout instead.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print one Markdown table on stdout instead.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with all digits on stdout instead.")] = False,
+    prepared: opt.PreparedDir = opt.PREPARED_DIR,
     runs: opt.RunsDir = opt.RUNS_DIR,
     as_json: opt.Json = False,
 ) -> None:
@@ -53,12 +63,14 @@ def compare(
     Runs that differ only in the seed form one row with mean ± standard deviation. Change and p-values are against the first
     row. With several seeds on both sides, the test covers the spread over seeds as well as over users.
 
+    A file of --ranks must come from the data, the split and the seen-item rule of the runs: docs/judge.md describes it.
+
     Example: athwe compare 'Toys_and_Games/hm4sr/*' 'Toys_and_Games/athwe/*' --metric ndcg@10
 
     Example: athwe compare 'demo/*/*' --markdown > table.md
+
+    Example: athwe compare last --ranks recbole.csv
     """
-    from athwe_core.analysis.experiments.comparison import compare_runs
-    from athwe_core.analysis.experiments.comparison_text import comparison_text
     from athwe_core.errors import ConfigError
 
     given = [name for name, on in (("latex", latex), ("markdown", markdown), ("csv", as_csv), ("json", as_json)) if on]
@@ -66,9 +78,17 @@ def compare(
         names = ", ".join(f"--{name}" for name in given)
         raise ConfigError(names, "cannot be given together", remedy="Choose one")
     output = Output(as_json=as_json)
-    result = compare_runs(_find(run or ["last"], runs, dataset, output), split=split, metric=metric, force=force)
+    found = _find(run or ["last"], runs, dataset, output)
+    output.note(f"comparing {len(found)} run{'s' * (len(found) != 1)}")
+    from athwe_core.analysis.experiments.comparison import compare_runs
+    from athwe_core.analysis.experiments.comparison_text import comparison_text
+
+    files = _read_files(ranks or [], found[0], prepared, split)
+    result = compare_runs(found, split=split, metric=metric, force=force, files=files)
     for row in result["rows"]:
-        output.note(f"{row['label']}: {', '.join(row['runs'])}")
+        output.note(f"{row['label']}: {', '.join(row['runs'] or row['files'])}")
+    for note in result["notes"]:
+        output.note(note)
     if given and not as_json:
         typer.echo(comparison_text(result, given[0]), nl=False)  # type: ignore[arg-type]
         return
@@ -113,6 +133,31 @@ def _find(texts: list[str], runs_dir: Path, dataset: str | None, output: Output)
             output.note(f"{text}: left out, as not finished: {len(matches) - len(finished)} of {len(matches)} runs")
         found += finished
     return found
+
+
+def _read_files(texts: list[str], run: RunFolder, prepared: Path, split: str) -> dict[str, list[ExternalRanks]]:
+    """Files of ranks by label, read by the data and the rules of a run."""
+    from athwe_core.errors import ConfigError
+    from athwe_core.evaluation.external_ranks import read_external_ranks
+
+    if not texts:
+        return {}
+    data, exclude_seen = run.open_data(prepared), run.config().evaluation.exclude_seen
+    found: dict[str, list[ExternalRanks]] = {}
+    for text in texts:
+        label, path = _labelled(text)
+        if label is None and path.stem in found:
+            remedy = f"Give each a label, or both the same as seeds of one row: --ranks LABEL={path}"
+            raise ConfigError("--ranks", "must not name two files of one name without labels", text, remedy)
+        one = read_external_ranks(path, data, split=split, exclude_seen=exclude_seen)
+        found.setdefault(label or path.stem, []).append(one)
+    return found
+
+
+def _labelled(text: str) -> tuple[str | None, Path]:
+    """`[LABEL=]FILE` as label and path."""
+    label, separator, path = text.partition("=")
+    return (None, Path(text)) if not separator or not label or Path(text).exists() else (label, Path(path))
 
 
 def _cut_offs(result: Comparison) -> list[int]:
@@ -167,6 +212,8 @@ def _cost_table(rows: list[ComparisonRow]) -> Table:
     for name in ("seeds", "epochs", "s per epoch", "device", "parameters"):
         table.add_column(name, justify="right")
     for row in rows:
+        if row["seconds_per_epoch"] is None:  # a file tells nothing of this
+            continue
         size = "unknown" if row["parameters"] is None else f"{row['parameters']:,}"
         lists = [", ".join(map(str, numbers)) for numbers in (row["seeds"], row["epochs"])]
         table.add_row(escape(row["label"]), *lists, f"{row['seconds_per_epoch']:.1f}", ", ".join(row["devices"]), size)

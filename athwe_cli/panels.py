@@ -16,7 +16,7 @@ COMMAND_PANELS = {
 
 OPTION_PANELS = {
     "Data": "dataset version verify raw source item-file refresh sources run from histories user users items like random "
-    "history pick with",
+    "history pick with ranks",
     "Columns and bad rows": "user-column item-column time-column time-unit time-format category-column image-column "
     "text-columns columns quotes max-bad-lines max-missing-ids",
     "Filtering and split": "min-interactions keep-items max-categories tie-order split held-out-share seed",

@@ -11,6 +11,7 @@ TESTED_IN = {
     "athwe_cli/__main__.py": "tests/test_documents.py",
     "athwe_core/analysis/benchmark/records.py": "tests/analysis/benchmark/test_scaling.py",
     "athwe_core/analysis/benchmark/scaling_figure.py": "tests/analysis/benchmark/test_scaling.py",
+    "athwe_core/analysis/experiments/compared_rows.py": "tests/analysis/experiments/test_comparison.py",
     "athwe_core/analysis/experiments/model_table.py": "tests/cli/test_table1.py",
     "athwe_core/analysis/tuning/trials.py": "tests/analysis/tuning/test_tune.py",
     "athwe_core/library_run.py": "tests/test_library.py",

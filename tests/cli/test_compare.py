@@ -146,3 +146,70 @@ def test_markup_in_a_name_stays_text(copy: Copy, tmp_path: Path) -> None:
     result = call(tmp_path, "compare", str(tmp_path / "runs" / "demo" / "athwe" / "[red]a"), "b")
     assert result.exit_code == 0, result.output
     assert "athwe [red]a" in result.stdout
+
+
+class TestRanksOfAnotherProgram:
+    """The run's own ranks as the file of another program, in a copy of the run with the world's prepared data."""
+
+    @pytest.fixture
+    def ranks(self, copy: Copy, world: Path, tmp_path: Path) -> Path:
+        run = copy("mine")
+        shutil.copytree(world / "prepared", tmp_path / "prepared")
+        frame = pl.read_parquet(run / "per_user.parquet").filter(pl.col("split") == "test")
+        path = tmp_path / "recbole.csv"
+        frame.select(user="user_id", target="target_item_id", rank="rank").write_csv(path)
+        return path
+
+    def test_the_same_ranks_are_level_with_the_run(self, ranks: Path, tmp_path: Path) -> None:
+        result = call(tmp_path, "compare", "mine", "--ranks", str(ranks), "--json")
+        assert result.exit_code == 0, result.output
+        mine, other = json.loads(result.stdout)["rows"]
+        assert (other["label"], other["files"]) == ("recbole", [str(ranks)])
+        assert other["metrics"] == mine["metrics"]
+        assert (other["change_percent"], other["p_value"]) == (0, 1)
+        assert f"recbole: {ranks}" in result.stderr
+        assert "its targets are those of the data set" in result.stderr
+
+    def test_the_row_is_in_every_table(self, ranks: Path, tmp_path: Path) -> None:
+        arguments = ("compare", "mine", "--ranks", f"their SASRec={ranks}")
+        shown = call(tmp_path, *arguments)
+        assert shown.exit_code == 0, shown.output
+        assert shown.stdout.count("their SASRec") == 4  # change, @5, @10, groups; a file has no costs
+        for form in ("--latex", "--markdown", "--csv"):
+            assert "their SASRec" in call(tmp_path, *arguments, form).stdout
+
+    def test_lists_of_recommendations(self, ranks: Path, tmp_path: Path) -> None:
+        lists = tmp_path / "lists.csv"
+        pl.read_csv(ranks).select("user", item="target", score=pl.lit(1.0)).write_csv(lists)
+        arguments = ("compare", "mine", "--ranks", str(lists))
+        result = call(tmp_path, *arguments, "--metric", "hit@1", "--json")
+        assert json.loads(result.stdout)["rows"][1]["metrics"] == {
+            f"{name}@1": {"mean": 1, "sd": None, "values": [1]} for name in ("ndcg", "mrr", "hit")
+        }
+        assert "metrics @5, @10, @20, @50 are left out: lists.csv knows ranks to 1 only" in result.stderr
+        result = call(tmp_path, *arguments)
+        assert result.exit_code == 2
+        assert "--metric must have a cut-off of at most 1" in one_error_line(result)
+
+    def test_labels_make_seeds_of_one_row(self, ranks: Path, tmp_path: Path) -> None:
+        second = tmp_path / "second" / ranks.name
+        second.parent.mkdir()
+        shutil.copy(ranks, second)
+        result = call(tmp_path, "compare", "mine", "--ranks", str(ranks), "--ranks", str(second))
+        assert result.exit_code == 2
+        assert f"--ranks LABEL={second}" in one_error_line(result)
+        both = [argument for path in (ranks, second) for argument in ("--ranks", f"a={path}")]
+        row = json.loads(call(tmp_path, "compare", "mine", *both, "--json").stdout)["rows"][1]
+        assert (row["label"], row["files"]) == ("a", [str(ranks), str(second)])
+
+    def test_a_path_with_an_equals_sign_is_a_path(self, ranks: Path, tmp_path: Path) -> None:
+        path = ranks.rename(tmp_path / "a=b.csv")
+        result = call(tmp_path, "compare", "mine", "--ranks", str(path), "--json")
+        assert json.loads(result.stdout)["rows"][1]["label"] == "a=b"
+
+    def test_mistakes_are_one_line(self, ranks: Path, tmp_path: Path) -> None:
+        result = call(tmp_path, "compare", "mine", "--ranks", "none.csv")
+        assert (result.exit_code, "none.csv must be a file that exists" in one_error_line(result)) == (3, True)
+        other_split = call(tmp_path, "compare", "mine", "--ranks", str(ranks), "--split", "validation")
+        assert other_split.exit_code == 3
+        assert "target must be the held-out item of the validation split" in one_error_line(other_split)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from statistics import mean, median
-from typing import Any, TypedDict, TypeVar
+from typing import TypedDict, TypeVar
 
-import numpy as np
-import polars as pl
-from jaxtyping import Float64
 from safetensors import SafetensorError
 
-from athwe_core.analysis.experiments.plan import run_identity, with_seed
+from athwe_core.analysis.experiments.compared_rows import (
+    ComparedRow,
+    ComparedRun,
+    Rule,
+    read_runs,
+    rows_of_files,
+    rows_of_runs,
+)
 from athwe_core.analysis.experiments.result import (
     Spread,
     TestedOver,
@@ -25,25 +26,19 @@ from athwe_core.analysis.experiments.result import (
     paired_p_value,
     spread,
 )
-from athwe_core.config import Config
 from athwe_core.errors import CheckpointError, ConfigError, require
+from athwe_core.evaluation.external_ranks import ExternalRanks
 from athwe_core.evaluation.groups import GROUPINGS, group_metrics
-from athwe_core.evaluation.metrics import mean_metrics, per_user_metrics
+from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.evaluation.significance import holm
 from athwe_core.runs.checkpoint import WEIGHTS
-from athwe_core.runs.find import FINISHED, RunFolder
+from athwe_core.runs.find import RunFolder
 
 _T = TypeVar("_T")
 
-COMPARABLE = ("dataset", "content_hash", "split_rule", "tie_order", "exclude_seen", "held_out")
-"""What runs must share to be ranked together; `held_out` identifies the users and their held-out items."""
-
-Rule = str | bool
-"""Value of one of `COMPARABLE`."""
-
 
 class Difference(TypedDict):
-    """One of `COMPARABLE` that the runs do not share."""
+    """A rule that the runs do not share, see `ComparedRun.rules`."""
 
     what: str
     values: dict[str, Rule]
@@ -51,18 +46,23 @@ class Difference(TypedDict):
 
 
 class ComparisonRow(TypedDict):
-    """Runs that differ only in seed and device."""
+    """Runs that differ only in seed and device, or files of ranks that another program made."""
 
     label: str
     runs: list[str]
+    """Empty for files, as are seeds, epochs and devices."""
+    files: list[str]
+    """Empty for runs."""
     seeds: list[int]
-    preset: str
+    preset: str | None
+    """None for files."""
     metrics: dict[str, Spread]
-    seconds_per_epoch: float
+    seconds_per_epoch: float | None
+    """None for files."""
     epochs: list[int]
     devices: list[str]
     parameters: int | None
-    """None where the weights are gone."""
+    """None for files, and where the weights are gone."""
     change_percent: float | None
     """Of the chosen metric against the first row; None for that row, and where its value is 0."""
     p_value: float | None
@@ -94,50 +94,19 @@ class Comparison(TypedDict):
     """What the p-values are of, a sentence; None where nothing was tested."""
     groups: dict[str, dict[str, GroupEntry]]
     """By grouping and group."""
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A finished run with its ranks of the split."""
-
-    name: str
-    folder: RunFolder
-    config: Config
-    manifest: dict[str, Any]
-    frame: pl.DataFrame
-    """Rows of `per_user.parquet`, by `user_id`."""
-    held_out: str
-    """Equal for equal users with equal held-out items."""
-
-    def rules(self) -> dict[str, Rule]:
-        """Value of each of `COMPARABLE`."""
-        data = self.manifest["data"]
-        return {
-            "dataset": data["name"],
-            "content_hash": data["content_hash"][:12],
-            "split_rule": data.get("split_rule", "leave-one-out"),  # runs of older versions have only this one
-            "tie_order": data["tie_order"],
-            "exclude_seen": self.config.evaluation.exclude_seen,
-            "held_out": self.held_out,
-        }
-
-
-@dataclass(frozen=True)
-class _Row:
-    """Runs that differ only in seed and device."""
-
-    label: str
-    runs: list[_Run]
-
-    def per_user(self, metric: str, k: int) -> Float64[np.ndarray, "S U"]:
-        """The metric by run and user."""
-        return np.stack([per_user_metrics(run.frame["rank"].to_numpy(), (k,))[metric] for run in self.runs])
+    notes: list[str]
+    """What the reader should know of files of ranks, one sentence each."""
 
 
 def compare_runs(
-    runs: Sequence[RunFolder], *, split: str = "test", metric: str = "ndcg@10", force: bool = False
+    runs: Sequence[RunFolder],
+    *,
+    split: str = "test",
+    metric: str = "ndcg@10",
+    force: bool = False,
+    files: Mapping[str, Sequence[ExternalRanks]] | None = None,
 ) -> Comparison:
-    """Rows of runs, each compared with the first row.
+    """Rows of runs and of files of ranks, each compared with the first row.
 
     Runs whose configurations differ only in seed and device form a row. A second run of the same seed begins another row. The
     metric is tested pair by pair of users. Where both rows have several seeds, the test treats the seeds as a random sample
@@ -149,13 +118,16 @@ def compare_runs(
         metric: `ndcg@k`, `mrr@k` or `hit@k`: the metric of change, tests and groups.
         force: compare rows of different data, split, tie order or seen-item rule too, marked by `comparable: false`; without
             p-values where users or held-out items differ.
-    Raises: ConfigError for an unknown metric or split, no runs, or runs that are not comparable without `force`;
+        files: label to ranks that another program made, of the same split: a row each. Several files of a label stand for
+            several seeds. Where a file knows the first ranks only, cut-offs beyond them are left out of all rows.
+    Raises: ConfigError for an unknown metric or split, a metric beyond the known ranks of a file, no runs, a label that
+        another row has, or runs that are not comparable without `force`;
         CheckpointError for a run that is not finished or has no ranks of the split.
     """
     k = _cut_off(metric)
     require(split in ("validation", "test"), "--split", "must be validation or test", split)
     require(len(runs) > 0, "RUN", "must name at least one run", 0)
-    found = _read(runs, split)
+    found = read_runs(runs, split)
     differences = _differences(found)
     if differences and not force:
         raise ConfigError(
@@ -163,8 +135,10 @@ def compare_runs(
             f"must share data, split, tie order and seen-item rule. They do not: {_described(differences)}",
             remedy="Leave some out, or add --force to see them side by side, marked as not comparable",
         )
-    rows = _rows(found)
-    ks = sorted({k, *(k for run in found for k in run.config.evaluation.ks)})
+    files = files or {}
+    ks, notes = _known_cut_offs(k, sorted({k, *(k for run in found for k in run.config.evaluation.ks)}), files)
+    rows = rows_of_runs(found)
+    rows += rows_of_files(files, taken=[row.label for row in rows])
     rules = [run.rules() for run in found]
     compared = _with_tests([_facts(row, ks) for row in rows], rows, metric, k)
     return {
@@ -180,6 +154,10 @@ def compare_runs(
         "rows": compared,
         "test": describe_test(row["p_over"] for row in compared),
         "groups": _groups(rows, metric, k),
+        "notes": [
+            *dict.fromkeys(note for of_label in files.values() for one in of_label for note in one.notes),
+            *notes,
+        ],
     }
 
 
@@ -195,27 +173,29 @@ def _cut_off(metric: str) -> int:
     return int(found.group(1))
 
 
-def _read(runs: Sequence[RunFolder], split: str) -> list[_Run]:
-    """Each run once, named by its path where another one has its name."""
-    unique = list({run.path.resolve(): run for run in runs}.values())
-    names = Counter(run.name for run in unique)
-    return [_read_one(run, run.name if names[run.name] == 1 else str(run.path), split) for run in unique]
+def _known_cut_offs(
+    chosen: int, ks: Sequence[int], files: Mapping[str, Sequence[ExternalRanks]]
+) -> tuple[list[int], list[str]]:
+    """The cut-offs up to which every file knows its ranks, and a sentence on the others.
+
+    Args:
+        chosen: that of the metric.
+        ks: of the metric and the runs, ascending.
+        files: as in `compare_runs`.
+    """
+    known = {one.path: one.known_to for of_label in files.values() for one in of_label if one.known_to is not None}
+    if not known or max(ks) <= min(known.values()):
+        return list(ks), []
+    path, most = min(known.items(), key=lambda pair: pair[1])
+    rule = f"must have a cut-off of at most {most}, the ranks that {path} knows"
+    require(chosen <= most, "--metric", rule, chosen, "Choose a smaller cut-off, or write longer lists")
+    left_out = ", ".join(f"@{k}" for k in ks if k > most)
+    return [k for k in ks if k <= most], [f"metrics {left_out} are left out: {path.name} knows ranks to {most:,} only"]
 
 
-def _read_one(run: RunFolder, name: str, split: str) -> _Run:
-    manifest = run.manifest()
-    if manifest.get("status") != FINISHED:
-        raise CheckpointError(
-            f"run {name}", "must be finished", manifest.get("status"), f"Continue it with: athwe train --resume {name}"
-        )
-    frame = run.ranks(split).sort("user_id")
-    held_out = hashlib.sha256(repr(frame.select("user_id", "target_item_id").rows()).encode()).hexdigest()
-    return _Run(name, run, run.config(), manifest, frame, f"{len(frame)} users, {held_out[:12]}")
-
-
-def _differences(runs: Sequence[_Run]) -> list[Difference]:
+def _differences(runs: Sequence[ComparedRun]) -> list[Difference]:
     rules = {run.name: run.rules() for run in runs}
-    values = {what: {name: of[what] for name, of in rules.items()} for what in COMPARABLE}
+    values = {what: {name: of[what] for name, of in rules.items()} for what in runs[0].rules()}
     return [{"what": what, "values": by_run} for what, by_run in values.items() if len(set(by_run.values())) > 1]
 
 
@@ -232,41 +212,21 @@ def _described(differences: Sequence[Difference]) -> str:
     return "; ".join(map(one, differences))
 
 
-def _rows(runs: Sequence[_Run]) -> list[_Row]:
-    """Rows in the order of their first runs, under labels of their own."""
-    members: dict[tuple[str, str, int], list[_Run]] = {}
-    for run in runs:
-        identity = run_identity(with_seed(run.config, 0), run.manifest["data"]["content_hash"])
-        seed, again = run.config.training.seed, 0
-        while any(seed == other.config.training.seed for other in members.get((identity, run.held_out, again), [])):
-            again += 1
-        members.setdefault((identity, run.held_out, again), []).append(run)
-    rows = list(members.values())
-    return [_Row(label, row) for label, row in zip(_labels([row[0] for row in rows]), rows, strict=True)]
-
-
-def _labels(firsts: Sequence[_Run]) -> list[str]:
-    """The preset; with the name of the row's first run where several rows have the preset."""
-    presets = [str(run.manifest["preset"]) for run in firsts]
-    longer = [f"{preset} {run.folder.path.name}" for preset, run in zip(presets, firsts, strict=True)]
-    labels = [short if presets.count(short) == 1 else long for short, long in zip(presets, longer, strict=True)]
-    return [label if labels.count(label) == 1 else run.name for label, run in zip(labels, firsts, strict=True)]
-
-
-def _facts(row: _Row, ks: Sequence[int]) -> ComparisonRow:
+def _facts(row: ComparedRow, ks: Sequence[int]) -> ComparisonRow:
     """A row that is not compared yet."""
-    each = [mean_metrics(run.frame["rank"].to_numpy(), ks) for run in row.runs]
+    each = [mean_metrics(frame["rank"].to_numpy(), ks) for frame in row.frames]
     results = [run.manifest["results"] for run in row.runs]
     return {
         "label": row.label,
         "runs": [run.name for run in row.runs],
+        "files": row.files,
         "seeds": [run.config.training.seed for run in row.runs],
-        "preset": row.runs[0].manifest["preset"],
+        "preset": row.runs[0].manifest["preset"] if row.runs else None,
         "metrics": {name: spread([metrics[name] for metrics in each]) for name in each[0]},
-        "seconds_per_epoch": median(result["seconds_per_epoch"] for result in results),
+        "seconds_per_epoch": median(result["seconds_per_epoch"] for result in results) if results else None,
         "epochs": [result["epochs"] for result in results],
         "devices": sorted({run.manifest.get("device", "unknown") for run in row.runs}),
-        "parameters": _parameters(row.runs[0].folder),
+        "parameters": _parameters(row.runs[0].folder) if row.runs else None,
         "change_percent": None,
         "p_value": None,
         "p_holm": None,
@@ -283,13 +243,13 @@ def _parameters(run: RunFolder) -> int | None:
         raise CheckpointError(str(path), f"must be a readable safetensors file ({error})") from None
 
 
-def _with_tests(facts: list[ComparisonRow], rows: Sequence[_Row], metric: str, k: int) -> list[ComparisonRow]:
+def _with_tests(facts: list[ComparisonRow], rows: Sequence[ComparedRow], metric: str, k: int) -> list[ComparisonRow]:
     """Set change and p-values against the first row."""
     base, first = facts[0]["metrics"][metric]["mean"], rows[0]
     tested, p_values = [], []
     for fact, row in zip(facts[1:], rows[1:], strict=True):
         fact["change_percent"] = change_percent(fact["metrics"][metric]["mean"], base)
-        if row.runs[0].held_out == first.runs[0].held_out:
+        if row.held_out == first.held_out:
             p, fact["p_over"] = paired_p_value(row.per_user(metric, k), first.per_user(metric, k))
             fact["p_value"] = p
             tested.append(fact)
@@ -299,9 +259,9 @@ def _with_tests(facts: list[ComparisonRow], rows: Sequence[_Row], metric: str, k
     return facts
 
 
-def _groups(rows: Sequence[_Row], metric: str, k: int) -> dict[str, dict[str, GroupEntry]]:
+def _groups(rows: Sequence[ComparedRow], metric: str, k: int) -> dict[str, dict[str, GroupEntry]]:
     """Grouping -> label of the group -> users (of the first row that has any) and the metric under each row's label."""
-    of_rows = {row.label: [group_metrics(run.frame, (k,)) for run in row.runs] for row in rows}
+    of_rows = {row.label: [group_metrics(frame, (k,)) for frame in row.frames] for row in rows}
     result: dict[str, dict[str, GroupEntry]] = {grouping: {} for grouping in GROUPINGS}
     for grouping, buckets in GROUPINGS.items():
         for bucket in buckets:

@@ -41,7 +41,7 @@ def _rest(row: ComparisonRow) -> list[str]:
     return [
         "" if row["change_percent"] is None else f"{row['change_percent']:+.1f}",
         p_text(row["p_holm"]),
-        f"{row['seconds_per_epoch']:.1f}",
+        "" if row["seconds_per_epoch"] is None else f"{row['seconds_per_epoch']:.1f}",
         "" if row["parameters"] is None else f"{row['parameters']:,}",
     ]
 
@@ -79,6 +79,6 @@ def _csv(result: Comparison) -> str:
     writer.writerow(["label", "preset", "seeds", *spreads, *rest])
     for row in result["rows"]:
         values = [value for name in metrics for value in (row["metrics"][name]["mean"], row["metrics"][name]["sd"])]
-        own = dict(row)
-        writer.writerow([row["label"], row["preset"], len(row["seeds"]), *values, *(own[name] for name in rest)])
+        own, num_seeds = dict(row), len(row["metrics"][metrics[0]]["values"])
+        writer.writerow([row["label"], row["preset"], num_seeds, *values, *(own[name] for name in rest)])
     return text.getvalue()

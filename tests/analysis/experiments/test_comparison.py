@@ -16,6 +16,7 @@ from scipy import stats
 from athwe_core.analysis.experiments.comparison import compare_runs
 from athwe_core.config import config_tree
 from athwe_core.errors import CheckpointError, ConfigError
+from athwe_core.evaluation.external_ranks import ExternalRanks
 from athwe_core.evaluation.significance import paired_test_over_seeds
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.runs.find import RunFolder
@@ -257,6 +258,82 @@ class TestNotComparable:
             make_run("b", [1, 3, 7, 8], "training.seed=1", content_hash="d" * 64),
         ]
         assert len(compare_runs(runs, force=True)["rows"]) == 2
+
+
+def external(
+    ranks: Sequence[float], *, name: str = "other.csv", known_to: int | None = None, users: Sequence[str] = USERS
+) -> ExternalRanks:
+    """A file of ranks of the test split, users in reverse order."""
+    frame = pl.DataFrame(
+        {
+            "user_id": users,
+            "target_item_id": [f"i of {user}" for user in users],
+            "rank": np.asarray(ranks, np.float64),
+            "history_length": [3, 3, 6, 6],
+            "target_popularity": [0, 1, 1, 1],
+            "same_day": [True, False, False, False],
+        }
+    )
+    return ExternalRanks(Path("folder") / name, frame.reverse(), known_to, (f"{name}: a note",))
+
+
+class TestFiles:
+    """Ranks that another program made."""
+
+    def test_a_file_is_a_row_with_metrics_change_test_and_groups(self, make_run: MakeRun) -> None:
+        run = make_run("s0", [1, 3, 7, 99])
+        found = compare_runs([run], files={"other": [external([3, 1, 1, np.inf])]})
+        row = found["rows"][1]
+        assert (row["label"], row["runs"], row["files"], row["preset"]) == ("other", [], ["folder/other.csv"], None)
+        assert (row["seeds"], row["epochs"], row["devices"]) == ([], [], [])
+        assert (row["seconds_per_epoch"], row["parameters"]) == (None, None)
+        # ndcg of rank 1, 3, 7: 1, 1/2, 1/3
+        assert row["metrics"]["ndcg@10"] == {"mean": 2.5 / 4, "sd": None, "values": [2.5 / 4]}
+        assert row["metrics"]["hit@50"]["mean"] == 3 / 4
+        base, other = [1, 1 / 2, 1 / 3, 0], [1 / 2, 1, 1, 0]
+        assert row["change_percent"] == pytest.approx(100 * (sum(other) / sum(base) - 1))
+        assert row["p_value"] == pytest.approx(stats.ttest_rel(other, base).pvalue)
+        assert (row["p_holm"], row["p_over"]) == (row["p_value"], "users")
+        assert found["groups"]["history_length"]["1-4"] == {"users": 2, "hm4sr": 3 / 4, "other": 3 / 4}
+        assert found["notes"] == ["other.csv: a note"]
+        assert found["rows"][0]["files"] == []
+
+    def test_files_of_one_label_are_seeds(self, make_run: MakeRun) -> None:
+        runs = [make_run("s0", [1, 3, 7, 99]), make_run("s1", [3, 3, 99, 99], "training.seed=1")]
+        files = {"other": [external([1, 1, 1, 99], name="a.csv"), external([1, 1, 3, 99], name="b.csv")]}
+        row = compare_runs(runs, files=files)["rows"][1]
+        assert row["files"] == ["folder/a.csv", "folder/b.csv"]
+        assert row["metrics"]["ndcg@10"]["values"] == pytest.approx([3 / 4, 2.5 / 4])
+        first = np.array([[1, 1 / 2, 1 / 3, 0], [1 / 2, 1 / 2, 0, 0]])
+        second = np.array([[1, 1, 1, 0], [1, 1, 1 / 2, 0]])
+        assert row["p_value"] == pytest.approx(paired_test_over_seeds(second, first))
+        assert row["p_over"] == "users and seeds"
+
+    def test_cut_offs_beyond_the_known_ranks_are_left_out(self, make_run: MakeRun) -> None:
+        run = make_run("s0", [1, 3, 7, 99])
+        files = {"a": [external([1, 1, 1, np.inf], known_to=12)], "b": [external([1, 1, 1, 1], known_to=10)]}
+        found = compare_runs([run], files=files)
+        names = {f"{metric}@{k}" for metric in ("ndcg", "mrr", "hit") for k in (5, 10)}
+        assert [set(row["metrics"]) for row in found["rows"]] == [names] * 3
+        assert found["notes"][-1] == "metrics @20, @50 are left out: other.csv knows ranks to 10 only"
+        rule = r"--metric must have a cut-off of at most 10, the ranks that folder/other.csv knows, got 20"
+        with pytest.raises(ConfigError, match=rule):
+            compare_runs([run], metric="ndcg@20", files=files)
+
+    def test_longer_lists_than_any_cut_off_leave_nothing_out(self, make_run: MakeRun) -> None:
+        found = compare_runs([make_run("s0", [1, 3, 7, 99])], files={"a": [external([1, 1, 1, 1], known_to=50)]})
+        assert "ndcg@50" in found["rows"][1]["metrics"]
+        assert found["notes"] == ["other.csv: a note"]
+
+    def test_other_users_have_no_p_value(self, make_run: MakeRun) -> None:
+        files = {"other": [external([1, 1, 1, 1], users=("v0", "v1", "v2", "v3"))]}
+        row = compare_runs([make_run("s0", [1, 3, 7, 99])], files=files)["rows"][1]
+        assert (row["p_value"], row["p_over"]) == (None, None)
+
+    def test_a_label_of_a_run_is_taken(self, make_run: MakeRun) -> None:
+        rule = r"must have a label that no row of runs has, got 'hm4sr'. Name it: --ranks 'other hm4sr=FILE'"
+        with pytest.raises(ConfigError, match=rule):
+            compare_runs([make_run("s0", [1, 3, 7, 99])], files={"hm4sr": [external([1, 1, 1, 1])]})
 
 
 class TestMistakes:

@@ -51,3 +51,10 @@ def test_csv_has_every_digit() -> None:
     assert float(first["ndcg@10"]) == (0.0581 + 0.0583) / 2
     assert (first["ndcg@10_sd"], first["p_holm"], first["parameters"]) == ("0.002", "", "1234567")
     assert (second["label"], second["ndcg@10_sd"], second["p_holm"]) == ("my_model|50%", "", "0.0004")
+
+
+def test_a_file_of_ranks_has_no_preset_no_seconds_and_no_parameters() -> None:
+    own: Any = {"rows": [*ROWS["rows"], row("recbole", [0.05, 0.07]) | {"preset": None, "seconds_per_epoch": None}]}
+    assert comparison_text(own, "markdown").splitlines()[-1] == "| recbole | 0.0600 ± 0.0020 |  |  |  |  |"
+    found = list(csv.DictReader(io.StringIO(comparison_text(own, "csv"))))[-1]
+    assert (found["preset"], found["seeds"], found["seconds_per_epoch"]) == ("", "2", "")
