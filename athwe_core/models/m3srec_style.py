@@ -9,12 +9,20 @@
 Self-attention blocks are post-norm with a relu feed-forward sublayer; experts are `FeedForwardExperts`. `item^text` and
 `item^image` are linear maps of the features.
 
-Source: M3SRec (Bian et al., CIKM 2023) has no public code, and its equations were not available. Verified, from its abstract
-and from what HM4SR's paper says of it: modality-specific and cross-modal mixtures of experts inside a Transformer over
-multi-modal sequences. Not verified, and our choice: all else, such as the order of sublayers, the dense gates, the number of
-experts, the fusion of the modalities' states, ids as a modality, and every number in the preset. The paper pre-trains with
-tasks that relate the sequence to its next item; that is not offered.   Differs: attention is causal, so that every position
-of a packed row is supervised; `causal: false` attends in both directions, in prefix rows.
+Source: M3SRec (Bian et al., CIKM 2023) has no public code, and its equations and settings were not available.
+
+    verified, from its abstract      a fusion network that is a multi-modal mixture of experts, and pre-training tasks that
+                                     relate the multi-modal sequence to its target item
+    verified, from HM4SR's paper     modality-specific and cross-modal mixtures of experts, inside Transformers
+    from a public adaptation to      the order of the sublayers, dense gates, relu experts, 4 experts of width 4 D, positions
+    click prediction, MMCTR-Bench    that the modalities share, and the fusion of their last tokens
+    our choice                       ids as a modality, fused items in the score, every other number in the preset
+
+The last two may differ from the paper. Table 1 of HM4SR marks its numbers for M3SRec as its own reproduction, so they
+are no reference for this form either.
+
+Differs: the pre-training tasks are not offered. Attention is causal, so that every position of a packed row is supervised;
+`causal: false` attends in both directions, in prefix rows.
 """
 
 from __future__ import annotations
