@@ -12,7 +12,7 @@ from rich.text import Text
 
 from athwe_cli.render import fitting_parts, printable
 from athwe_core.analysis.case_study import sentences
-from athwe_core.analysis.case_study.result import CaseStudy, HistoryItem, Named, Target, WaveletEnergy, Why
+from athwe_core.analysis.case_study.result import BandEnergy, CaseStudy, HistoryItem, Named, Target, Why
 from athwe_core.evaluation.metrics import metric_name
 
 MOST_ITEMS, MOST_INFLUENCES = 20, 6
@@ -125,9 +125,14 @@ class CaseText:
         if why["temporal_gates"]:
             self._line(sentences.temporal_gates(why["temporal_gates"], window))
         if why["attention"]:
-            self._attention(why["attention"], window)
+            self._attention("Attention of the last position", why["attention"], window)
+            self._line(sentences.attention(why["attention"], window))
+        if why["attention_parts"]:
+            self._attention("Attention that each part alone would give", why["attention_parts"], window)
         if why["wavelet_energy"]:
-            self._energy(why["wavelet_energy"])
+            self._energy("Wavelet energy", why["wavelet_energy"])
+        if why["frequency_energy"]:
+            self._energy("Energy of each layer's input by frequency", why["frequency_energy"])
 
     def _influence(self, why: Why, history: Sequence[HistoryItem]) -> None:
         self._title("What mattered most: one item left out")
@@ -170,8 +175,8 @@ class CaseText:
             table.add_row(Text(name, _style(name)), *cells)
         self._numbers(table)
 
-    def _attention(self, weights: Mapping[str, list[list[float]]], window: Sequence[HistoryItem]) -> None:
-        self._title("Attention of the last position: oldest to latest item, and the most")
+    def _attention(self, title: str, weights: Mapping[str, list[list[float]]], window: Sequence[HistoryItem]) -> None:
+        self._title(f"{title}: oldest to latest item, and the most")
         table = _plain(("", "left"), ("", "left"), ("", "left"))
         table.columns[-1].no_wrap = False
         width = min(ATTENTION_WIDTH, max(8, self.console.width // 3))
@@ -181,10 +186,9 @@ class CaseText:
             top = ", ".join(f"item {sentences.item_number(window[at])} {mean[at]:.0%}" for at in best)
             table.add_row(Text(name, _style(name)), Text(self._curve(mean, max(mean), width), _style(name)), top)
         self.console.print(table)
-        self._line(sentences.attention(weights, window))
 
-    def _energy(self, energy: WaveletEnergy) -> None:
-        self._title("Wavelet energy, from slow to fast change")
+    def _energy(self, title: str, energy: BandEnergy) -> None:
+        self._title(f"{title}, from slow to fast change")
         table = _plain(("", "left"), *((band, "left") for band in energy["bands"]))
         for name, shares in energy["share"].items():
             bars = [f"{share:4.0%} {self._bar(share, 1.0, signed=False)}" for share in shares]

@@ -17,7 +17,7 @@ from athwe_core.losses.auxiliary import category_loss
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
 from athwe_core.models.golden import Golden
 from athwe_core.models.id_model import IdLosses, IdModel
-from athwe_core.models.protocol import Available, InputNeeds, LossInputs, ModelInputs, Removal, Tree
+from athwe_core.models.protocol import Available, Explanation, InputNeeds, LossInputs, ModelInputs, Removal, Tree
 from athwe_core.models.sasrec import POSITION, SASRecModelConfig, published_state
 from athwe_core.nn.attribute_embeddings import AttributeEmbeddings
 from athwe_core.nn.fusion import FusionKind
@@ -131,6 +131,17 @@ class AttributeModel(IdModel):
     def embed(self, items: Float[Tensor, "T D"]) -> Float[Tensor, "1 T D"]:
         """Normalised item vectors, with dropout; positions and attributes stay out of them."""
         return self.drop(self.input_norm(items[None].to(self.product_dtype(items)), ONE))
+
+    def explanation(self, layers: Sequence[Sequence[Float[Tensor, " n"]]]) -> Explanation:
+        """Attention of the last position, and that of each source alone.
+
+        Args:
+            layers: for each layer the weights, then those of the items alone, of each attribute and of the positions.
+        """
+        names = ["id", *self.settings.attributes, *(["position"] if self.position is not None else [])]
+        whole, *parts = zip(*[[weights.tolist() for weights in layer] for layer in layers], strict=True)
+        alone = {name: list(part) for name, part in zip(names, parts, strict=True)}
+        return Explanation(attention={"id": list(whole)}, attention_parts=alone if len(alone) > 1 else {})
 
     def further_losses(
         self, states: Float[Tensor, "N D"], items: Float[Tensor, "T D"], batch: PackedBatch, inputs: LossInputs

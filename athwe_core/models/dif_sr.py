@@ -45,7 +45,7 @@ from athwe_core.models.attribute_model import (
     published_fusion,
 )
 from athwe_core.models.golden import Golden, outputs_of
-from athwe_core.models.protocol import ModelInputs, ModelSpec
+from athwe_core.models.protocol import Explanation, ModelInputs, ModelSpec
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.nn.decoupled_attention import FusedScoresLayer, SummedScoresLayer
 from athwe_core.nn.transformer import AttentionGrid
@@ -137,15 +137,19 @@ class DIFSR(AttributeModel):
         return states.to(items.dtype)
 
     def _encode_packed(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "N D"]:
-        grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
-        x = self.embed(items)
-        sides = [vectors.to(x.dtype) for vectors in self.attributes(batch.item_ids)]
-        if self.position is not None:
-            sides.append(self.position[batch.positions].to(x.dtype))
+        x, sides, grid = self._packed(items, batch)
         for layer in self.layers[:-1]:
             x = layer(x, sides, grid)
         states: Tensor = self.layers[-1](x, sides, grid, None if batch.all_supervised else batch.target_index)
         return states[0]
+
+    def _packed(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> tuple[Tensor, list[Tensor], AttentionGrid]:
+        """Input of the first layer, side information, and which token attends to which."""
+        x = self.embed(items)
+        sides = [vectors.to(x.dtype) for vectors in self.attributes(batch.item_ids)]
+        if self.position is not None:
+            sides.append(self.position[batch.positions].to(x.dtype))
+        return x, sides, AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
 
     def rectangle(
         self, items: Float[Tensor, "T D"], rows: PaddedView, batch: PackedBatch
@@ -156,6 +160,17 @@ class DIFSR(AttributeModel):
         item_ids = rows.pad(batch.item_ids)
         sides = [side.to(x.dtype).view(*item_ids.shape, -1) for side in self.attributes(item_ids.flatten())]
         return x, sides if self.position is None else [*sides, self.position[None].to(x.dtype)]
+
+    def explain(self, batch: PackedBatch, table: Float[Tensor, "V D"]) -> Explanation:
+        """Attention of the last position, and that of the scores of items, each attribute and positions alone."""
+        items, rows = table[batch.item_ids], batch.padded_to(self.max_length)
+        x, sides, where = self._packed(items, batch) if self.sums else (*self.rectangle(items, rows, batch), rows.mask)
+        layers = []
+        for layer in self.layers:
+            assert isinstance(layer, SummedScoresLayer)
+            layers.append(layer.attention_parts(x, sides, where))  # type: ignore[arg-type]  # as the kind of layer has it
+            x = layer(x, sides, where)
+        return self.explanation(layers)
 
     def recompute_stages(self) -> Sequence[nn.Module]:
         """The layers."""

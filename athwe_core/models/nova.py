@@ -39,10 +39,10 @@ from athwe_core.models.attribute_model import (
     published_fusion,
 )
 from athwe_core.models.golden import Golden, outputs_of
-from athwe_core.models.protocol import ModelInputs, ModelSpec
+from athwe_core.models.protocol import Explanation, ModelInputs, ModelSpec
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.nn.fusion import FusionKind, SourceFusion
-from athwe_core.nn.transformer import ONE, AttentionGrid, LayerSizes, TransformerLayer
+from athwe_core.nn.transformer import ONE, AttentionGrid, LayerSizes, TransformerLayer, last_token_attention
 
 
 class NOVAModelConfig(AttributeModelConfig):
@@ -87,11 +87,38 @@ class NOVALayer(TransformerLayer):
         Returns: states in the dtype of x.
         """
         D = x.shape[-1]
-        fused = self.fusion([*attributes, x[0], *([] if position is None else [position])])[None]
+        fused = self.fusion(_sources(x, attributes, position))[None]
         query_key = self._linear("qkv", fused, ONE, slice(0, 2 * D))
         query, key = self._in_slots(query_key, grid, parts=2)
         (value,) = self._in_slots(self._linear("qkv", x, ONE, slice(2 * D, None)), grid, parts=1)
         return self._finish(*self._of_tokens(x, self._attend(query, key, value, grid), grid, token_index), ONE)
+
+    def attention_parts(
+        self,
+        x: Float[Tensor, "1 T D"],
+        attributes: Sequence[Float[Tensor, "T D"]],
+        position: Float[Tensor, "T D"] | None,
+        grid: AttentionGrid,
+    ) -> list[Float[Tensor, " T"]]:
+        """Attention of the last token, mean over heads; for the inspection of single rows.
+
+        Args:
+            x, attributes, position, grid: as in `forward`, of a batch of one row.
+        Returns: the weights, then those of queries and keys from the items' part of the fusion alone, then from that of each
+            attribute and of the position.
+        """
+        sources = _sources(x, attributes, position)
+        parts = self.fusion.parts(sources)
+        parts.insert(0, parts.pop(len(attributes)))
+        fused = [self.fusion(sources), *parts]
+        return [last_token_attention(self.attention_weights(each[None], grid, ONE), grid)[0] for each in fused]
+
+
+def _sources(
+    x: Float[Tensor, "1 T D"], attributes: Sequence[Float[Tensor, "T D"]], position: Float[Tensor, "T D"] | None
+) -> list[Float[Tensor, "T D"]]:
+    """What queries and keys are made of, in the order of the fusion."""
+    return [*attributes, x[0], *([] if position is None else [position])]
 
 
 class NOVA(AttributeModel):
@@ -117,15 +144,31 @@ class NOVA(AttributeModel):
 
     def encode(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "N D"]:
         """Input norm, then the layers; the last one computes the supervised positions only."""
-        grid = AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
-        x = self.embed(items)
-        attributes = [vectors.to(x.dtype) for vectors in self.attributes(batch.item_ids)]
-        position = None if self.position is None else self.position[batch.positions].to(x.dtype)
+        x, attributes, position, grid = self._inputs(items, batch)
         for layer in self.layers[:-1]:
             x = layer(x, attributes, position, grid)
         wanted = None if batch.all_supervised else batch.target_index
         states: Tensor = self.layers[-1](x, attributes, position, grid, wanted)
         return states[0].to(items.dtype)
+
+    def _inputs(
+        self, items: Float[Tensor, "T D"], batch: PackedBatch
+    ) -> tuple[Tensor, list[Tensor], Tensor | None, AttentionGrid]:
+        """The input of the first layer, and what all layers read besides it: attributes, positions, grid."""
+        x = self.embed(items)
+        attributes = [vectors.to(x.dtype) for vectors in self.attributes(batch.item_ids)]
+        position = None if self.position is None else self.position[batch.positions].to(x.dtype)
+        return x, attributes, position, AttentionGrid(batch.grid_tokens, batch.token_slots, batch.rows)
+
+    def explain(self, batch: PackedBatch, table: Float[Tensor, "V D"]) -> Explanation:
+        """Attention of the last position, and that of the items, each attribute and the positions alone."""
+        x, attributes, position, grid = self._inputs(table[batch.item_ids], batch)
+        layers = []
+        for layer in self.layers:
+            assert isinstance(layer, NOVALayer)
+            layers.append(layer.attention_parts(x, attributes, position, grid))
+            x = layer(x, attributes, position, grid)
+        return self.explanation(layers)
 
     def recompute_stages(self) -> Sequence[nn.Module]:
         """The layers."""

@@ -68,6 +68,9 @@ class Explanation:
     """Columns of the item table by what they hold (id, text, image): the score is the sum of the parts' products."""
     attention: Mapping[str, list[list[float]]] = field(default_factory=dict)
     """By encoder, for each layer the n weights of the last position, mean over heads."""
+    attention_parts: Mapping[str, list[list[float]]] = field(default_factory=dict)
+    """By part of the attention (a source of its scores, a branch), for each layer the n weights of the last position that
+    this part alone gives."""
     temporal_gates: list[list[float]] | None = None
     """(n, E) weights of the temporal experts."""
     interactive_gates: Mapping[str, list[list[float]]] | None = None
@@ -76,6 +79,10 @@ class Explanation:
     """Bands from slow to fast."""
     wavelet_energy: Mapping[str, list[float]] = field(default_factory=dict)
     """By modality, the share of each band in the sum of squares."""
+    frequency_bands: tuple[str, ...] = ()
+    """Ranges of the frequencies of a Fourier transform over the positions, from slow to fast."""
+    frequency_energy: Mapping[str, list[float]] = field(default_factory=dict)
+    """By layer, the share of each range in the sum of squares of the layer's input."""
 
 
 class Model(nn.Module, ABC):

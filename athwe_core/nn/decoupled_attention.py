@@ -12,7 +12,14 @@ from torch import Tensor, nn
 from athwe_core.nn.dropout import dropout
 from athwe_core.nn.fusion import FusionKind, SourceFusion
 from athwe_core.nn.item_embeddings import linear
-from athwe_core.nn.transformer import ONE, AttentionGrid, LayerSizes, TransformerLayer
+from athwe_core.nn.transformer import (
+    ONE,
+    AttentionGrid,
+    LayerSizes,
+    TransformerLayer,
+    last_token_attention,
+    masked_softmax,
+)
 
 HIDDEN = -1e9
 """Score of a key that a query must not see."""
@@ -52,15 +59,33 @@ class SummedScoresLayer(TransformerLayer):
             token_index: tokens whose states are returned; None = all.
         Returns: states in the dtype of x.
         """
-        query, key, value = self._heads(x, grid, ONE)
-        pairs = [
-            self._in_slots(linear(cast(nn.Linear, layer), side, x.dtype)[None], grid, parts=2)
-            for layer, side in zip(self.sides, sides, strict=True)
-        ]
-        query = torch.cat([query, *(side for side, _ in pairs)], dim=-1)
-        key = torch.cat([key, *(side for _, side in pairs)], dim=-1)
-        attended = self._attend(query, key, value, grid, self.scale)
+        value, pairs = self._pairs(x, sides, grid)
+        attended = self._attend(*_joined(pairs), value, grid, self.scale)
         return self._finish(*self._of_tokens(x, attended, grid, token_index), ONE)
+
+    def _pairs(
+        self, x: Float[Tensor, "1 T D"], sides: Sequence[Float[Tensor, "T _"]], grid: AttentionGrid
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor]]]:
+        """The value of all slots, and query and key of the items and of each side source."""
+        query, key, value = self._heads(x, grid, ONE)
+        found = [(query, key)]
+        for layer, side in zip(self.sides, sides, strict=True):
+            query, key = self._in_slots(linear(cast(nn.Linear, layer), side, x.dtype)[None], grid, parts=2)
+            found.append((query, key))
+        return value, found
+
+    def attention_parts(
+        self, x: Float[Tensor, "1 T D"], sides: Sequence[Float[Tensor, "T _"]], grid: AttentionGrid
+    ) -> list[Float[Tensor, " T"]]:
+        """Attention of the last token, mean over heads; for the inspection of single rows.
+
+        Args:
+            x, sides, grid: as in `forward`, of a batch of one row.
+        Returns: the weights, then those that the scores of the items alone would give, then of each side source alone.
+        """
+        _, pairs = self._pairs(x, sides, grid)
+        every = [_joined(pairs), *pairs]
+        return [last_token_attention(masked_softmax(*pair, grid, self.scale), grid)[0] for pair in every]
 
 
 class FusedScoresLayer(SummedScoresLayer):
@@ -120,10 +145,27 @@ class FusedScoresLayer(SummedScoresLayer):
             row = torch.arange(len(x), device=x.device)
             sources = [(query.expand(len(x), -1, -1, -1)[row, :, slot, None], key) for query, key in sources]
             x, hidden = x[row, slot, None], hidden[row, slot, None]
-        fused = self.fusion(self.scores(sources, slot))
-        weights = (fused * self.scale).masked_fill(hidden[:, None], HIDDEN).softmax(-1)
+        weights = self._weights(self.fusion(self.scores(sources, slot)), hidden)
         attended = (dropout(weights, self.attention_dropout, training=self.training) @ value).transpose(1, 2)
         return self._finish(x.flatten(0, 1)[None], attended.flatten(2).flatten(0, 1)[None], ONE).view(x.shape)
+
+    def _weights(self, scores: Float[Tensor, "B heads q L"], hidden: Bool[Tensor, "B q L"]) -> Tensor:
+        return (scores * self.scale).masked_fill(hidden[:, None], HIDDEN).softmax(-1)
+
+    def attention_parts(  # type: ignore[override]
+        self, x: Float[Tensor, "1 L D"], sides: Sequence[Float[Tensor, "1 L _"]], is_item: Bool[Tensor, "1 L"]
+    ) -> list[Float[Tensor, " n"]]:
+        """Attention of the last item, mean over heads; for the inspection of single rows.
+
+        Args:
+            x, sides, is_item: as in `forward`, of a batch of one row with n items.
+        Returns: the weights, then those that the items' part of the fused scores alone would give, then of each side source.
+        """
+        scores, n = self.scores(self.sources(x, sides)[1]), int(is_item.sum())
+        parts = self.fusion.parts(scores)
+        parts.insert(0, parts.pop(self.items_at))
+        hidden = self.is_later | ~is_item[:, None]
+        return [self._weights(part, hidden)[0, :, n - 1, :n].mean(0) for part in (self.fusion(scores), *parts)]
 
     def sources(
         self, x: Float[Tensor, "B L D"], sides: Sequence[Float[Tensor, "_ L _"]]
@@ -161,3 +203,8 @@ class FusedScoresLayer(SummedScoresLayer):
     def _split(self, x: Float[Tensor, "n L _"], parts: int) -> tuple[Tensor, ...]:
         """Parts (n, heads, L, d) of joined projections."""
         return x.view(*x.shape[:2], parts, self.num_heads, -1).permute(2, 0, 3, 1, 4).unbind()
+
+
+def _joined(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """One query and one key, whose product is the sum of the products of all pairs."""
+    return torch.cat([query for query, _ in pairs], dim=-1), torch.cat([key for _, key in pairs], dim=-1)

@@ -7,6 +7,8 @@ faster than FFTs, 15 ms instead of 57, forward and backward on one CPU thread.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Unpack, cast
 
 import torch
@@ -53,6 +55,30 @@ def band_matrix(length: int, band: tuple[int, int]) -> Float[Tensor, "L L"]:
     is_inside = torch.zeros(length // 2 + 1, 1, dtype=torch.float64, device="cpu")
     is_inside[slice(*band)] = 1
     return torch.fft.irfft(spectrum * is_inside, n=length, dim=0).float()
+
+
+def disjoint_bands(bands: Sequence[tuple[int, int]], *, length: int) -> list[tuple[int, int]]:
+    """Ranges of frequencies that together are all, such that each is inside or outside of every band.
+
+    Args:
+        bands: of `frequency_bands`.
+        length: L.
+    Returns: first frequency and the one after the last of each range, ascending.
+    """
+    edges = sorted({0, length // 2 + 1, *(edge for band in bands for edge in band)})
+    return list(pairwise(edges))
+
+
+def energy_shares(x: Float[Tensor, "L D"], bands: Sequence[tuple[int, int]]) -> list[float]:
+    """The share of each band in the sum of squares of a signal, which it has by Parseval's theorem.
+
+    Args:
+        x: D signals over L slots.
+        bands: disjoint ones.
+    Returns: shares in [0, 1]; they sum to 1 where the bands hold all frequencies. NaN for a signal of zeros.
+    """
+    parts = torch.stack([(band_matrix(len(x), band).to(x) @ x).square().sum() for band in bands])
+    return (parts / x.square().sum()).tolist()
 
 
 class FrequencyAttentionLayer(TransformerLayer):
@@ -121,9 +147,7 @@ class FrequencyAttentionLayer(TransformerLayer):
         """
         B, L, _ = x.shape
         q, k, v = self.projections(x)
-        corr = self.correlation(q, k)
-        delays = self.pick(corr, is_item.any(1))
-        weights = torch.zeros_like(corr).scatter(1, delays, corr.gather(1, delays).softmax(-1)).to(x.dtype)
+        weights = self._delay_weights(q, k, is_item).to(x.dtype)
         row = torch.arange(B, device=x.device)
         if slot is None:
             mix = weights.index_select(1, self.delay.flatten()).view(B, L, L)
@@ -140,6 +164,31 @@ class FrequencyAttentionLayer(TransformerLayer):
         if slot is not None:
             x = x[row, slot, None]
         return self._finish(x.flatten(0, 1)[None], context.flatten(0, 1)[None], ONE).view(x.shape)
+
+    def attention_parts(self, x: Float[Tensor, "1 L D"], is_item: Bool[Tensor, "1 L"]) -> list[Float[Tensor, " n"]]:
+        """Attention of the last item to each item; for the inspection of single rows.
+
+        Args:
+            x, is_item: as in `forward`, of a batch of one row with n items.
+        Returns: the weights of both branches, mixed as their outputs are, then those by delays and those over time, mean over
+            heads; one of them alone without a branch over time. What delays give to padding is left out, so their weights
+            sum to less than 1.
+        """
+        q, k, _ = self.projections(x)
+        n = int(is_item.sum())
+        by_delay = self._delay_weights(q, k, is_item)[0, self.delay[n - 1]][:n]
+        if self.spatial_ratio == 0:
+            return [by_delay]
+        if self.filters_time_branch:
+            q, k = (self.band.to(x.dtype) @ part for part in (q, k))
+        over_time = self._time_weights(q, k, self.is_later | ~is_item[:, None])[0, :, n - 1, :n].mean(0)
+        return [(1 - self.spatial_ratio) * by_delay + self.spatial_ratio * over_time, by_delay, over_time]
+
+    def _delay_weights(self, q: Tensor, k: Tensor, is_item: Tensor) -> Float[Tensor, "B L"]:
+        """The weight of each delay, 0 for those that are not picked; in float32."""
+        corr = self.correlation(q, k)
+        delays = self.pick(corr, is_item.any(1))
+        return torch.zeros_like(corr).scatter(1, delays, corr.gather(1, delays).softmax(-1))
 
     def projections(self, x: Float[Tensor, "B L D"]) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs of the linear layers.
@@ -177,7 +226,13 @@ class FrequencyAttentionLayer(TransformerLayer):
 
     def _over_time(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Float[Tensor, "B q D"]:
         """Masked attention, heads joined."""
-        q, k, v = (part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for part in (q, k, v))
+        weights = dropout(self._time_weights(q, k, hidden), self.attention_dropout, training=self.training)
+        return (weights @ self._by_head(v)).transpose(1, 2).flatten(2)
+
+    def _time_weights(self, q: Tensor, k: Tensor, hidden: Tensor) -> Float[Tensor, "B heads q L"]:
+        q, k = self._by_head(q), self._by_head(k)
         scores = (q * q.shape[-1] ** -0.5) @ k.mT
-        weights = scores.masked_fill(hidden[:, None], HIDDEN).softmax(-1)
-        return (dropout(weights, self.attention_dropout, training=self.training) @ v).transpose(1, 2).flatten(2)
+        return scores.masked_fill(hidden[:, None], HIDDEN).softmax(-1)
+
+    def _by_head(self, x: Tensor) -> Float[Tensor, "B heads q d"]:
+        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)

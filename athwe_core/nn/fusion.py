@@ -56,9 +56,23 @@ class SourceFusion(nn.Module):
         if self.kind == "gate":
             weights = self.weights(sources).unsqueeze(-1).unbind(-2)
             return sum_of_products(zip(weights, sources, strict=True))
-        blocks = self.joined.weight.to(sources[0].dtype).split(self.size, dim=1)
-        parts = [F.linear(source, block) for source, block in zip(sources, blocks, strict=True)]
+        parts = self.parts(sources)
         return sum(parts[1:], start=parts[0]) + self.joined.bias.to(sources[0].dtype)
+
+    def parts(self, sources: Sequence[Float[Tensor, "..."]]) -> list[Float[Tensor, "..."]]:
+        """What each source gives to the fusion.
+
+        Args:
+            sources: as in `forward`.
+        Returns: a tensor for each source. Their sum is the fusion, of `concat` without its bias.
+        """
+        if self.kind == "sum":
+            return list(sources)
+        if self.kind == "gate":
+            weights = self.weights(sources).unsqueeze(-1).unbind(-2)
+            return [weight * source for weight, source in zip(weights, sources, strict=True)]
+        blocks = self.joined.weight.to(sources[0].dtype).split(self.size, dim=1)
+        return [F.linear(source, block) for source, block in zip(sources, blocks, strict=True)]
 
     def weights(self, sources: Sequence[Float[Tensor, "..."]]) -> Float[Tensor, "... S"]:
         """Weights of the gate.

@@ -262,7 +262,7 @@ class TransformerLayer(nn.Module):
     def attention_weights(self, x: Tensor, grid: AttentionGrid, encoders: Encoders) -> Tensor:
         """Attention weights (m, G, heads, S, S) between all slots, before dropout, with the arguments of `forward`."""
         query, key, _ = self._heads(x, grid, encoders)
-        return _masked_softmax(query, key, grid)
+        return masked_softmax(query, key, grid)
 
     def _linear(self, name: str, x: Tensor, encoders: Encoders, columns: slice = slice(None)) -> Tensor:
         weight = _select(getattr(self, f"{name}_weight")[..., columns], encoders, x)
@@ -287,7 +287,7 @@ class TransformerLayer(nn.Module):
         m = len(query)
         if self.training and query.device.type == "cpu":
             # torch's fused kernel has no dropout on a CPU, and its backward pass in bf16 is slower than these products
-            weights = _masked_softmax(query, key, grid, scale)
+            weights = masked_softmax(query, key, grid, scale)
             attended = dropout(weights, self.attention_dropout, training=True) @ value
         else:
             query, key, value = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
@@ -314,7 +314,21 @@ class TransformerLayer(nn.Module):
         return dropout(x, self.dropout_rate, training=self.training)
 
 
-def _masked_softmax(query: Tensor, key: Tensor, grid: AttentionGrid, scale: float | None = None) -> Tensor:
+def last_token_attention(weights: Float[Tensor, "m G heads S S"], grid: AttentionGrid) -> Float[Tensor, "m T"]:
+    """Weights of the last token for each token, mean over heads; for the inspection of single rows.
+
+    Args:
+        weights: between all slots.
+        grid: of a batch that lies in one bin.
+    Returns: weights in [0, 1] of each encoder, which sum to 1.
+    """
+    assert grid.shape[0] == 1, f"expected a batch of one bin, got {grid.shape[0]}"
+    slots = grid.token_slots
+    return weights[:, 0, :, slots[-1]].mean(1)[:, slots]
+
+
+def masked_softmax(query: Tensor, key: Tensor, grid: AttentionGrid, scale: float | None = None) -> Tensor:
+    """Attention weights (m, G, heads, S, S) between all slots; scale None = 1 / sqrt(width of a query)."""
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-1, -2)
     scores += grid.bias.to(scores.dtype)
     return scores.softmax(-1)

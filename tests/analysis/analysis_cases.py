@@ -335,7 +335,9 @@ def why(
         }
         if is_first
         else None,
+        "frequency_energy": None,
         "attention": {name: shares(rng, 2, n) for name in parts},
+        "attention_parts": {},
         "influence": []
         if n == 1
         else [

@@ -36,6 +36,21 @@ def test_no_number_is_cut(width: int) -> None:
         assert f"{row['score']:.2f}" in text
 
 
+def test_parts_of_the_attention_and_frequencies_are_shown_where_the_model_gives_them() -> None:
+    case = made.case(3, runs=made.RUNS[:1])
+    assert "alone would give" not in shown(case)
+    assert "by frequency" not in shown(case)
+    case["why"][made.RUNS[0]] |= {
+        "attention_parts": {"id": [[0.1, 0.2, 0.7]], "brand": [[0.2, 0.5, 0.3]]},
+        "frequency_energy": {"bands": ["0-9 (layer 2)", "10-25 (layer 1)"], "share": {"layer 1": [0.83, 0.17]}},
+    }
+    text = shown(case)
+    assert "Attention that each part alone would give: oldest to latest item, and the most" in text
+    assert re.search(r"brand +\S+ +item 2 50%, item 3 30%, item 1 20%", text)
+    assert "Energy of each layer's input by frequency, from slow to fast change" in text
+    assert re.search(r"layer 1 +83% .* 17%", text)
+
+
 def test_a_model_without_an_inside_view_has_scores_influence_and_gaps() -> None:
     case = made.case(runs=made.RUNS[:1])
     case["why"][made.RUNS[0]] |= {

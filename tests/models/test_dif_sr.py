@@ -83,6 +83,49 @@ def test_only_published_forms_see_the_padding() -> None:
         assert torch.allclose(before, model.user_vectors(batch)) != (settings in PUBLISHED.values())
 
 
+@pytest.mark.parametrize("form", FORMS)
+@torch.no_grad()
+def test_the_inside_view_is_the_attention_of_the_last_item_and_that_of_each_source(form: tuple[str, ...]) -> None:
+    model = build("dif-sr", *SMALL, *form)
+    items, n = [3, 7, 7, 2], 4
+    batch = pack_histories([history(items)])
+    found = model.explain(batch, model.item_table())
+    layer, L = model.layers[0], model.max_length
+    rows = batch.padded_to(L)
+    x, sides = model.rectangle(model.item_table()[batch.item_ids], rows, batch)
+
+    def scores(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        """Of the last item with each slot, by head."""
+        query, key = (part.unflatten(-1, (2, -1)) for part in (query, key))
+        return torch.stack([query[n - 1, head] @ key[:, head].T for head in range(2)])
+
+    query, key, _ = (x[0] @ layer.qkv_weight[0] + layer.qkv_bias[0]).chunk(3, dim=-1)
+    by_source = {"id": scores(query, key)}
+    for name, side, linear in zip(("categories", "brand", "position"), sides, layer.sides, strict=True):
+        by_source[name] = scores(*linear(side[0]).chunk(2, dim=-1))
+    order = ("categories", "brand", "id", "position")
+    if "model.fusion_reads_all=false" in form:
+        by_source = {name: found.clone() for name, found in by_source.items()}
+        for each in by_source.values():
+            each[:, n:] = 0
+    each = [by_source[name] for name in order]
+    if model.sums:
+        fused, parts = sum(each), dict(zip(order, each, strict=True))
+    else:
+        fused, parts = layer.fusion(each), dict(zip(order, layer.fusion.parts(each), strict=True))
+
+    def attention(fused: torch.Tensor) -> list[float]:
+        return (fused[:, :n] / 2).softmax(-1).mean(0).tolist()  # the root of a head's width, 4, is 2
+
+    assert found.attention["id"][0] == pytest.approx(attention(fused), abs=1e-5)
+    assert list(found.attention_parts) == ["id", "categories", "brand", "position"]
+    for name, part in parts.items():
+        assert found.attention_parts[name][0] == pytest.approx(attention(part), abs=1e-5)
+    for weights in (*found.attention.values(), *found.attention_parts.values()):
+        assert [sum(of_layer) for of_layer in weights] == pytest.approx([1, 1])
+        assert [len(of_layer) for of_layer in weights] == [n, n]
+
+
 def test_forms_that_see_ahead_are_refused_packed_rows() -> None:
     rule = r"training\.batching must be prefix with model\.fusion: gate and model\.fusion_reads_all: true"
     with pytest.raises(

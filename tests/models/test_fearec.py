@@ -81,6 +81,36 @@ def test_a_state_depends_on_the_padding() -> None:
     assert not torch.allclose(before, model.user_vectors(batch), atol=1e-3)
 
 
+@torch.no_grad()
+def test_the_inside_view_is_the_attention_of_both_branches_and_the_energy_of_each_input() -> None:
+    model = build("fearec", *SMALL, "model.global_ratio=0.6", "model.spatial_ratio=0.25")
+    batch = pack_histories([history([3, 7, 7, 2])])
+    found = model.explain(batch, model.item_table())
+    assert [len(weights) for weights in found.attention["id"]] == [4, 4]
+    assert list(found.attention_parts) == ["delays", "time"]
+    for whole, delays, time in zip(found.attention["id"], *found.attention_parts.values(), strict=True):
+        assert whole == pytest.approx([0.75 * a + 0.25 * b for a, b in zip(delays, time, strict=True)])
+        assert sum(time) == pytest.approx(1)
+        assert 0 < sum(delays) < 1 + 1e-6
+    # 4 frequencies; layer 1 has those from int(4 * 0.4) = 1 on, layer 2 those below int(4 - 1) = 3
+    assert model.bands == [(1, 4), (0, 3)]
+    assert found.frequency_bands == ("0-0 (layer 2)", "1-2 (layers 1, 2)", "3-3 (layer 1)")
+    assert list(found.frequency_energy) == ["layer 1", "layer 2"]
+    x = model.embed(model.with_padding(model.item_table()[batch.item_ids], batch.padded_to(6)))[0]
+    energy = np.abs(np.fft.fft(x.numpy(), axis=0)) ** 2
+    by_frequency = energy.sum(1)  # frequencies 0, 1, 2, 3, then 2 and 1 once more
+    shares = [by_frequency[[0]].sum(), by_frequency[[1, 2, 4, 5]].sum(), by_frequency[[3]].sum()]
+    assert found.frequency_energy["layer 1"] == pytest.approx(np.array(shares) / by_frequency.sum(), abs=1e-5)
+    assert sum(found.frequency_energy["layer 2"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_without_the_branch_over_time_the_delays_are_all() -> None:
+    model = build("fearec", *SMALL, "model.dual_domain=false")
+    found = model.explain(pack_histories([history([3, 7])]), model.item_table())
+    assert found.attention_parts == {}
+    assert [len(weights) for weights in found.attention["id"]] == [2, 2]
+
+
 def test_each_layer_needs_a_frequency() -> None:
     with pytest.raises(
         ConfigError, match=r"model\.max_length must be at least 8, so that each of 5 layers has a frequency"

@@ -81,6 +81,39 @@ def test_attributes_change_where_attention_looks_and_not_what_it_passes_on() -> 
 
 
 @FUSIONS
+@torch.no_grad()
+def test_the_inside_view_is_the_attention_of_the_last_item_and_that_of_each_source(fusion: str) -> None:
+    model = build("nova", *SMALL, BOTH, f"model.fusion={fusion}")
+    items, n = [3, 7, 7, 2], 4
+    batch = pack_histories([history(items)])
+    found = model.explain(batch, model.item_table())
+    layer = model.layers[0]
+    x = model.embed(model.item_table()[torch.tensor(items)])[0]
+    sources = [*model.attributes(batch.item_ids), x, model.position[:n]]
+
+    def attention(fused: torch.Tensor) -> list[float]:
+        query, key, _ = (fused @ layer.qkv_weight[0] + layer.qkv_bias[0]).view(n, 3, 2, 4).unbind(1)
+        by_head = [(query[-1, head] @ key[:, head].T / 2).softmax(0) for head in range(2)]  # the root of 4 is 2
+        return (sum(by_head) / 2).tolist()
+
+    assert found.attention["id"][0] == pytest.approx(attention(layer.fusion(sources)), abs=1e-5)
+    categories, brand, item, position = layer.fusion.parts(sources)
+    parts = {"id": item, "categories": categories, "brand": brand, "position": position}
+    assert list(found.attention_parts) == list(parts)
+    for name, part in parts.items():
+        assert found.attention_parts[name][0] == pytest.approx(attention(part), abs=1e-5)
+    assert len({tuple(weights[1]) for weights in found.attention_parts.values()}) == 4
+    for weights in (*found.attention.values(), *found.attention_parts.values()):
+        assert [sum(of_layer) for of_layer in weights] == pytest.approx([1, 1])
+
+
+def test_one_source_alone_has_no_parts() -> None:
+    model = build("nova", *SMALL, "model.attributes=[]", "model.position_embedding=false")
+    found = model.explain(pack_histories([history([5])]), model.item_table())
+    assert (found.attention, found.attention_parts) == ({"id": [[1.0], [1.0]]}, {})
+
+
+@FUSIONS
 @pytest.mark.parametrize("kind", ["full", "sampled", "bce", "bpr"])
 def test_every_parameter_trains(kind: str, fusion: str, make_data: Callable[..., Any], tmp_path: Path) -> None:
     loss = (f"losses.catalogue.kind={kind}", "losses.catalogue.num_negatives=2", "losses.attributes.weights=[1,2]")

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from athwe_core.models.golden import Golden
-from athwe_core.nn.frequency_attention import FrequencyAttentionLayer, band_matrix, frequency_bands
+from athwe_core.nn.frequency_attention import (
+    FrequencyAttentionLayer,
+    band_matrix,
+    disjoint_bands,
+    energy_shares,
+    frequency_bands,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 B, L, D = 3, 6, 8
@@ -114,3 +120,40 @@ def test_the_time_branch_alone_is_causal_and_sees_no_padding() -> None:
         module = layer(filters=filters, share=1.0)
         first, second = (module(x, IS_ITEM)[0, :3] for x in (tokens(), changed))
         assert torch.allclose(first, second, atol=1e-6) != filters  # a band mixes all times
+
+
+def test_disjoint_bands_by_hand() -> None:
+    assert disjoint_bands([(10, 26), (0, 16)], length=50) == [(0, 10), (10, 16), (16, 26)]
+    assert disjoint_bands([(2, 4), (1, 2)], length=6) == [(0, 1), (1, 2), (2, 4)]
+    assert disjoint_bands([(0, 4)], length=6) == [(0, 4)]
+
+
+def test_the_energy_of_waves_is_in_the_bands_of_their_frequencies() -> None:
+    angle = 2 * torch.pi * torch.arange(8) / 8
+    constant, slow, fast = torch.ones(8), torch.cos(angle), torch.cos(3 * angle)
+    bands = [(0, 1), (1, 3), (3, 5)]
+    for number, wave in enumerate((constant, slow, fast)):
+        shares = energy_shares(wave[:, None], bands)
+        assert shares == pytest.approx([float(number == n) for n in range(3)], abs=1e-6)
+    both = torch.stack([constant, 2 * fast], dim=1)  # sums of squares 8 and 16
+    assert energy_shares(both, bands) == pytest.approx([1 / 3, 0, 2 / 3], abs=1e-6)
+
+
+@pytest.mark.parametrize("filters", [False, True])
+@torch.no_grad()
+def test_attention_of_the_last_item_by_loops(filters: bool) -> None:
+    module, x, n = layer(share=0.25, filters=filters), tokens()[2:], 4
+    whole, by_delay, over_time = module.attention_parts(x, IS_ITEM[2:])
+    q, k, _ = module.projections(x)
+    corr = module.correlation(q, k)[0]
+    best = corr.topk(module.num_delays)
+    weight = dict(zip(best.indices.tolist(), best.values.softmax(0).tolist(), strict=True))
+    expected = [weight.get((slot - (n - 1)) % L, 0.0) for slot in range(n)]
+    assert by_delay.tolist() == pytest.approx(expected, abs=1e-6)
+    if filters:
+        q, k = module.band @ q, module.band @ k
+    heads = [(q[0, n - 1, part] @ k[0, :n, part].T / 2).softmax(0) for part in (slice(0, 4), slice(4, 8))]
+    torch.testing.assert_close(over_time, (heads[0] + heads[1]) / 2)
+    torch.testing.assert_close(whole, 0.75 * by_delay + 0.25 * over_time)
+    alone = layer(time=False).attention_parts(x, IS_ITEM[2:])
+    assert len(alone) == 1

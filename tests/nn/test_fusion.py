@@ -46,6 +46,19 @@ def test_each_vector_is_fused_as_the_equation_says(kind: FusionKind) -> None:
             torch.testing.assert_close(found[i, j], expected)
 
 
+@pytest.mark.parametrize("kind", ["sum", "concat", "gate"])
+def test_parts_sum_to_the_fusion_and_are_each_of_one_source(kind: FusionKind) -> None:
+    module, given = fusion(kind), sources((5, 2, 4), (5, 2, 4), (1, 2, 4))
+    parts = module.parts(given)
+    bias = module.joined.bias if kind == "concat" else 0
+    torch.testing.assert_close(parts[0] + parts[1] + parts[2] + bias, module(given))
+    for j, source in enumerate(given):
+        alone = [torch.zeros_like(other) for other in given]
+        alone[j] = source
+        expected = module.weights(given)[..., j, None] * source if kind == "gate" else module(alone) - bias
+        torch.testing.assert_close(parts[j].expand(5, 2, 4), expected.expand(5, 2, 4))
+
+
 def test_weights_of_the_gate_sum_to_one() -> None:
     weights = fusion("gate").weights(sources((5, 4), (5, 4), (1, 4)))
     assert weights.shape == (5, 3)

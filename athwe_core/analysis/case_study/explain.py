@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
 from athwe_core.analysis.case_study.loaded_run import CaseRun, ForwardPass, History, ranks, top_items
-from athwe_core.analysis.case_study.result import Influence, OtherGap, Subject, Why
+from athwe_core.analysis.case_study.result import BandEnergy, Influence, OtherGap, Subject, Why
 
 SECONDS_PER_DAY = 86_400
 OTHER_GAPS = {"one day": SECONDS_PER_DAY, "one week": 7 * SECONDS_PER_DAY, "one year": 365 * SECONDS_PER_DAY}
@@ -56,15 +56,20 @@ def explain(
         rank=rank,
         temporal_gates=view.temporal_gates,
         interactive_gates=None if view.interactive_gates is None else dict(view.interactive_gates),
-        wavelet_energy={"bands": list(view.wavelet_bands), "share": dict(view.wavelet_energy)}
-        if view.wavelet_bands
-        else None,
+        wavelet_energy=_energy(view.wavelet_bands, view.wavelet_energy),
+        frequency_energy=_energy(view.frequency_bands, view.frequency_energy),
         attention=dict(view.attention),
+        attention_parts=dict(view.attention_parts),
         influence=_influence(
             run, history, subject, rank, score, excluded=excluded, item_ids=item_ids, first_position=first_position
         ),
         gaps=_gaps(run, history, subject, rank, score, top=top, excluded=excluded, item_ids=item_ids),
     )
+
+
+def _energy(bands: Sequence[str], shares: Mapping[str, list[float]]) -> BandEnergy | None:
+    """None for a model without bands."""
+    return {"bands": list(bands), "share": dict(shares)} if bands else None
 
 
 def _influence(

@@ -14,7 +14,7 @@ import numpy as np
 
 from athwe_core.analysis.case_study import sentences
 from athwe_core.analysis.case_study.item_view import ShownItem
-from athwe_core.analysis.case_study.result import HistoryItem, WaveletEnergy, Why
+from athwe_core.analysis.case_study.result import BandEnergy, HistoryItem, Why
 from athwe_core.analysis.case_study.strips import Strips, strips
 
 MOST_INFLUENCES = 12
@@ -69,7 +69,7 @@ class GapTable:
 
 @dataclass(frozen=True)
 class Band:
-    """The share of a wavelet band in a modality's energy."""
+    """The share of a band in the energy of a modality or layer."""
 
     name: str
     share: float
@@ -81,7 +81,7 @@ class Band:
 
 @dataclass(frozen=True)
 class BandRow:
-    """The bands of one modality, slow ones first."""
+    """The bands of one modality or layer, slow ones first."""
 
     name: str
     colour: str
@@ -89,13 +89,15 @@ class BandRow:
 
 
 @dataclass(frozen=True)
-class WaveletBars:
+class BandBars:
     """Bars that are divided into bands."""
 
-    kind: ClassVar[str] = "wavelet"
+    kind: ClassVar[str] = "bands"
     legend: list[tuple[str, float]]
     """Bands and their shades."""
     rows: list[BandRow]
+    row_name: str
+    """What a row is: a modality or a layer."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Panel:
     title: str
     explanation: str
     finding: str
-    content: Strips | InfluenceBars | GapTable | WaveletBars
+    content: Strips | InfluenceBars | GapTable | BandBars
 
 
 def panel_columns(
@@ -135,10 +137,14 @@ def panel_columns(
         left.append(_temporal_gates(why["temporal_gates"], window))
     if why["wavelet_energy"]:
         left.append(_wavelet(why["wavelet_energy"], colours))
+    if why["frequency_energy"]:
+        left.append(_frequencies(why["frequency_energy"], colours))
     if why["interactive_gates"]:
         right.append(_interactive_gates(why["interactive_gates"], window, colours))
     if why["attention"]:
         right.append(_attention(why["attention"], window, colours))
+    if why["attention_parts"]:
+        right.append(_attention_parts(why["attention_parts"], window, colours))
     return [column for column in (left, right) if column]
 
 
@@ -223,8 +229,41 @@ def _attention(
     )
 
 
-def _wavelet(energy: WaveletEnergy, colours: Mapping[str, str]) -> Panel:
-    """The share of each band in the energy of each modality."""
+def _attention_parts(
+    weights: Mapping[str, list[list[float]]], window: Sequence[HistoryItem], colours: Mapping[str, str]
+) -> Panel:
+    values = {name: np.asarray(layers) for name, layers in weights.items()}
+    return Panel(
+        title="Attention by part",
+        explanation="How much the prediction would attend to each item if one part alone decided it: the ids, an attribute, "
+        "the positions, or a branch of the attention.",
+        finding=sentences.attention_parts(weights, window),
+        content=strips(values, window, row_name="layer", colours=colours),
+    )
+
+
+def _wavelet(energy: BandEnergy, colours: Mapping[str, str]) -> Panel:
+    return Panel(
+        title="Wavelet energy",
+        explanation="The share of each band in the energy of the history's signal. The low band holds what stays the same; "
+        "high 1 holds the fastest changes.",
+        finding=sentences.band_energy(energy),
+        content=_bands(energy, colours, row_name="modality"),
+    )
+
+
+def _frequencies(energy: BandEnergy, colours: Mapping[str, str]) -> Panel:
+    return Panel(
+        title="Frequency energy",
+        explanation="The share of each range of frequencies in the energy of each layer's input. Frequency f has f cycles in "
+        "the window that the model reads; 0 is the mean. In brackets: the layers that attend by them.",
+        finding=sentences.band_energy(energy),
+        content=_bands(energy, colours, row_name="layer"),
+    )
+
+
+def _bands(energy: BandEnergy, colours: Mapping[str, str], *, row_name: str) -> BandBars:
+    """The share of each band in the energy of each modality or layer."""
     names = energy["bands"]
     shades = [_BAND_SHADES[min(at, len(_BAND_SHADES) - 1)] for at in range(len(names))]
     rows = []
@@ -236,10 +275,4 @@ def _wavelet(energy: WaveletEnergy, colours: Mapping[str, str]) -> Panel:
             for name, share, shade, start in zip(names, shares, shades, starts, strict=True)
         ]
         rows.append(BandRow(modality, colours[modality], bands))
-    return Panel(
-        title="Wavelet energy",
-        explanation="The share of each band in the energy of the history's signal. The low band holds what stays the same; "
-        "high 1 holds the fastest changes.",
-        finding=sentences.wavelet_energy(energy),
-        content=WaveletBars(list(zip(names, shades, strict=True)), rows),
-    )
+    return BandBars(list(zip(names, shades, strict=True)), rows, row_name)

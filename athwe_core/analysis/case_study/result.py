@@ -89,13 +89,13 @@ class OtherGap(TypedDict):
     """Ids of the k best items."""
 
 
-class WaveletEnergy(TypedDict):
+class BandEnergy(TypedDict):
     """Where the energy of the history's signal is."""
 
     bands: list[str]
     """From slow to fast."""
     share: dict[str, list[float]]
-    """By modality, the share of each band."""
+    """By modality or layer, the share of each band."""
 
 
 class Why(TypedDict):
@@ -112,9 +112,14 @@ class Why(TypedDict):
     """(n, E) weights of the temporal experts; None without."""
     interactive_gates: dict[str, list[list[float]]] | None
     """By modality, (n, E) weights of the interactive experts; None without."""
-    wavelet_energy: WaveletEnergy | None
+    wavelet_energy: BandEnergy | None
+    """By modality; None without."""
+    frequency_energy: BandEnergy | None
+    """By layer, the share of each range of frequencies in the energy of its input; None without."""
     attention: dict[str, list[list[float]]]
     """By encoder, for each layer the n weights of the last position, mean over heads; empty without attention."""
+    attention_parts: dict[str, list[list[float]]]
+    """By part of the attention, such as ids or an attribute, the weights that this part alone gives; empty without parts."""
     influence: list[Influence]
     """In the order of positions; empty for a history of one item."""
     gaps: list[OtherGap]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from athwe_core.analysis.case_study.result import HistoryItem, Named, WaveletEnergy, Why
+from athwe_core.analysis.case_study.result import BandEnergy, HistoryItem, Named, Why
 
 LONGEST_TITLE = 70
 _ISOLATES = dict.fromkeys(range(0x2066, 0x206A))
@@ -129,6 +129,18 @@ def attention(weights: Mapping[str, Sequence[Sequence[float]]], window: Sequence
     return f"Most attention, {mean[at]:.0%}, goes to item {item_number(window[at])}, {name_of(window[at])}.{last}"
 
 
+def attention_parts(weights: Mapping[str, Sequence[Sequence[float]]], window: Sequence[HistoryItem]) -> str:
+    """The item to which each part alone gives most attention, mean over layers."""
+    if len(window) == 1:
+        return "The history has one item, which gets all attention."
+    listed = []
+    for name, layers in weights.items():
+        mean = np.asarray(layers, float).mean(0)
+        at = int(mean.argmax())
+        listed.append(f"{name} attends most to item {item_number(window[at])} ({mean[at]:.0%})")
+    return f"Each part alone: {', '.join(listed)}."
+
+
 def influence(why: Why, history: Sequence[HistoryItem]) -> str:
     """The item whose absence changes the rank most."""
     rank, changes = why["rank"], why["influence"]
@@ -143,8 +155,8 @@ def influence(why: Why, history: Sequence[HistoryItem]) -> str:
     )
 
 
-def wavelet_energy(energy: WaveletEnergy) -> str:
-    """The modalities with the largest and the smallest share of energy in the low band."""
+def band_energy(energy: BandEnergy) -> str:
+    """The modalities or layers with the largest and the smallest share of energy in the slowest band."""
     low = {name: float(np.nan_to_num(shares[0])) for name, shares in energy["share"].items()}
     steady, quick = max(low, key=lambda name: low[name]), min(low, key=lambda name: low[name])
     band = energy["bands"][0]

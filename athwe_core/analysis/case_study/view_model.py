@@ -121,8 +121,9 @@ def page_colours(cases: Iterable[CaseStudy]) -> dict[str, str]:
     names = list(_score_parts(cases))
     for case in cases:
         for why in case["why"].values():
-            energy = why["wavelet_energy"]
-            names += [*why["attention"], *(why["interactive_gates"] or ()), *(energy["share"] if energy else ())]
+            names += [*why["attention"], *why["attention_parts"], *(why["interactive_gates"] or ())]
+            for energy in (why["wavelet_energy"], why["frequency_energy"]):
+                names += energy["share"] if energy else ()
     return part_colours(names)
 
 

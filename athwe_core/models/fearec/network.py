@@ -29,8 +29,13 @@ from athwe_core.losses.next_item import loss_scale
 from athwe_core.models.fearec.config import FEARecConfig
 from athwe_core.models.fearec.same_target import SameTargetRows
 from athwe_core.models.id_model import IdModel
-from athwe_core.models.protocol import Draws, LossInputs, ModelInputs
-from athwe_core.nn.frequency_attention import FrequencyAttentionLayer, frequency_bands
+from athwe_core.models.protocol import Draws, Explanation, LossInputs, ModelInputs
+from athwe_core.nn.frequency_attention import (
+    FrequencyAttentionLayer,
+    disjoint_bands,
+    energy_shares,
+    frequency_bands,
+)
 from athwe_core.nn.transformer import ONE, StackedLayerNorm
 
 
@@ -62,7 +67,9 @@ class FEARec(IdModel):
         if model.position_embedding:
             self.position = nn.Parameter(torch.empty(model.max_length, model.hidden_size))
         self.input_norm = StackedLayerNorm(num_modalities=1, hidden_size=model.hidden_size)
-        bands = frequency_bands(length=model.max_length, num_layers=model.num_layers, global_ratio=model.global_ratio)
+        self.bands = frequency_bands(
+            length=model.max_length, num_layers=model.num_layers, global_ratio=model.global_ratio
+        )
         self.layers = nn.ModuleList(
             FrequencyAttentionLayer(
                 length=model.max_length,
@@ -77,7 +84,7 @@ class FEARec(IdModel):
                 dropout_rate=model.dropout,
                 attention_dropout=model.dropout,
             )
-            for band in bands
+            for band in self.bands
         )
         self.reset_parameters(inputs.generator)
 
@@ -143,6 +150,34 @@ class FEARec(IdModel):
                 modulus = torch.fft.rfft((second - same_target).float(), norm="ortho").abs().mean(-1)
                 terms["frequency"] = torch.where(is_target, modulus, 0).sum() / scale["num_targets"]
         return terms
+
+    def explain(self, batch: PackedBatch, table: Float[Tensor, "V D"]) -> Explanation:
+        """Attention of the last position by delays and over time, and where the energy of each layer's input is.
+
+        A range of frequencies is named by its first and last one and the layers whose band holds it.
+        """
+        rows, ranges = batch.padded_to(self.max_length), disjoint_bands(self.bands, length=self.max_length)
+        x = self.embed(self.with_padding(table[batch.item_ids], rows))
+        layers, energy = [], {}
+        for number, layer in enumerate(self.layers, 1):
+            assert isinstance(layer, FrequencyAttentionLayer)
+            layers.append([weights.tolist() for weights in layer.attention_parts(x, rows.mask)])
+            energy[f"layer {number}"] = energy_shares(x[0], ranges)
+            x = layer(x, rows.mask)
+        whole, *parts = ([*part] for part in zip(*layers, strict=True))
+        return Explanation(
+            attention={"id": whole},
+            attention_parts=dict(zip(("delays", "time"), parts, strict=False)),  # the branch over time may be off
+            frequency_bands=tuple(map(self._range_name, ranges)),
+            frequency_energy=energy,
+        )
+
+    def _range_name(self, frequencies: tuple[int, int]) -> str:
+        """`10-15 (layers 1, 2)` for the frequencies 10 to 15."""
+        first, end = frequencies
+        inside = [str(number) for number, (low, high) in enumerate(self.bands, 1) if low <= first and end <= high]
+        layers = f"layer{'s' if len(inside) > 1 else ''} {', '.join(inside)}" if inside else "no layer"
+        return f"{first}-{end - 1} ({layers})"
 
     def recompute_stages(self) -> Sequence[nn.Module]:
         """The layers."""

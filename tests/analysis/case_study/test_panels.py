@@ -81,6 +81,37 @@ def test_bands_lie_end_to_end_and_a_modality_without_energy_has_no_bar() -> None
     assert [name for name, _ in content.legend] == ["low", "high 3", "high 2", "high 1"]
 
 
+def test_parts_of_the_attention_are_groups_of_strips() -> None:
+    case = made.case(3)
+    parts = case["why"][made.RUNS[0]]["attention_parts"] = {"id": [[0.5, 0.5, 0]], "brand": [[0.2, 0.2, 0.6]]}
+    panel = panels(case)["Attention by part"]
+    content: Any = panel.content
+    assert [(group.name, group.strips[0].label) for group in content.groups] == [
+        ("id", "layer 1"),
+        ("brand", "layer 1"),
+    ]
+    assert [[cell.value for cell in group.strips[0].cells] for group in content.groups] == [
+        rows[0] for rows in parts.values()
+    ]
+    assert panel.finding.startswith("Each part alone: id attends most to item 1 (50%)")
+    assert "Attention by part" not in panels(made.case(3))
+
+
+def test_frequencies_are_bands_by_layer() -> None:
+    case = made.case()
+    share = {"layer 1": [0.75, 0.25], "layer 2": [0.5, 0.5]}
+    case["why"][made.RUNS[0]]["frequency_energy"] = {"bands": ["0-9 (layer 2)", "10-25 (layer 1)"], "share": share}
+    panel = panels(case)["Frequency energy"]
+    content: Any = panel.content
+    assert content.row_name == "layer"
+    assert {row.name: [(band.x, band.width) for band in row.bands] for row in content.rows} == {
+        "layer 1": [(0, 75), (75, 25)],
+        "layer 2": [(0, 50), (50, 50)],
+    }
+    assert panel.finding.startswith("The 0-9 (layer 2) band holds 75% of the energy of layer 1 and 50%")
+    assert "Frequency energy" not in panels(made.case())
+
+
 def test_a_model_without_an_inside_view_has_influence_and_gaps_only() -> None:
     case = made.case()
     case["why"][made.RUNS[0]] |= {

@@ -88,6 +88,14 @@ class TestSentences:
         assert sentence.endswith("The last item gets 40%.")
         assert "which gets all attention" in sentences.attention({"id": [[1.0]]}, window(None))
 
+    def test_attention_parts(self) -> None:
+        parts = {"id": [[0.8, 0.2], [0.4, 0.6]], "brand": [[0.1, 0.9], [0.3, 0.7]]}
+        assert (
+            sentences.attention_parts(parts, window(None, 1))
+            == "Each part alone: id attends most to item 1 (60%), brand attends most to item 2 (80%)."
+        )
+        assert "which gets all attention" in sentences.attention_parts({"id": [[1.0]]}, window(None))
+
     def test_interactive_gates(self) -> None:
         gates = {"id": [[0.2, 0.8]], "text": [[0.6, 0.4]]}
         assert (
@@ -96,14 +104,13 @@ class TestSentences:
         )
         assert "All modalities" in sentences.interactive_gates({"id": [[0.2, 0.8]], "text": [[0.3, 0.7]]})
 
-    def test_wavelet_energy(self) -> None:
+    def test_band_energy(self) -> None:
         energy = {"bands": ["low", "high 1"], "share": {"id": [0.9, 0.1], "text": [0.4, 0.6]}}
         assert (
-            sentences.wavelet_energy(energy)
-            == "The low band holds 90% of the energy of id and 40% of the energy of text."
+            sentences.band_energy(energy) == "The low band holds 90% of the energy of id and 40% of the energy of text."
         )
         assert (
-            sentences.wavelet_energy(energy | {"share": {"id": [0.9, 0.1]}})
+            sentences.band_energy(energy | {"share": {"id": [0.9, 0.1]}})
             == "90% of the energy of id is in the low band."
         )
 

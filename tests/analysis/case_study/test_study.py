@@ -32,7 +32,7 @@ TOP = {
 } | {*("recommendations", "why", "runs", "k", "exclude_seen")}
 ITEM = {"item_id", "title", "category"}
 WHY = {"subject", "first_position", "by_modality", "score", "rank", "temporal_gates", "interactive_gates"} | {
-    *("wavelet_energy", "attention", "influence", "gaps")
+    *("wavelet_energy", "frequency_energy", "attention", "attention_parts", "influence", "gaps")
 }
 
 
