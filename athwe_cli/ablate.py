@@ -55,12 +55,12 @@ def ablate(
 
     Example: athwe ablate --dataset Toys_and_Games --all --jobs 2
     """
-    from athwe_core.analysis.experiments.ablation import ablation
-
     output = Output(as_json=as_json)
     exp.refuse_seed(overrides or [])
     chosen, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {chosen} ({why})")
+    from athwe_core.analysis.experiments.ablation import ablation
+
     found = open_or_prepare(chosen, version, data, prepared, output)
     flags = {"training.batching": batching, "training.device": device, "training.precision": precision}
     experiment = ablation(

@@ -50,12 +50,12 @@ def _show_version(value: bool) -> None:
     if value:
         from platform import python_version
 
+        typer.echo(f"athwe {athwe_core.__version__} (Python {python_version()}, ", nl=False)  # the rest takes seconds
         import torch
 
         from athwe_core.device import resolve_device
 
-        versions = f"Python {python_version()}, torch {torch.__version__}, device {resolve_device('auto')}"
-        typer.echo(f"athwe {athwe_core.__version__} ({versions})")
+        typer.echo(f"torch {torch.__version__}, device {resolve_device('auto')})")
         raise typer.Exit
 
 

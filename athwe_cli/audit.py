@@ -31,14 +31,14 @@ def audit(
 
     Example: athwe audit --dataset Toys_and_Games
     """
+    output = Output(as_json=as_json)
+    name, why = opt.choose_dataset(dataset, runs)
+    output.note(f"data set {name} ({why})")
     from athwe_core.analysis.audit.measure import audit as run_audit
     from athwe_core.analysis.audit.page import audit_page
     from athwe_core.data.prepare import open_prepared
     from athwe_core.safe_write import replace_text
 
-    output = Output(as_json=as_json)
-    name, why = opt.choose_dataset(dataset, runs)
-    output.note(f"data set {name} ({why})")
     data = open_prepared(name, prepared_dir=prepared, version=version, check_all=True)
     facts = run_audit(data, seed=seed, shuffles=shuffles, progress=lambda what: output.note(f"measuring {what}"))
     page = to or runs / name / "audit.html"

@@ -74,6 +74,8 @@ def bench(
 
     Example: athwe bench --suite --to suite
     """
+    output = Output(as_json=as_json)
+    output.note(f"measuring training steps of {preset} on {dataset or 'generated data'}")
     from athwe_core.analysis.benchmark.generated import generate_bench_data
     from athwe_core.analysis.benchmark.step_time import bench_generated, bench_prepared
     from athwe_core.config import nested, parse_override
@@ -81,7 +83,6 @@ def bench(
     from athwe_core.models.inputs import adapt_to_data
     from athwe_core.models.registry import build_config
 
-    output = Output(as_json=as_json)
     flags = {
         "training.batching": batching,
         "training.precision": precision,

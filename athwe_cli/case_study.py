@@ -71,11 +71,6 @@ def case_study(
 
     Example: athwe case-study --pick improved --run athwe/full --against hm4sr/full
     """
-    from athwe_cli.case_study_text import CaseText
-    from athwe_core.analysis.case_study.loaded_run import open_runs
-    from athwe_core.analysis.case_study.new_user import read_history
-    from athwe_core.analysis.case_study.select_user import case_of_user, pick_user, random_users
-    from athwe_core.analysis.case_study.study import case_study as study
     from athwe_core.errors import ConfigError
 
     output = Output(as_json=as_json)
@@ -89,10 +84,17 @@ def case_study(
     if html is not None and no_html:
         raise ConfigError("--html", "must not be given with --no-html", str(html))
     found = _find(run, against or [], dataset, runs, output)
+    versions = dict.fromkeys(each.manifest()["data"]["version"] for each in found)
+    output.note(f"run {', '.join(each.name for each in found)}, prepared version {', '.join(versions)}")
+    from athwe_cli.case_study_text import CaseText
+    from athwe_core.analysis.case_study.loaded_run import open_runs
+    from athwe_core.analysis.case_study.new_user import read_history
+    from athwe_core.analysis.case_study.select_user import case_of_user, pick_user, random_users
+    from athwe_core.analysis.case_study.study import case_study as study
+
     picked = pick_user(pick, found[0], found[1] if len(found) > 1 else None, split=split) if pick is not None else None
     opened = open_runs(found, prepared)
     known = opened.prepared
-    output.note(f"run {', '.join(each.name for each in opened.runs)}, prepared version {known.version}")
     cases: list[Case]
     if picked is not None:
         cases = [case_of_user(known, picked[0], split=split, picked=picked[1])]

@@ -39,7 +39,6 @@ def evaluate(
 
     Example: athwe evaluate --run last --split test --exclude-seen
     """
-    from athwe_core.analysis.evaluate_run import evaluate_run
     from athwe_core.errors import ConfigError
     from athwe_core.runs.find import find_run
 
@@ -54,6 +53,8 @@ def evaluate(
     found = find_run(runs, run, dataset=name, notify=output.note)
     data = found.open_data(prepared, check_all=verify)
     output.note(f"run {found.name}, prepared version {data.version}")
+    from athwe_core.analysis.evaluate_run import evaluate_run
+
     chosen_ks = None if k is None else tuple(sorted(set(k)))
     result = evaluate_run(found, data, split=split, exclude_seen=exclude_seen, ks=chosen_ks, notify=output.note)
     rule = f"seen items {'excluded' if result['exclude_seen'] else 'included'}"

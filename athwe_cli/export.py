@@ -50,7 +50,6 @@ def export(
     """
     from athwe_core.errors import require
     from athwe_core.runs.find import find_run
-    from athwe_core.serving.export import export_run
 
     output = Output(as_json=as_json)
     require(k >= 1, "--k", "must be at least 1", k)
@@ -60,6 +59,8 @@ def export(
     found = find_run(runs, run, dataset=name, notify=output.note)
     data = found.open_data(prepared)
     output.note(f"run {found.name}, prepared version {data.version}")
+    from athwe_core.serving.export import export_run
+
     exported = export_run(
         found,
         data,

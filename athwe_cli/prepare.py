@@ -178,11 +178,6 @@ def prepare(
 
     Example: athwe prepare --dataset Toys_and_Games --refresh image --image-encoder openai/clip-vit-base-patch32
     """
-    from athwe_core.data.export.write import export_dataset
-    from athwe_core.data.features.build import EncodingSettings
-    from athwe_core.data.prepare import PrepareOptions, list_versions, open_prepared
-    from athwe_core.data.prepare import prepare as run_prepare
-    from athwe_core.data.refresh import refresh as run_refresh
     from athwe_core.errors import ConfigError
 
     output = Output(as_json=as_json)
@@ -196,6 +191,12 @@ def prepare(
         raise ConfigError("--export, --to", "must be given together, --overwrite only with them")
     name, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {name} ({why})")
+    from athwe_core.data.export.write import export_dataset
+    from athwe_core.data.features.build import EncodingSettings
+    from athwe_core.data.prepare import PrepareOptions, list_versions, open_prepared
+    from athwe_core.data.prepare import prepare as run_prepare
+    from athwe_core.data.refresh import refresh as run_refresh
+
     chosen = PrepareOptions(
         tie_order=tie_order,  # type: ignore[arg-type]  # checked there
         split=split,  # type: ignore[arg-type]  # checked there

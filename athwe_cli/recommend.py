@@ -109,19 +109,21 @@ def recommend(
 
     Example: athwe recommend --like B00004 --k 5 --with title
     """
+    from athwe_core.errors import ConfigError, require
+
+    output = Output(as_json=as_json)
+    if sum(bool(given) for given in (users, histories, like)) > 1:
+        raise ConfigError("--users, --histories, --like", "cannot be combined", remedy="Choose one of them")
+    require(k >= 1, "--k", "must be at least 1", k)
+    output.note(f"loading {run}")
     from athwe_core.data.options import PrepareOptions
     from athwe_core.data.readers.id_list import ids_of
-    from athwe_core.errors import ConfigError, require
     from athwe_core.runs.find import find_run
     from athwe_core.serving.hub import is_hub, open_hub
     from athwe_core.serving.recommendations import Rows, SimilarItems, UserRecommendations
     from athwe_core.serving.table_parts import require_format, write_table
     from athwe_core.serving.trained_model import open_trained
 
-    output = Output(as_json=as_json)
-    if sum(bool(given) for given in (users, histories, like)) > 1:
-        raise ConfigError("--users, --histories, --like", "cannot be combined", remedy="Choose one of them")
-    require(k >= 1, "--k", "must be at least 1", k)
     if to is not None:
         require_format(to)
     options = PrepareOptions(

@@ -41,14 +41,15 @@ def report(
 
     Example: athwe report --dataset Toys_and_Games
     """
-    from athwe_core.analysis.pages.html import report_page
-    from athwe_core.analysis.pages.report import collect_report, draw_figures
     from athwe_core.runs.find import find_run
-    from athwe_core.safe_write import replace_text
 
     output = Output(as_json=as_json)
     name, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {name} ({why})")
+    from athwe_core.analysis.pages.html import report_page
+    from athwe_core.analysis.pages.report import collect_report, draw_figures
+    from athwe_core.safe_write import replace_text
+
     chosen = None if run is None else [find_run(runs, text, dataset=name) for text in run]
     data = _open(name, chosen, prepared, runs)
     found = collect_report(data, runs, runs=chosen)

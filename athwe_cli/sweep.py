@@ -54,12 +54,12 @@ def sweep(
 
     Example: athwe sweep --vary model.modalities=[id],[id,text] --vary training.lr=1e-3,3e-3 --epochs 5
     """
-    from athwe_core.analysis.experiments.sweep import sweep as build
-
     output = Output(as_json=as_json)
     exp.refuse_seed(overrides or [])
     chosen, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {chosen} ({why})")
+    from athwe_core.analysis.experiments.sweep import sweep as build
+
     found = open_or_prepare(chosen, version, data, prepared, output)
     flags = {"training.batching": batching, "training.device": device, "training.precision": precision}
     experiment = build(

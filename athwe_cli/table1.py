@@ -57,13 +57,13 @@ def table1(
 
     Example: athwe table1 --dataset Toys_and_Games --dry-run
     """
-    from athwe_core.analysis.experiments.model_table import TABLE_1, model_table
-    from athwe_core.config import nested, parse_override
-
     output = Output(as_json=as_json)
     exp.refuse_seed(overrides or [])
     chosen, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {chosen} ({why})")
+    from athwe_core.analysis.experiments.model_table import TABLE_1, model_table
+    from athwe_core.config import nested, parse_override
+
     found = open_or_prepare(chosen, version, data, prepared, output)
     flags = {"training.device": device, "training.precision": precision}
     changes = [nested(key, value) for key, value in flags.items() if value is not None]

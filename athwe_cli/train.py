@@ -6,7 +6,6 @@ import os
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,15 +16,11 @@ from athwe_cli.errors import one_line_errors
 from athwe_cli.render import Output
 from athwe_cli.settings import configure, open_or_prepare
 from athwe_cli.train_run import log_heading, show_plan, train_and_show
+from athwe_cli.train_start import epochs_of_all_data, followed_run, refuse_settings, restarted, resumed_run
 
 if TYPE_CHECKING:
     from athwe_core.distributed import ProcessGroup
     from athwe_core.runs.find import RunFolder
-
-
-USED_WITH_RESUME = {"resume", "epochs", "patience", "verify", "dataset", "data", "prepared", "runs"}
-USED_WITH_RESUME |= {"checkpoint_minutes", "track", "as_json"}
-"""Parameters that a resumed run accepts."""
 
 
 @one_line_errors
@@ -143,7 +138,18 @@ def train(
         "training.compiler": compiler,
     }
     if resume is not None:
-        _refuse_settings(context)
+        refuse_settings(context)
+    is_first = os.environ.get("RANK", "0") == "0"
+    output = Output(as_json=as_json, is_silent=not is_first)
+    resumed = before = None
+    if is_first:  # the first lines come before the libraries, which take seconds
+        again = resume or restarted(name)
+        if again is not None:
+            resumed = resumed_run(again, epochs or patience, dataset, runs, prepared, output)
+        else:
+            before = None if follow is None else followed_run(context, follow, runs, dataset, output)
+            dataset, why = opt.choose_dataset(dataset, runs) if before is None else (before.dataset, "that of --from")
+            output.note(f"data set {dataset} ({why})")
     if track:
         from athwe_core.training.tracking.listener import require_trackers
 
@@ -152,32 +158,24 @@ def train(
     from athwe_core.distributed import init_distributed
 
     with init_distributed() as world:
-        output = Output(as_json=as_json, is_silent=not world.is_first)
 
         def first_run() -> RunFolder | None:
-            """Find or create the run; None for a dry run."""
-            again = resume or _restarted(name)
-            if again is not None:
-                from athwe_core.runs.find import find_run
-
-                run = find_run(runs, again, dataset=dataset, unfinished=True, notify=output.note)
+            """The run to resume, or a new one; None for a dry run."""
+            if resumed is not None:
                 if resume is not None and (epochs is not None or patience is not None):
                     from athwe_core.runs.extend import extend_run
 
-                    extend_run(run, epochs=epochs, patience=patience)
-                _note_resumed(run, prepared, output)
-                return run
-            before = None if follow is None else _followed(context, follow, runs, dataset, output)
-            chosen, why = opt.choose_dataset(dataset, runs) if before is None else (before.dataset, "that of --from")
-            output.note(f"data set {chosen} ({why})")
-            found = open_or_prepare(chosen, version, data, prepared, output, check_all=verify)
+                    extend_run(resumed, epochs=epochs, patience=patience)
+                return resumed
+            assert dataset is not None
+            found = open_or_prepare(dataset, version, data, prepared, output, check_all=verify)
             if all_data:
-                flags["training.epochs"] = _epochs_of_all_data(epochs, before)
+                flags["training.epochs"] = epochs_of_all_data(epochs, before)
                 found = found.without_held_out()
             of_preset = preset if before is None else before.preset
             base = None if before is None else before.configuration
-            settings = configure(of_preset, chosen, config, flags, overrides or [], found, output, base=base)
-            start, weights_of = None, init_from if before is None else before.run
+            settings = configure(of_preset, dataset, config, flags, overrides or [], found, output, base=base)
+            start, weights_of = None, init_from if before is None else str(before.run.path)
             if weights_of is not None:
                 from athwe_core.training.initial_weights import (
                     build_from,
@@ -211,92 +209,6 @@ def train(
         found = run.open_data(prepared, check_all=verify and resume is not None)
         output.note(f"prepared version {found.version}, {found.rules}; run {run.name}")
         train_and_show(run, found, checkpoint_minutes, track or [], output, world)
-
-
-@dataclass(frozen=True)
-class _Followed:
-    """The run that --from names: what a new run takes from it."""
-
-    run: str
-    dataset: str
-    preset: str
-    configuration: dict[str, object]
-    best_epoch: int | None
-
-
-def _followed(context: typer.Context, name: str, runs: Path, dataset: str | None, output: Output) -> _Followed:
-    """Find the run that --from names. Raises ConfigError for options that cannot be combined with it."""
-    from athwe_core.config import config_tree
-    from athwe_core.errors import ConfigError
-    from athwe_core.runs.find import find_run
-
-    typed = [option for option in ("preset", "init_from", "config") if _is_typed(context, option)]
-    if typed:
-        options = ", ".join(f"--{option.replace('_', '-')}" for option in typed)
-        raise ConfigError("--from", f"cannot be combined with {options}", remedy="Change keys with --set")
-    run = find_run(runs, name, dataset=dataset, notify=output.note)
-    manifest = run.manifest()
-    best_epoch = manifest.get("results", {}).get("best_epoch")
-    return _Followed(
-        str(run.path), dataset or manifest["data"]["name"], manifest["preset"], config_tree(run.config()), best_epoch
-    )
-
-
-def _epochs_of_all_data(epochs: int | None, before: _Followed | None) -> int:
-    """Epochs of a training that has nothing to stop early on."""
-    found = epochs or (before and before.best_epoch)
-    if not found:
-        from athwe_core.errors import ConfigError
-
-        rule = "needs the number of epochs, since nothing is held out to stop early on"
-        raise ConfigError("--all-data", rule, remedy="Add --from RUN, a finished run, or --epochs N")
-    return found
-
-
-def _note_resumed(run: RunFolder, prepared: Path, output: Output) -> None:
-    """Say that the run continues, or that it is finished and whether newer prepared data exist."""
-    from athwe_core.data.store.dataset import current_version
-    from athwe_core.runs.find import FINISHED, TRAINED
-
-    manifest = run.manifest()
-    if manifest["status"] not in (FINISHED, TRAINED):
-        output.note(f"resuming run {run.name}")
-        return
-    epochs = manifest["results"]["epochs"]
-    output.note(f"run {run.name} is finished. To continue it: athwe train --resume {run.name} --epochs {2 * epochs}")
-    data = manifest["data"]
-    current = current_version(data["name"], prepared_dir=prepared)
-    if current not in (None, data["version"]):
-        again = f"athwe train --dataset {data['name']}"
-        output.note(f"{data['name']} has a newer prepared version, {current}. To train on it: {again}")
-
-
-def _refuse_settings(context: typer.Context) -> None:
-    """Refuse options that would change the configuration of a resumed run, by their names as typed."""
-    others = [each for each in context.command.params if each.name not in USED_WITH_RESUME]
-    typed = [each.opts[0] for each in others if _is_typed(context, each.name)]
-    if typed:
-        from athwe_core.errors import ConfigError
-
-        rule = f"cannot be combined with {', '.join(typed)}: a resumed run keeps its configuration"
-        raise ConfigError("--resume", rule, remedy="Remove the other options, or start a new run without --resume")
-
-
-def _is_typed(context: typer.Context, parameter: str | None) -> bool:
-    source = context.get_parameter_source(parameter or "")
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _restarted(name: str | None) -> str | None:
-    """Name of the run to resume if torchrun restarted this process after a failure (--max-restarts)."""
-    if os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") == "0":
-        return None
-    if name is None:
-        from athwe_core.errors import ConfigError
-
-        rule = "must be given with torchrun --max-restarts, so that a restarted process finds its run"
-        raise ConfigError("--name", rule, remedy="Add --name NAME, or --resume RUN")
-    return name if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" else None
 
 
 def _same_run(world: ProcessGroup, first_run: Callable[[], RunFolder | None]) -> RunFolder | None:

@@ -63,11 +63,11 @@ def tune(
 
     Example: athwe tune --dataset demo --space mine.yaml --trials 10 --epochs 5 --set training.lr=0.003
     """
-    from athwe_core.analysis.tuning.search_space import combinations, parse_space, read_space
-
     output = Output(as_json=as_json)
     chosen, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {chosen} ({why})")
+    from athwe_core.analysis.tuning.search_space import combinations, parse_space, read_space
+
     found = open_or_prepare(chosen, None, data, prepared, output)
     base = configure(preset, chosen, config, {"training.epochs": epochs}, overrides or [], found, output)
     parsed = parse_space(read_space(space, model=base.model.name), base)

@@ -2,6 +2,7 @@
 <- training, evaluation <- analysis, serving <- library <- athwe_cli."""
 
 import ast
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -187,3 +188,82 @@ load({sorted(CLI)!r})
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+HEAVY = ("matplotlib", "numpy", "polars", "pydantic", "scipy", "sklearn", "torch", "transformers")
+"""Libraries that take long to load: none is needed to parse a command line, to show help or to find a run."""
+
+
+def test_help_of_every_command_loads_no_heavy_library() -> None:
+    code = f"""
+import contextlib, io, sys
+from athwe_cli.app import app
+with contextlib.redirect_stdout(io.StringIO()) as shown:
+    for arguments in ([], ["--help"], *([command.name, "--help"] for command in app.registered_commands)):
+        with contextlib.suppress(SystemExit):
+            app(arguments)
+assert shown.getvalue().count("Usage:") == 2 + len(app.registered_commands)
+print(sorted(set({HEAVY!r}) & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
+
+
+FIRST_LINES = {
+    "train": "data set toy (the newest finished run)",
+    "train --resume last": "run toy/sasrec/first is finished",
+    "train --from last": "data set toy (that of --from)",
+    "ablate --remove Position": "data set toy",
+    "sweep --vary training.lr=1,2": "data set toy",
+    "tune": "data set toy",
+    "table1": "data set toy",
+    "bench": "measuring training steps of hm4sr on generated data",
+    "prepare": "data set toy",
+    "audit": "data set toy",
+    "evaluate": "data set toy",
+    "compare": "data set toy",
+    "compare first": "comparing 1 run",
+    "case-study --user 1": "data set toy",
+    "case-study --user 1 --run first": "run toy/sasrec/first, prepared version 0123456789ab",
+    "report": "data set toy",
+    "recommend": "loading last",
+    "export --to x --format vectors": "data set toy",
+    "serve": "loading last",
+    "runs": "",
+}
+"""What each command tells before torch and polars load, which here ends it; `runs` needs neither."""
+
+
+def test_every_command_tells_what_it_does_before_torch_and_polars_load(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "toy" / "sasrec" / "first"
+    run.mkdir(parents=True)
+    data = {"name": "toy", "version": "0123456789ab", "content_hash": "c" * 64, "tie_order": "file"}
+    metrics = {f"{name}@{k}": 0.5 for name in ("ndcg", "mrr", "hit") for k in (5, 10, 20)}
+    results = {"validation": metrics, "test": metrics, "epochs": 3, "best_epoch": 2, "seconds_per_epoch": 1.0}
+    facts = {"status": "finished", "preset": "sasrec", "data": data, "device": "cpu", "results": results}
+    facts |= {"command": "athwe train", "started": "2026-01-01", "versions": {}, "seed": 0}
+    (run / "manifest.json").write_text(json.dumps(facts))
+    code = f"""
+import contextlib, io, json, shlex, sys
+
+class Blocked:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name in ("torch", "polars"):
+            raise SystemExit(f"{{name}} is needed")
+
+sys.meta_path.insert(0, Blocked)
+from athwe_cli.app import app
+told = {{}}
+for command in {list(FIRST_LINES)!r}:
+    with contextlib.redirect_stderr(io.StringIO()) as shown, contextlib.suppress(SystemExit):
+        app(shlex.split(command))
+    told[command] = shown.getvalue()
+print(json.dumps(told), file=sys.__stdout__)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    for command, line in FIRST_LINES.items():
+        assert told[command].startswith(line), f"{command}: {told[command]}"

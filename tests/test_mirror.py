@@ -34,6 +34,7 @@ TESTED_IN = {
     "athwe_core/serving/model_card.py": "tests/serving/test_hub.py",
     "athwe_cli/experiment_tables.py": "tests/cli/test_experiments.py",
     "athwe_cli/train_run.py": "tests/cli/test_train.py",
+    "athwe_cli/train_start.py": "tests/cli/test_train.py",
     "athwe_cli/confirm.py": "tests/cli/test_runs.py",
     "athwe_core/models/golden.py": "tests/models/test_sasrec.py",
     "athwe_core/models/id_model.py": "tests/models/test_sasrec.py",

@@ -93,6 +93,8 @@ def serve(
     _require_libraries()
     require(timeout_seconds > 0, "--timeout-seconds", "must be above 0", timeout_seconds)
     keys = _keys(api_key_file, host)
+    names = tuple(run or ["last"])
+    output.note(f"loading {', '.join(names)}")
 
     import torch
 
@@ -102,7 +104,6 @@ def serve(
     from athwe_core.serving.hub import is_hub
     from athwe_core.serving.service import RunSource, Service
 
-    names = tuple(run or ["last"])
     is_exported = any(map(is_hub, names))
     require(not is_exported or len(names) == 1, "--run", "must name one exported model, or runs only", names)
     name, why = (dataset, "--dataset") if is_exported or "last" not in names else opt.choose_dataset(dataset, runs)

@@ -9,14 +9,9 @@ import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-
-import numpy as np
-import torch
-import yaml
+from typing import TYPE_CHECKING
 
 import athwe_core
-from athwe_core.config import Config, config_tree
-from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import CheckpointError, ConfigError
 from athwe_core.runs.run import (
     CONFIG,
@@ -32,8 +27,11 @@ from athwe_core.runs.run import (
     refusals,
     write_manifest,
 )
-from athwe_core.runs.start import require_startable
 from athwe_core.safe_write import UNFINISHED, replace_text, sync
+
+if TYPE_CHECKING:
+    from athwe_core.config import Config
+    from athwe_core.data.store.dataset import PreparedDataset
 
 __all__ = [
     "CONFIG",
@@ -78,6 +76,11 @@ def create_run(
         ConfigError: The name is taken or is no plain folder name; the run cannot start, see `require_startable`.
         CheckpointError: The folder cannot be made, or the disk has no room for the checkpoints.
     """
+    import yaml
+
+    from athwe_core.config import config_tree
+    from athwe_core.runs.start import require_startable
+
     if name is not None and (name != Path(name).name or name in ("", "last") or name.startswith(".")):
         raise ConfigError("--name", "must be a plain name other than last, without a leading dot", name)
     require_startable(config, prepared, Path(runs_dir))
@@ -133,6 +136,9 @@ def _is_half_made(folder: Path) -> bool:
 
 
 def _versions() -> dict[str, str | None]:
+    import numpy as np
+    import torch
+
     return {
         "athwe": athwe_core.__version__,
         "git_commit": git_commit(),

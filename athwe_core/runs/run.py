@@ -9,20 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from athwe_core.config import Config, read_yaml
-from athwe_core.data.prepare import PreparedDataset, open_prepared
-from athwe_core.data.split import ALL_DATA
 from athwe_core.errors import CheckpointError, ConfigError, DataError
 from athwe_core.locks import HeldError, held
-from athwe_core.models.registry import config_from_tree
-from athwe_core.runs.checkpoint import not_written, settle
 from athwe_core.runs.json_files import read_object, read_object_lines
-from athwe_core.runs.rank_table import read_ranks
 from athwe_core.runs.schema import RESTORE, EpochRecord, require_manifest, require_record
 from athwe_core.safe_write import file_hash, reason, remove_abandoned, replace_text, replacing
 
 if TYPE_CHECKING:
     import polars as pl
+
+    from athwe_core.config import Config
+    from athwe_core.data.store.dataset import PreparedDataset
 
 CONFIG, MANIFEST, METRICS, PER_USER = "config.yaml", "manifest.json", "metrics.jsonl", "per_user.parquet"
 LOG = "log.txt"
@@ -77,6 +74,8 @@ class RunFolder:
         Raises:
             CheckpointError: Another process trains the run, or nothing can be written to it.
         """
+        from athwe_core.runs.checkpoint import settle
+
         with ExitStack() as stack:
             try:
                 stack.enter_context(held(self.path / LOCK))
@@ -110,6 +109,9 @@ class RunFolder:
 
     def config(self) -> Config:
         """The complete configuration."""
+        from athwe_core.config import read_yaml
+        from athwe_core.models.registry import config_from_tree
+
         path = self.path / CONFIG
         try:
             tree = read_yaml(path)
@@ -168,7 +170,10 @@ class RunFolder:
         Raises:
             CheckpointError: The disk refuses.
         """
-        import polars as pl  # noqa: PLC0415 - training does without
+        import polars as pl
+
+        from athwe_core.runs.checkpoint import not_written
+        from athwe_core.runs.rank_table import read_ranks
 
         path = self.path / file
         with self._changing():
@@ -203,7 +208,9 @@ class RunFolder:
         Raises:
             CheckpointError: The file is unreadable or holds nothing of the split.
         """
-        import polars as pl  # noqa: PLC0415 - training does without
+        import polars as pl
+
+        from athwe_core.runs.rank_table import read_ranks
 
         remedy = f"Rank the users again: athwe evaluate --run {self.name} --split {split}"
         found = read_ranks(self.per_user, digests=self._digests(PER_USER), remedy=remedy)
@@ -220,6 +227,9 @@ class RunFolder:
             check_all: Read every file of it whole, see `open_prepared`.
         Raises: DataError when it is gone or its content is another one now.
         """
+        from athwe_core.data.split import ALL_DATA
+        from athwe_core.data.store.dataset import open_prepared
+
         data = self.manifest()["data"]
         prepared = open_prepared(data["name"], prepared_dir=prepared_dir, version=data["version"], check_all=check_all)
         if prepared.manifest["content_hash"] != data["content_hash"]:
@@ -245,4 +255,6 @@ def refusals(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        from athwe_core.runs.checkpoint import not_written
+
         raise not_written(path, error) from None
