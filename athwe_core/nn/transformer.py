@@ -328,7 +328,14 @@ def last_token_attention(weights: Float[Tensor, "m G heads S S"], grid: Attentio
 
 
 def masked_softmax(query: Tensor, key: Tensor, grid: AttentionGrid, scale: float | None = None) -> Tensor:
-    """Attention weights (m, G, heads, S, S) between all slots; scale None = 1 / sqrt(width of a query)."""
+    """Attention weights between all slots.
+
+    Args:
+        query, key: (m, G, heads, S, d) of all slots.
+        grid: which slot attends to which.
+        scale: of the scores; None = 1 / sqrt(d).
+    Returns: weights (m, G, heads, S, S) in [0, 1], which sum to 1 over the last axis.
+    """
     scores = (query * (query.shape[-1] ** -0.5 if scale is None else scale)) @ key.transpose(-1, -2)
     scores += grid.bias.to(scores.dtype)
     return scores.softmax(-1)

@@ -182,6 +182,19 @@ def test_an_unfinished_run_is_continued(remedy_world: Path) -> None:
     assert call(remedy_world, "compare", "first", "half").exit_code == 0
 
 
+def test_the_split_is_written_for_a_program_that_has_other_users(remedy_world: Path, tmp_path: Path) -> None:
+    ranks = remedy_world / "runs/demo/athwe/first/per_user.parquet"
+    few = pl.read_parquet(ranks).filter(pl.col("split") == "test").head(3)
+    few.select("user_id", "rank").write_csv(tmp_path / "few.csv")
+    message = one_error_line(call(remedy_world, "compare", "first", "--ranks", str(tmp_path / "few.csv")))
+    command = re.search(r"which this writes: (athwe prepare --dataset demo --export recbole --to FOLDER)$", message)
+    assert command, message
+    done = call(remedy_world, *command[1].replace("FOLDER", str(tmp_path / "split")).split()[1:])
+    assert done.exit_code == 0, done.output
+    users = next((tmp_path / "split").rglob("demo.test.inter")).read_text().splitlines()[1:]
+    assert len(users) == len(pl.read_parquet(ranks).filter(pl.col("split") == "test"))
+
+
 def test_what_comes_next_after_preparing_and_training(tmp_path: Path) -> None:
     made = call(tmp_path, "prepare", "--dataset", "demo", "--users", "150", "--items", "100").stderr
     found = re.search(r"^Next: (athwe audit .*), then (athwe train .*)$", made, re.MULTILINE)
@@ -208,6 +221,9 @@ TYPED = {
     "athwe prepare --dataset {}": test_a_remedy_gets_further,
     "athwe prepare --dataset {} --refresh clusters --clusters 100": test_cluster_labels_are_made_for_the_term_that_is_off,
     "athwe evaluate --run {} --split {}": test_lost_ranks_are_made_again,
+    "athwe prepare --dataset {} --export recbole --to FOLDER": (
+        test_the_split_is_written_for_a_program_that_has_other_users
+    ),
 }
 """A whole command in a message -> the test that types it."""
 NOT_TYPED = {
