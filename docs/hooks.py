@@ -32,7 +32,9 @@ def notebook_page(path: Path) -> str:
         for cell, text in zip(cells, texts, strict=True)
     ]
     title, *rest = pieces
-    source = f"[The notebook](../../examples/notebooks/{path.name}) runs in every test of athwe; run it to see what it shows."
+    source = (
+        f"The tests run [this notebook](../../examples/notebooks/{path.name}). Run it to see its tables and figures."
+    )
     return "\n\n".join([title, source, *rest]) + "\n"
 
 
@@ -51,3 +53,18 @@ def on_page_markdown(markdown: str, *, page: Any, config: Any, **_: Any) -> str:
         pages = rf"]({'../' * depth}notebooks/\1.md)"
         markdown = re.sub(rf"\]\({re.escape(up)}examples/notebooks/(\w+)\.ipynb\)", pages, markdown)
     return re.sub(rf"\]\({re.escape(up)}(?!\.)", f"]({config.repo_url}/blob/main/", markdown)
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Keep options in running text on one line: `--tie-order` would break after a hyphen.
+
+    Args:
+        html: content of the page.
+    Returns: the same, each option in inline code as one piece.
+    """
+
+    def in_code(found: re.Match[str]) -> str:
+        words = re.sub(r"(?<!\S)--[\w-]+", r'<span style="white-space: nowrap">\g<0></span>', found[1])
+        return f"<code>{words}</code>"
+
+    return re.sub(r"<code>([^<\n]*)</code>", in_code, html)
