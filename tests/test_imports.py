@@ -230,9 +230,10 @@ FIRST_LINES = {
     "recommend": "loading last",
     "export --to x --format vectors": "data set toy",
     "serve": "loading last",
-    "runs": "",
+    "runs": "1 run in runs",
+    "datasets": "0 prepared versions in prepared",
 }
-"""What each command tells before torch and polars load, which here ends it; `runs` needs neither."""
+"""What each command tells before torch and polars load, which here ends it; the last two need neither."""
 
 
 def test_every_command_tells_what_it_does_before_torch_and_polars_load(tmp_path: Path) -> None:

@@ -113,6 +113,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         options = ("--preset", preset, "--name", name, "--seed", str(seed), "--epochs", "1", *SMALL)
         done = call(folder, "train", "--dataset", "Toys_and_Games", *options)
         assert done.exit_code == 0, done.output
+    ranks = pl.read_parquet(folder / "runs" / "Toys_and_Games" / "athwe" / "b" / "per_user.parquet")
+    ranks.filter(pl.col("split") == "test").select(user="user_id", rank="rank").write_csv(folder / "recbole.csv")
     return folder
 
 
