@@ -5,6 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+RUN_COMMANDS = (
+    *("quickstart", "download", "train", "judge", "models", "paper", "scale", "reliability", "speed"),
+    *("coming_from", "questions"),
+)
+"""Pages below `docs/` whose blocks `test_page_commands.py` runs."""
 _COMMENT = re.compile(r"<!-- (.+) -->")
 _NOT_RUN = "not run: "
 
