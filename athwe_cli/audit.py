@@ -9,6 +9,7 @@ import typer
 
 from athwe_cli import options as opt
 from athwe_cli.errors import one_line_errors
+from athwe_cli.pages import write_page
 from athwe_cli.render import Output, findings_table, metrics_table, statistics_table
 
 
@@ -27,7 +28,8 @@ def audit(
 ) -> None:
     """Measure ties, leakage, cold items, popularity, the value of the order, and the features, and grade each.
 
-    Prints each finding with its grade (ok, look, problem) and one line of advice, and writes a self-contained HTML page.
+    Prints the findings, the worst first, each with its grade (problem, look, ok), advice and a command, and writes a
+    self-contained HTML page that says what each means.
 
     Example: athwe audit --dataset Toys_and_Games
     """
@@ -37,15 +39,13 @@ def audit(
     from athwe_core.analysis.audit.measure import audit as run_audit
     from athwe_core.analysis.audit.page import audit_page
     from athwe_core.data.prepare import open_prepared
-    from athwe_core.safe_write import replace_text
 
     data = open_prepared(name, prepared_dir=prepared, version=version, check_all=True)
     facts = run_audit(data, seed=seed, shuffles=shuffles, progress=lambda what: output.note(f"measuring {what}"))
     page = to or runs / name / "audit.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(page, audit_page(facts, data.timestamps))
     output.table(statistics_table(data.statistics, title=name))
     output.table(metrics_table(facts["baselines"], title=f"Baselines, test, {data.rules}"))
     output.table(findings_table(facts["findings"]))
-    output.note(f"page {page}")
+    times = data.timestamps
+    write_page(page, lambda origin: audit_page(facts, times, origin), dataset=name, runs=runs, output=output)
     output.json({**facts, "page": str(page)})

@@ -10,11 +10,13 @@ import typer
 
 from athwe_cli import options as opt
 from athwe_cli.errors import one_line_errors
+from athwe_cli.pages import write_page
 from athwe_cli.render import Output
 
 if TYPE_CHECKING:
     from athwe_core.analysis.case_study.result import CaseStudy
     from athwe_core.analysis.case_study.select_user import Case
+    from athwe_core.data.demo.pictures import DemoPictures
     from athwe_core.data.features.image_files import ImageSource
     from athwe_core.data.prepare import PreparedDataset
     from athwe_core.runs.find import RunFolder
@@ -108,7 +110,7 @@ def case_study(
         stem = None if history is None else f"new-user-{history.stem}"
         folder = runs / known.name / "case-studies"
         pages = {html: results} if html is not None else {folder / page_name(stem, case): [case] for case in results}
-        _write_pages(pages, _pictures(images, data, known), output)
+        _write_pages(pages, _pictures(images, data, known), dataset=known.name, runs=runs, output=output)
     view = CaseText(output.out)
     for result in results:
         view.show(result)
@@ -136,20 +138,30 @@ def page_name(stem: str | None, case: CaseStudy) -> str:
     return f"{safe}.html"
 
 
-def _pictures(given: Path | None, data: Path, known: PreparedDataset) -> ImageSource | None:
+def _pictures(given: Path | None, data: Path, known: PreparedDataset) -> ImageSource | DemoPictures | None:
+    from athwe_core.data.demo.pictures import demo_pictures
     from athwe_core.data.features.image_files import ImageSource, find_images
 
-    return ImageSource.open(given) if given is not None else find_images(data, known.name)
+    if given is not None:
+        return ImageSource.open(given)
+    return find_images(data, known.name) or demo_pictures(known)
 
 
-def _write_pages(pages: dict[Path, list[CaseStudy]], pictures: ImageSource | None, output: Output) -> None:
+def _write_pages(
+    pages: dict[Path, list[CaseStudy]],
+    pictures: ImageSource | DemoPictures | None,
+    *,
+    dataset: str,
+    runs: Path,
+    output: Output,
+) -> None:
+    from functools import partial
+
     from athwe_core.analysis.pages.html import case_study_page
-    from athwe_core.safe_write import replace_text
+    from athwe_core.data.features.image_files import ImageSource
 
     for path, cases in pages.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, case_study_page(cases, pictures))
-        output.note(f"page {path}")
-    if pictures is not None and pictures.broken:
+        write_page(path, partial(case_study_page, cases, pictures), dataset=dataset, runs=runs, output=output)
+    if isinstance(pictures, ImageSource) and pictures.broken:
         shown = ", ".join(map(repr, pictures.broken[:3])) + (", ..." if len(pictures.broken) > 3 else "")
         output.note(f"images in {pictures.path} that could not be read: {len(pictures.broken)} ({shown})")

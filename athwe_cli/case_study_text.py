@@ -120,10 +120,13 @@ class CaseText:
             self._gaps(why, case["k"])
         gates = {"time": why["temporal_gates"]} if why["temporal_gates"] else {}
         gates |= why["interactive_gates"] or {}
-        if gates:
-            self._gates(gates)
+        drawn = {name: weights for name, weights in gates.items() if sentences.stands_out(weights)}
+        if drawn:
+            self._gates(drawn)
         if why["temporal_gates"]:
-            self._line(sentences.temporal_gates(why["temporal_gates"], window))
+            self._line(f"Temporal gates: {sentences.temporal_gates(why['temporal_gates'], window)}")
+        if why["interactive_gates"]:
+            self._line(f"Interactive gates: {sentences.interactive_gates(why['interactive_gates'])}")
         if why["attention"]:
             self._attention("Attention of the last position", why["attention"], window)
             self._line(sentences.attention(why["attention"], window))
@@ -138,20 +141,18 @@ class CaseText:
         self._title("What mattered most: one item left out")
         table = _plain(("", "right"), fills=True)
         table.add_column("", ratio=1, no_wrap=True, overflow="ellipsis")
-        for name in ("rank then", "score"):
+        for name in ("score", "rank"):
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("", min_width=PART_WIDTH + 1, no_wrap=True)
-        most = sorted(why["influence"], key=lambda entry: -sentences.rank_distance(entry["rank_without"], why["rank"]))[
-            :MOST_INFLUENCES
-        ]
+        most = sorted(why["influence"], key=lambda entry: -abs(entry["score_change"]))[:MOST_INFLUENCES]
         largest = max(abs(entry["score_change"]) for entry in most)
+        before = sentences.rank_words(why["rank"])
         for entry in most:
-            ranks = f"{sentences.rank_words(why['rank'])} -> {sentences.rank_words(entry['rank_without'])}"
+            after, position = sentences.rank_words(entry["rank_without"]), entry["position"]
+            moved = f"{before} -> {after}" if after != before else "same"
             change = entry["score_change"]
-            position = entry["position"]
-            table.add_row(
-                str(position + 1), _name(history[position]), ranks, f"{change:+.2f}", self._bar(change, largest)
-            )
+            bar = self._bar(change, largest)
+            table.add_row(str(position + 1), _name(history[position]), f"{change:+.2f}", moved, bar)
         self.console.print(table)
 
     def _gaps(self, why: Why, k: int) -> None:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from athwe_cli import options as opt
 from athwe_cli.errors import one_line_errors
+from athwe_cli.pages import write_page
 from athwe_cli.render import Output
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ def compare(
     latex: Annotated[bool, typer.Option("--latex", help="Print one LaTeX table on stdout instead.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print one Markdown table on stdout instead.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV with all digits on stdout instead.")] = False,
+    html: Annotated[
+        Path | None,
+        typer.Option(help="HTML page to write too, with baselines and every table to save.", show_default=False),
+    ] = None,
     prepared: opt.PreparedDir = opt.PREPARED_DIR,
     runs: opt.RunsDir = opt.RUNS_DIR,
     as_json: opt.Json = False,
@@ -69,6 +74,8 @@ def compare(
 
     Example: athwe compare 'demo/*/*' --markdown > table.md
 
+    Example: athwe compare 'demo/*/*' --html comparison.html
+
     Example: athwe compare last --ranks recbole.csv
     """
     from athwe_core.errors import ConfigError
@@ -82,6 +89,7 @@ def compare(
     output.note(f"comparing {len(found)} run{'s' * (len(found) != 1)}")
     from athwe_core.analysis.experiments.comparison import compare_runs
     from athwe_core.analysis.experiments.comparison_text import comparison_text
+    from athwe_core.analysis.experiments.verdict import verdict
 
     files = _read_files(ranks or [], found[0], prepared, split)
     result = compare_runs(found, split=split, metric=metric, force=force, files=files)
@@ -89,6 +97,9 @@ def compare(
         output.note(f"{row['label']}: {', '.join(row['runs'] or row['files'])}")
     for note in result["notes"]:
         output.note(note)
+    output.note(verdict(result))
+    if html is not None:
+        _write_page(html, result, found[0], prepared, runs, output)
     if given and not as_json:
         typer.echo(comparison_text(result, given[0]), nl=False)  # type: ignore[arg-type]
         return
@@ -102,7 +113,7 @@ def compare(
     if len(result["rows"]) > 1:
         output.table(_change_table(result, title=title))
     for k in _cut_offs(result):
-        output.table(_metrics_table(result["rows"], k, title=title))
+        output.table(_metrics_table(result, k, title=title))
     output.table(_cost_table(result["rows"]))
     if groups:
         labels = [row["label"] for row in result["rows"]]
@@ -160,6 +171,29 @@ def _labelled(text: str) -> tuple[str | None, Path]:
     return (None, Path(text)) if not separator or not label or Path(text).exists() else (label, Path(path))
 
 
+def _write_page(page: Path, result: Comparison, run: RunFolder, prepared: Path, runs: Path, output: Output) -> None:
+    """The comparison as a page; without baselines where the data of the runs is gone."""
+    from athwe_core.analysis.pages.html import comparison_page
+    from athwe_core.analysis.pages.report import baselines_of, draw_groups, groups_by_row, result_sentences
+    from athwe_core.errors import AthweError
+
+    baselines: dict[str, dict[str, float]] = {}
+    try:
+        baselines = baselines_of(result, run.open_data(prepared))
+    except AthweError as error:
+        output.note(f"the page has no baselines: {error}")
+    name = run.manifest()["data"]["name"]
+    figure = draw_groups(groups_by_row(result), result["metric"], stem=name)
+    verdict = result_sentences(result, baselines)
+    write_page(
+        page,
+        lambda origin: comparison_page(result, baselines, verdict=verdict, groups_figure=figure, origin=origin),
+        dataset=name,
+        runs=runs,
+        output=output,
+    )
+
+
 def _cut_offs(result: Comparison) -> list[int]:
     """Cut-offs up to 10, as in the paper's table, and that of the chosen metric."""
     chosen = int(result["metric"].split("@")[1])
@@ -185,22 +219,20 @@ def _change_table(result: Comparison, *, title: str) -> Table:
     return table
 
 
-def _metrics_table(rows: list[ComparisonRow], k: int, *, title: str) -> Table:
-    """NDCG, MRR and Hit at k: three columns of mean ± standard deviation."""
+def _metrics_table(result: Comparison, k: int, *, title: str) -> Table:
+    """NDCG, MRR and Hit at k: three columns of mean ± standard deviation; bold is best beyond chance."""
     from athwe_core.analysis.experiments.result import mean_and_sd
     from athwe_core.evaluation.metrics import metric_name
 
     columns = [f"{metric}@{k}" for metric in ("ndcg", "mrr", "hit")]
-    best = {column: max(row["metrics"][column]["mean"] for row in rows) for column in columns}
     table = Table(title=escape(title), title_justify="left")
     table.add_column("", overflow="fold")
     for column in columns:
         table.add_column(metric_name(column), justify="right")
-    for row in rows:
-        found = [row["metrics"][column] for column in columns]
+    for row in result["rows"]:
+        found = {column: mean_and_sd(row["metrics"][column]) for column in columns}
         marked = [
-            f"[bold]{mean_and_sd(value)}[/]" if value["mean"] == best[column] else mean_and_sd(value)
-            for column, value in zip(columns, found, strict=True)
+            f"[bold]{text}[/]" if result["best"][column] == row["label"] else text for column, text in found.items()
         ]
         table.add_row(escape(row["label"]), *marked)
     return table

@@ -278,5 +278,7 @@ def findings_table(findings: Sequence[Finding]) -> Table:
         text = Text.assemble((finding["title"], "bold"), ": ", finding["fact"])
         if finding["advice"]:
             text.append("\n").append(finding["advice"], "dim")
+        if finding["command"]:
+            text.append("\n").append(finding["command"])
         table.add_row(Text(grade, colours[grade]), text)
     return table

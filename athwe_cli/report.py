@@ -9,6 +9,7 @@ import typer
 
 from athwe_cli import options as opt
 from athwe_cli.errors import one_line_errors
+from athwe_cli.pages import write_page
 from athwe_cli.render import Output
 
 if TYPE_CHECKING:
@@ -35,9 +36,9 @@ def report(
     runs: opt.RunsDir = opt.RUNS_DIR,
     as_json: opt.Json = False,
 ) -> None:
-    """Write one HTML page: the data, a comparison of runs, groups, learning curves, experiments, and how to repeat each.
+    """Write one HTML page: the result, a comparison of runs, groups, learning curves, experiments, and how to repeat each.
 
-    The page is one file and needs no network.
+    The page is one file and needs no network. Its tables and figures can be saved from it.
 
     Example: athwe report --dataset Toys_and_Games
     """
@@ -54,11 +55,12 @@ def report(
     data = _open(name, chosen, prepared, runs)
     found = collect_report(data, runs, runs=chosen)
     page = to or runs / data.name / "report.html"
-    page.parent.mkdir(parents=True, exist_ok=True)
-    replace_text(page, report_page(found, draw_figures(found, data)))
+    figures = draw_figures(found, data)
     shown = ", ".join(each["run"] for each in found["runs"]) or "no finished run yet"
     output.note(f"prepared version {data.version}; {shown}; {len(found['experiments'])} experiments")
-    output.note(f"page {page}")
+    if found["verdict"] is not None:
+        output.note(found["verdict"])
+    write_page(page, lambda origin: report_page(found, figures, origin), dataset=data.name, runs=runs, output=output)
     output.json({**found, "page": str(page)})
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
@@ -175,3 +177,21 @@ class PrepareOptions:
 def typed(name: str) -> str:
     """An option as it is typed on the command line: `--time-unit` for `time_unit`."""
     return {"demo_users": "--users", "demo_items": "--items"}.get(name, f"--{name.replace('_', '-')}")
+
+
+def prepare_command(dataset: str, options: Mapping[str, Any]) -> str:
+    """`athwe prepare` with every option that differs from its default, as typed.
+
+    Args:
+        dataset: its name. Files that were given with `--raw` are not part of the command.
+        options: of a prepared version's manifest.
+    """
+    words = ["athwe", "prepare", "--dataset", dataset]
+    for field in fields(PrepareOptions):
+        value = options.get(field.name, field.default)
+        if value is None or value == field.default:
+            continue
+        is_list = isinstance(value, list | tuple)
+        text = ",".join(map(str, value)) if is_list else str(value)
+        words += [typed(field.name)] if value is True else [typed(field.name), text]
+    return shlex.join(words)

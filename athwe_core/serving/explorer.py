@@ -15,6 +15,7 @@ from athwe_core.analysis.case_study.loaded_run import CaseRuns
 from athwe_core.analysis.case_study.result import CaseStudy, ItemText
 from athwe_core.analysis.case_study.select_user import Case, case_of_user
 from athwe_core.analysis.case_study.study import case_study
+from athwe_core.data.demo.pictures import demo_pictures
 from athwe_core.data.histories import LATEST
 from athwe_core.errors import DataError, require
 
@@ -52,10 +53,11 @@ class Explorer:
 
     Args:
         opened: the runs; each recommends and is explained.
-        images: pictures of items; None = no item has one.
+        images: pictures of items; None = those of the demo data set are drawn, other items have none.
     """
 
     def __init__(self, opened: CaseRuns, images: Pictures | None = None) -> None:
+        images = demo_pictures(opened.prepared) if images is None else images
         self.opened = opened
         self.dataset = opened.prepared.name
         self.picture = lru_cache(MOST_PICTURES)(partial(_picture, images))

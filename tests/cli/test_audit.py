@@ -1,6 +1,7 @@
 """`athwe audit`: findings in the terminal, facts as JSON, one page."""
 
 import json
+import shlex
 from pathlib import Path
 
 from cli_runner import call, one_error_line
@@ -25,6 +26,17 @@ def test_json_is_one_object_with_every_fact(world: Path, tmp_path: Path) -> None
     assert found.keys() >= {"statistics", "time", "tie_orders", "leakage", "cold", "popularity", "shuffle", "findings"}
     assert len(found["shuffle"]["values"]) == 1
     assert {finding["grade"] for finding in found["findings"]} <= {"ok", "look", "problem"}
+
+
+def test_commands_of_findings_work_as_typed(world: Path, tmp_path: Path) -> None:
+    found = json.loads(call(world, "audit", "--shuffles", "1", "--json").stdout)
+    commands = {finding["command"] for finding in found["findings"] if finding["command"]}
+    assert any(command.endswith("--split global-time") for command in commands)
+    for command in commands:
+        words = shlex.split(command)
+        if words[1] == "prepare":
+            result = call(world, *words[1:], "--prepared", str(tmp_path))
+            assert result.exit_code == 0, result.output
 
 
 def test_mistakes_are_one_line(world: Path, tmp_path: Path) -> None:

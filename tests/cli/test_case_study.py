@@ -25,7 +25,7 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[dict[str, Any]], A
     """Cases and pictures of each page written, in the place of the HTML of the page's own tests."""
     written: list[tuple[list[dict[str, Any]], Any]] = []
 
-    def page(cases: list[dict[str, Any]], images: Any) -> str:
+    def page(cases: list[dict[str, Any]], images: Any, origin: Any) -> str:
         written.append((cases, images))
         return f"<title>{len(cases)} cases</title>"
 
@@ -64,7 +64,9 @@ class TestWhom:
         assert len(found["recommendations"][run]) == 10
         page = world / "runs" / "demo" / "case-studies" / "123.html"
         assert page.read_text() == "<title>1 cases</title>"
-        assert pages == [([found], None)]
+        ((cases, pictures),) = pages
+        assert cases == [found]
+        assert pictures.has(found["target"]["item_id"])
         assert f"page {page}" in result.stderr.replace("\n", "")
 
     def test_the_rank_is_that_of_the_run(self, world: Path) -> None:
@@ -140,7 +142,7 @@ class TestPage:
         assert pages[-1][1].has(item)
         (tmp_path / "mine" / f"{item}.png").write_bytes(b"no picture")
         monkeypatch.setattr(
-            "athwe_core.analysis.pages.html.case_study_page", lambda cases, images: str(images.thumbnail(item))
+            "athwe_core.analysis.pages.html.case_study_page", lambda cases, images, origin: str(images.thumbnail(item))
         )
         result = call(world, "case-study", "--run", "first", "--user", "5", "--images", str(tmp_path / "mine"))
         assert f"that could not be read: 1 ({item!r})" in result.stderr

@@ -213,3 +213,38 @@ class TestRanksOfAnotherProgram:
         other_split = call(tmp_path, "compare", "mine", "--ranks", str(ranks), "--split", "validation")
         assert other_split.exit_code == 3
         assert "target must be the held-out item of the validation split" in one_error_line(other_split)
+
+
+def test_a_page_has_the_verdict_baselines_and_every_metric(copy: Copy, world: Path, tmp_path: Path) -> None:
+    copy("s0")
+    worsen(copy("slow", lr=0.1, preset="hm4sr"))
+    page = tmp_path / "new" / "page.html"
+    prepared = ("--prepared", str(world / "prepared"))
+    result = call(tmp_path, "compare", "s0", "slow", "--html", str(page), *prepared)
+    assert result.exit_code == 0, result.output
+    assert f"page {page}" in result.stderr
+    html = page.read_text()
+    for words in ("athwe is ahead of hm4sr in NDCG@10 by", "last-item transition", "NDCG@50", "demo-comparison.tex"):
+        assert words in html
+    assert "athwe is ahead of hm4sr in NDCG@10 by" in result.stderr
+
+
+def test_a_page_without_the_data_has_no_baselines_and_says_so(copy: Copy, tmp_path: Path) -> None:
+    copy("s0")
+    page = tmp_path / "page.html"
+    result = call(tmp_path, "compare", "s0", "--html", str(page), "--markdown")
+    assert result.exit_code == 0, result.output
+    assert "the page has no baselines: " in result.stderr
+    assert "last-item transition" not in page.read_text()
+    assert result.stdout.startswith("|  | NDCG@5")
+
+
+def test_bold_is_beyond_chance_only(copy: Copy, tmp_path: Path) -> None:
+    copy("s0")
+    copy("same", lr=0.1)
+    level = call(tmp_path, "compare", "s0", "same", "--markdown")
+    assert "**" not in level.stdout
+    worsen(copy("slow", lr=0.2))
+    ahead = call(tmp_path, "compare", "s0", "slow", "--markdown").stdout.splitlines()
+    assert "**" in ahead[2]
+    assert "**" not in ahead[3]

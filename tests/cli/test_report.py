@@ -17,6 +17,9 @@ def test_writes_one_page_with_the_newest_run(world: Path) -> None:
     assert html.startswith("<!doctype html>")
     score = json.loads((world / "first.json").read_text())["test"]["ndcg@10"]
     assert f"{score:.4f}" in html
+    assert f"athwe reaches NDCG@10 {score:.4f} with one seed" in html
+    assert "the best baseline without training" in result.stderr
+    assert "Written " in html
     assert "athwe/first" in html
 
 

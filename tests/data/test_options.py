@@ -1,8 +1,9 @@
 import re
+from dataclasses import asdict
 
 import pytest
 
-from athwe_core.data.options import PrepareOptions
+from athwe_core.data.options import PrepareOptions, prepare_command
 from athwe_core.errors import ConfigError
 
 
@@ -60,3 +61,19 @@ def test_a_later_option_names_the_version_only_where_it_differs_from_its_default
 def test_unfit_splits_are_refused(option: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"--{option.replace('_', '-')} must be .*{value}"):
         PrepareOptions(**{option: value})  # type: ignore[arg-type]
+
+
+def test_the_command_of_options_has_those_that_differ_from_their_defaults() -> None:
+    options = PrepareOptions(
+        split="global-time",
+        demo_users=200,
+        text_columns=("title", "my brand"),
+        half_features=True,
+        max_bad_lines=0.5,
+    )
+    assert prepare_command("my shop", asdict(options)) == (
+        "athwe prepare --dataset 'my shop' --split global-time --text-columns 'title,my brand' --users 200 "
+        "--max-bad-lines 0.5 --half-features"
+    )
+    assert prepare_command("demo", asdict(PrepareOptions())) == "athwe prepare --dataset demo"
+    assert prepare_command("demo", {"tie_order": "item"}) == "athwe prepare --dataset demo --tie-order item"

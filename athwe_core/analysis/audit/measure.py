@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
@@ -26,6 +25,7 @@ from athwe_core.analysis.audit.result import (
 )
 from athwe_core.analysis.evaluate_run import baseline_metrics
 from athwe_core.analysis.figures.plots import time_bins
+from athwe_core.data.options import prepare_command
 from athwe_core.data.split import order_by_time
 from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import ConfigError
@@ -34,6 +34,8 @@ from athwe_core.evaluation.groups import SECONDS_PER_DAY
 from athwe_core.evaluation.metrics import mean_metrics
 
 KS = (5, 10, 20)
+MOST_BINS = 9
+"""Of the counts of interactions."""
 T = TypeVar("T")
 
 
@@ -66,6 +68,7 @@ def audit(
         split_rule=data.split_rule,
         tie_order=data.statistics["tie_order"],
         statistics=data.statistics,
+        prepare=prepare_command(data.name, data.manifest["options"]),
         baselines=baselines,
         time=measured("time", lambda: _time(data)),
         counts=measured("counts", lambda: _counts(data)),
@@ -94,21 +97,38 @@ def _time(data: PreparedDataset) -> TimeFacts:
 
 
 def _counts(data: PreparedDataset) -> dict[str, CountFacts]:
-    """How many users and items have how many interactions, in bins that double."""
+    """How many users and items have how many interactions."""
     per_item = np.bincount(data.item_ids, minlength=data.num_item_rows)[1:]
     result: dict[str, CountFacts] = {}
     for name, values in (("users", np.diff(data.offsets)), ("items", per_item)):
-        top = int(np.ceil(np.log2(values.max() + 1)))
-        edges = 2 ** np.arange(top + 1)
-        counts = np.histogram(values, bins=[*edges[:-1], edges[-1] + 1])[0]
-        labels = [f"{a}-{b - 1}" if b - a > 1 else f"{a}" for a, b in pairwise(edges)]
-        quartiles = np.percentile(values, [25, 50, 75])
+        starts = count_bins(int(values.min()), int(values.max()))
+        ends = [*(start - 1 for start in starts[1:]), int(values.max())]
+        counts = np.histogram(values, bins=[*starts, ends[-1] + 1])[0]
+        labels = [str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, ends, strict=True)]
         result[name] = {
-            "bins": {label: int(count) for label, count in zip(labels, counts, strict=True) if count},
-            "quartiles": [float(q) for q in quartiles],
+            "bins": {label: int(count) for label, count in zip(labels, counts, strict=True)},
+            "quartiles": [float(q) for q in np.percentile(values, [25, 50, 75])],
             "most": int(values.max()),
         }
     return result
+
+
+def count_bins(fewest: int, most: int) -> list[int]:
+    """Where bins of counts begin: at the fewest, then at round numbers, about as many bins for few counts as for many.
+
+    Args:
+        fewest, most: of the counts, 0 <= fewest <= most.
+    Returns: at most `MOST_BINS` numbers, increasing; the last bin ends with the most.
+    """
+    if most - fewest < MOST_BINS:
+        return list(range(fewest, most + 1))
+    powers = [10**exponent for exponent in range(len(str(most)))]
+    for factors in ((1, 1.5, 2, 3, 4, 5, 7), (1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
+        round_numbers = sorted({int(factor * power) for power in powers for factor in factors})
+        starts = [fewest, *(number for number in round_numbers if fewest < number <= most)]
+        if len(starts) <= MOST_BINS:
+            break
+    return starts[:MOST_BINS]
 
 
 def _pairs(data: PreparedDataset) -> PairFacts:

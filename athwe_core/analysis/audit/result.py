@@ -24,7 +24,7 @@ class CountFacts(TypedDict):
     """How many users, or items, have how many interactions."""
 
     bins: dict[str, int]
-    """By range such as `4-7`, without empty ranges."""
+    """By range such as `5-6`, from the fewest to the most; at most 9 ranges."""
     quartiles: list[float]
     most: int
 
@@ -97,8 +97,12 @@ class Finding(TypedDict):
     grade: Grade
     title: str
     fact: str
+    meaning: str
+    """Why it matters, for a reader who is new to the subject."""
     advice: str
     """Empty where the grade is `ok`."""
+    command: str
+    """What to type; empty where the grade is `ok`, and where no command helps."""
 
 
 class Measures(TypedDict):
@@ -110,6 +114,8 @@ class Measures(TypedDict):
     tie_order: str
     statistics: Mapping[str, Any]
     """Of the prepared version's manifest (table 2 of the HM4SR paper)."""
+    prepare: str
+    """The `athwe prepare` command of this version, without `--raw`."""
     baselines: dict[str, dict[str, float]]
     """Test metrics by baseline."""
     time: TimeFacts
@@ -130,3 +136,4 @@ class Audit(Measures):
     """The measures and what they mean."""
 
     findings: list[Finding]
+    """Worst first."""

@@ -5,7 +5,6 @@ Lengths of bars are percent of their row's width.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -31,8 +30,7 @@ class InfluenceRow:
     rank_without: str
     rank_change: float
     score_change: float
-    weight: float
-    """log2 of the factor by which the rank grows without the item; below 0 where the rank improves."""
+    """Below 0 where the item adds to the score."""
     x: float
     width: float
 
@@ -149,28 +147,27 @@ def panel_columns(
 
 
 def _influence(why: Why, history: Sequence[HistoryItem], shown: Sequence[ShownItem]) -> Panel:
-    """Bars of the logarithm of the factor by which the rank changes without each item."""
-    weights = [math.log2(entry["rank_without"] / why["rank"]) for entry in why["influence"]]
-    largest = max(1.0, *map(abs, weights))
+    """Bars of how much each item adds to the score; the score changes also where the rank does not."""
+    changes = [entry["score_change"] for entry in why["influence"]]
+    largest = max(map(abs, changes)) or 1.0
     rows = []
-    for entry, weight in zip(why["influence"], weights, strict=True):
-        width = round(50 * abs(weight) / largest, 2)
+    for entry in why["influence"]:
+        width = round(50 * abs(entry["score_change"]) / largest, 2)
         rows.append(
             InfluenceRow(
                 item=shown[entry["position"]],
                 rank_without=sentences.rank_words(entry["rank_without"]),
                 rank_change=entry["rank_change"],
                 score_change=entry["score_change"],
-                weight=weight,
-                x=50.0 if weight >= 0 else 50 - width,
+                x=50.0 if entry["score_change"] <= 0 else 50 - width,
                 width=width,
             )
         )
-    strongest = sorted(range(len(rows)), key=lambda at: -abs(weights[at]))[:MOST_INFLUENCES]
+    strongest = sorted(range(len(rows)), key=lambda at: -abs(changes[at]))[:MOST_INFLUENCES]
     return Panel(
         title="Influence of each item",
-        explanation="The rank when one item of the history is left out. A bar to the right: the item helped. To the left: "
-        "the rank is better without it. The scale is logarithmic: from 4 to 8 is as far as from 40 to 80.",
+        explanation="What changes when one item of the history is left out: the score, and the rank where it moves. "
+        "A bar to the right: the item adds to the score. A bar to the left: the score is higher without it.",
         finding=sentences.influence(why, history),
         content=InfluenceBars(sentences.rank_words(why["rank"]), [rows[at] for at in sorted(strongest)], rows),
     )
@@ -199,9 +196,10 @@ def _gaps(why: Why, k: int) -> Panel:
 def _temporal_gates(gates: list[list[float]], window: Sequence[HistoryItem]) -> Panel:
     return Panel(
         title="Temporal gates",
-        explanation="The weight of each expert of the Temporal MoE at each item. It depends on the times alone.",
+        explanation="How far the weight of each expert of the Temporal MoE is from an even share at each item. "
+        "It depends on the times alone.",
         finding=sentences.temporal_gates(gates, window),
-        content=strips({"": np.transpose(gates)}, window, row_name="expert", colours={"": TIME_COLOUR}),
+        content=strips({"": np.transpose(gates)}, window, row_name="expert", colours={"": TIME_COLOUR}, from_even=True),
     )
 
 
@@ -211,9 +209,10 @@ def _interactive_gates(
     values = {name: np.transpose(rows) for name, rows in gates.items()}
     return Panel(
         title="Interactive gates",
-        explanation="The weight of each expert of the Interactive MoE at each item, for each modality.",
+        explanation="How far the weight of each expert of the Interactive MoE is from an even share at each item, for each "
+        "modality.",
         finding=sentences.interactive_gates(gates),
-        content=strips(values, window, row_name="expert", colours=colours),
+        content=strips(values, window, row_name="expert", colours=colours, from_even=True),
     )
 
 

@@ -6,10 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float
 
 from athwe_core.analysis.case_study.result import BandEnergy, HistoryItem, Named, Why
 
 LONGEST_TITLE = 70
+CLOSE_TO_EVEN = 0.1
+"""Weights of experts within this share of an even one do not stand out."""
 _ISOLATES = dict.fromkeys(range(0x2066, 0x206A))
 _MINUTE, _HOUR, _DAY = 60, 3600, 86_400
 _MONTH = 30.4375 * _DAY
@@ -87,11 +90,24 @@ def score(why: Why) -> str:
     return f"Its score of {total} is {listed}; {most} contributes most."
 
 
+def stands_out(gates: Sequence[Sequence[float]] | Float[np.ndarray, "n E"]) -> bool:
+    """Whether any weight is farther than `CLOSE_TO_EVEN` of an even share from it."""
+    values = np.asarray(gates, float)
+    return bool(np.max(np.abs(values * values.shape[1] - 1)) > CLOSE_TO_EVEN)
+
+
+def no_expert(number: int) -> str:
+    """What is to be seen where all weights of so many experts are close to even."""
+    return f"No expert stands out: every weight is within {CLOSE_TO_EVEN:.0%} of the even share, {1 / number:.2f}."
+
+
 def temporal_gates(gates: Sequence[Sequence[float]], window: Sequence[HistoryItem]) -> str:
     """The largest change of the gates from one item to the next, and the time between; `window` has their items."""
     values = np.asarray(gates, float)
-    leader = int(values[-1].argmax())
-    now = f"At the last item expert {leader + 1} leads with {values[-1, leader]:.2f}."
+    if not stands_out(values):
+        return no_expert(values.shape[1])
+    leader, even = int(values[-1].argmax()), 1 / values.shape[1]
+    now = f"At the last item expert {leader + 1} leads with {values[-1, leader]:.2f}; even would be {even:.2f}."
     if len(values) == 1:
         return now
     moved = np.abs(np.diff(values, axis=0)).sum(1) / 2
@@ -111,12 +127,20 @@ def temporal_gates(gates: Sequence[Sequence[float]], window: Sequence[HistoryIte
 
 
 def interactive_gates(gates: Mapping[str, Sequence[Sequence[float]]]) -> str:
-    """The leading expert of each modality, and how far the modalities agree."""
+    """The leading expert of each modality where one stands out, and how far the modalities agree."""
     means = {name: np.asarray(values, float).mean(0) for name, values in gates.items()}
-    leaders = {name: int(mean.argmax()) for name, mean in means.items()}
-    listed = ", ".join(f"expert {leaders[name] + 1} in {name} ({means[name][leaders[name]]:.2f})" for name in means)
-    same = len(means) > 1 and len(set(leaders.values())) == 1
-    return f"The largest mean weights: {listed}." + (" All modalities favour the same expert." if same else "")
+    number = len(next(iter(means.values())))
+    if not any(stands_out(values) for values in gates.values()):
+        return no_expert(number)
+    leading = {name: mean for name, mean in means.items() if stands_out([mean])}
+    if not leading:
+        return f"No expert stands out on average over the items; even would be {1 / number:.2f}."
+    leaders = {name: int(mean.argmax()) for name, mean in leading.items()}
+    listed = ", ".join(f"expert {leaders[name] + 1} in {name} ({leading[name][leaders[name]]:.2f})" for name in leading)
+    same = len(leading) == len(means) > 1 and len(set(leaders.values())) == 1
+    return f"The largest mean weights: {listed}; even would be {1 / number:.2f}." + (
+        " All modalities favour the same expert." if same else ""
+    )
 
 
 def attention(weights: Mapping[str, Sequence[Sequence[float]]], window: Sequence[HistoryItem]) -> str:
@@ -148,7 +172,12 @@ def influence(why: Why, history: Sequence[HistoryItem]) -> str:
         return "The history has one item, so none can be left out."
     most = max(changes, key=lambda entry: rank_distance(entry["rank_without"], rank))
     if most["rank_without"] == rank:
-        return f"Leaving out any one item keeps {_subject(why)} at rank {rank_words(rank)}."
+        most = max(changes, key=lambda entry: abs(entry["score_change"]))
+        item, change = name_of(history[most["position"]]), f"{most['score_change']:+.2f}".replace("-", "−")
+        return (
+            f"Leaving out any one item keeps {_subject(why)} at rank {rank_words(rank)}. "
+            f"Its score changes most without {item}: {change}."
+        )
     item = name_of(history[most["position"]])
     return (
         f"Leaving out {item} moves {_subject(why)} from rank {rank_words(rank)} to {rank_words(most['rank_without'])}."

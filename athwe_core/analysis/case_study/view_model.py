@@ -72,6 +72,8 @@ class CaseView:
     k: int
     earlier_items: int
     headline: str
+    story: list[str]
+    """What mattered for the first run, in sentences."""
     history: list[ShownItem]
     target: TargetView | None
     recommendations: list[RunView]
@@ -99,6 +101,7 @@ def case_view(case: CaseStudy, items: ItemView, *, number: int, colours: Mapping
         k=case["k"],
         earlier_items=case["earlier_items"],
         headline=_headline(case),
+        story=_story(case),
         history=history,
         target=None
         if target is None
@@ -142,6 +145,14 @@ def _headline(case: CaseStudy) -> str:
     if target is None:
         return f"A history of {sentences.counted(len(case['history']), 'item')}, and what each run recommends next."
     return f"The next item was {sentences.name_of(target)}: {sentences.ranks_by_run(target['ranks'])}."
+
+
+def _story(case: CaseStudy) -> list[str]:
+    """What the first run's rank depends on most: an item of the history, and the time before the last one."""
+    run, why = next(iter(case["why"].items()))
+    found = [sentences.influence(why, case["history"])] if why["influence"] else []
+    found += [sentences.gaps(why, k=case["k"])] if why["gaps"] else []
+    return [f"{sentences.run_label(run)}: {' '.join(found)}"] if found else []
 
 
 def _rows(rows: list[Recommendation], items: ItemView, colours: Mapping[str, str]) -> list[RecommendationView]:

@@ -18,6 +18,7 @@ from athwe_core.analysis.experiments.compared_rows import (
     rows_of_runs,
 )
 from athwe_core.analysis.experiments.result import (
+    CHANCE,
     Spread,
     TestedOver,
     change_percent,
@@ -90,6 +91,8 @@ class Comparison(TypedDict):
     comparable: bool
     differences: list[Difference]
     rows: list[ComparisonRow]
+    best: dict[str, str | None]
+    """By metric, the label of the row that is ahead of each other row beyond chance; None where no row is."""
     test: str | None
     """What the p-values are of, a sentence; None where nothing was tested."""
     groups: dict[str, dict[str, GroupEntry]]
@@ -152,6 +155,7 @@ def compare_runs(
         "comparable": not differences,
         "differences": differences,
         "rows": compared,
+        "best": _best(compared, rows, is_comparable=not differences),
         "test": describe_test(row["p_over"] for row in compared),
         "groups": _groups(rows, metric, k),
         "notes": [
@@ -257,6 +261,22 @@ def _with_tests(facts: list[ComparisonRow], rows: Sequence[ComparedRow], metric:
     for fact, adjusted in zip(tested, holm(p_values), strict=True):
         fact["p_holm"] = adjusted
     return facts
+
+
+def _best(
+    facts: Sequence[ComparisonRow], rows: Sequence[ComparedRow], *, is_comparable: bool
+) -> dict[str, str | None]:
+    """By metric, the row that is ahead of each other row after Holm's correction of its tests against all of them."""
+    found: dict[str, str | None] = dict.fromkeys(facts[0]["metrics"])
+    if len(rows) == 1 or not is_comparable or len({row.held_out for row in rows}) > 1:
+        return found
+    for name in found:
+        k, means = _cut_off(name), [fact["metrics"][name]["mean"] for fact in facts]
+        at = means.index(max(means))
+        values = rows[at].per_user(name, k)
+        p_values = [paired_p_value(values, row.per_user(name, k))[0] for row in rows if row is not rows[at]]
+        found[name] = facts[at]["label"] if max(holm(p_values)) < CHANCE else None
+    return found
 
 
 def _groups(rows: Sequence[ComparedRow], metric: str, k: int) -> dict[str, dict[str, GroupEntry]]:

@@ -22,6 +22,9 @@ from athwe_core.runs.find import RunFolder, git_commit
 
 SPLITS = ("validation", "test")
 
+CHANCE = 0.05
+"""A difference is beyond chance where the corrected p-value of its test is below this."""
+
 TestedOver = Literal["users and seeds", "users"]
 """What a p-value generalises to. With one seed on a side it is `users`: how much the seed matters is then unknown."""
 

@@ -7,6 +7,7 @@ import io
 import re
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -24,13 +25,24 @@ _PRESENTATION = (
 """Style properties that are kept as attributes; the font is the page's."""
 
 
+_FILE_OPTIONS: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None, "Creator": None}}, "png": {"dpi": 200}}
+
+
+def figure_bytes(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
+    """The figure as a file on white: SVG with text as outlines, equal bytes for an equal figure, or PNG of 200 dpi."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context(RC | {"svg.fonttype": "path"}):
+        figure.savefig(buffer, format=kind, facecolor="white", **_FILE_OPTIONS[kind])
+    return buffer.getvalue()
+
+
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
-    """Write STEM.svg (text as outlines, equal bytes for an equal figure) and STEM.png (200 dpi), each atomically."""
+    """Write STEM.svg and STEM.png as `figure_bytes` makes them, each atomically."""
     written = []
-    for kind, options in (("svg", {"metadata": {"Date": None, "Creator": None}}), ("png", {"dpi": 200})):
+    for kind in ("svg", "png"):
         path = stem.with_name(f"{stem.name}.{kind}")
-        with replacing(path) as temporary, matplotlib.rc_context(RC | {"svg.fonttype": "path"}):
-            figure.savefig(temporary, format=kind, facecolor="white", **options)
+        with replacing(path) as temporary:
+            temporary.write_bytes(figure_bytes(figure, kind))
         written.append(path)
     return written
 

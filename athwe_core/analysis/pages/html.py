@@ -21,31 +21,40 @@ from markupsafe import Markup
 from athwe_core.analysis.case_study.item_view import ItemView, Thumbnails
 from athwe_core.analysis.case_study.result import CaseStudy
 from athwe_core.analysis.case_study.sentences import rank_words
-from athwe_core.analysis.case_study.study import utc_date
 from athwe_core.analysis.case_study.view_model import case_view, page_colours, short_names
 from athwe_core.analysis.experiments.comparison import Comparison
+from athwe_core.analysis.pages.download import PageFigure
+from athwe_core.analysis.pages.origin import Origin, command_parts
+from athwe_core.analysis.pages.report_tables import (
+    best_epochs_table,
+    comparison_table,
+    epochs_table,
+    experiment_table,
+    groups_table,
+    time_table,
+)
 from athwe_core.analysis.pages.result import Figures, Report
 from athwe_core.evaluation.metrics import metric_name
 
 TEMPLATES = Path(__file__).parent / "templates"
-MOST_CUT_OFF = 10
-"""Of the metrics in the table of runs, as in the paper."""
 _SIGNIFICANT_DIGITS = 5
 _HIDDEN_IN_JSON = {character: f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
-def case_study_page(cases: Sequence[CaseStudy], images: Thumbnails | None) -> str:
+def case_study_page(cases: Sequence[CaseStudy], images: Thumbnails | None, origin: Origin | None = None) -> str:
     """HTML of one or more case studies of a data set.
 
     Args:
         cases: results of `case_study`, at least one.
         images: pictures of items; the initials of an item stand in where there is none.
+        origin: of the page; None = it has no footer.
     """
     first, colours, items = cases[0], page_colours(cases), ItemView(images)
     runs = {run: facts for case in cases for run, facts in case["runs"].items()}
     return render(
         "case_study.html.j2",
         title=f"Case study: {first['dataset']}",
+        origin=origin,
         dataset=first["dataset"],
         facts={
             "prepared version": first["data_version"],
@@ -59,35 +68,60 @@ def case_study_page(cases: Sequence[CaseStudy], images: Thumbnails | None) -> st
     )
 
 
-def report_page(report: Report, figures: Figures) -> str:
+def report_page(report: Report, figures: Figures, origin: Origin | None = None) -> str:
     """HTML of a report.
 
     Args:
         report: from `collect_report`.
         figures: from `draw_figures`; their SVG is trusted.
+        origin: of the page; None = it has no footer.
     """
+    name, comparison = report["dataset"], report["comparison"]
     return render(
         "report.html.j2",
-        title=f"Report: {report['dataset']}",
+        title=f"Report: {name}",
+        origin=origin,
         report=report,
-        time_figure=Markup(figures["time"]),
-        curves_figure=Markup(figures["curves"] or ""),
-        groups_figure=Markup(figures["groups"] or ""),
-        experiment_figures=[Markup(svg) for svg in figures["experiments"]],
-        best=_best_of(report["comparison"]),
+        figures=figures,
+        time_table=time_table(report["time_distribution"], stem=name),
+        comparison_table=None if comparison is None else comparison_table(comparison, report["baselines"], stem=name),
+        groups_table=None if comparison is None else groups_table(comparison, stem=name),
+        best_epochs=best_epochs_table(report, stem=name),
+        epochs=[epochs_table(run, at=at, stem=name) for at, run in enumerate(report["runs"], 1)],
+        experiment_tables=[
+            experiment_table(result, at=at, stem=name) for at, result in enumerate(report["experiments"], 1)
+        ],
     )
 
 
-def _best_of(comparison: Comparison | None) -> dict[str, float | None]:
-    """Metrics of the table to the best mean of its rows; None where rows must not be ranked or there is only one."""
-    if comparison is None:
-        return {}
-    rows = [row["metrics"] for row in comparison["rows"]]
-    ranked = comparison["comparable"] and len(rows) > 1
-    shown = [
-        metric for metric in rows[0] if int(metric.split("@")[1]) <= MOST_CUT_OFF and all(metric in row for row in rows)
-    ]
-    return {metric: max(row[metric]["mean"] for row in rows) if ranked else None for metric in shown}
+def comparison_page(
+    comparison: Comparison,
+    baselines: Mapping[str, Mapping[str, float]],
+    *,
+    verdict: str,
+    groups_figure: PageFigure,
+    origin: Origin | None = None,
+) -> str:
+    """HTML of a comparison of runs.
+
+    Args:
+        comparison: of `compare_runs`.
+        baselines: metrics by name of the baseline; may be empty.
+        verdict: the result in a sentence or two.
+        groups_figure: of `draw_groups`.
+        origin: of the page; None = it has no footer.
+    """
+    name = comparison["dataset"]
+    return render(
+        "compare.html.j2",
+        title=f"Comparison: {name}",
+        origin=origin,
+        found=comparison,
+        verdict=verdict,
+        comparison_table=comparison_table(comparison, baselines, stem=name),
+        groups_table=groups_table(comparison, stem=name),
+        groups_figure=groups_figure,
+    )
 
 
 def script_json(value: object) -> Markup:
@@ -110,6 +144,7 @@ def render(
     template: str,
     *,
     title: str,
+    origin: Origin | None = None,
     data: Markup | None = None,
     own: str | None = None,
     sources: str = "img-src data:",
@@ -120,6 +155,7 @@ def render(
     Args:
         template: its file name.
         title: of the page.
+        origin: when and how the page was written; None = it has no footer.
         data: of `script_json`, what its script reads.
         own: name of a style sheet and of a script of this page, besides those of all pages; None = it has none.
         sources: what the page may load.
@@ -130,7 +166,9 @@ def render(
         f"default-src 'none'; {sources}; style-src '{_hash(style)}'; script-src '{_hash(script)}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    return fragment(template, title=title, data=data, style=style, script=script, policy=policy, **values)
+    return fragment(
+        template, title=title, origin=origin, data=data, style=style, script=script, policy=policy, **values
+    )
 
 
 def fragment(template: str, **values: Any) -> str:
@@ -148,11 +186,10 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {
+        "command_parts": command_parts,
         "count": "{:,}".format,
-        "day": utc_date,
         "metric_name": metric_name,
         "number": _number,
-        "percent": lambda value: "–" if value is None else f"{value:+.1f}%".replace("-", "−"),
         "rank": rank_words,
     }
     return environment

@@ -13,19 +13,21 @@ from matplotlib.figure import Figure
 
 from athwe_core.analysis.case_study.sentences import run_label
 from athwe_core.analysis.case_study.study import utc_date
+from athwe_core.analysis.evaluate_run import baseline_metrics
 from athwe_core.analysis.experiments.comparison import Comparison, compare_runs
 from athwe_core.analysis.experiments.plan import run_identity, with_seed
 from athwe_core.analysis.experiments.result import ExperimentResult
 from athwe_core.analysis.experiments.result_folder import list_results
+from athwe_core.analysis.experiments.verdict import baseline_sentence, verdict
 from athwe_core.analysis.figures.plots import (
     ablation_figure,
     groups_figure,
-    inline_svg,
     learning_curves,
     sweep_figure,
     time_bins,
     time_distribution,
 )
+from athwe_core.analysis.pages.download import PageFigure, page_figure
 from athwe_core.analysis.pages.result import Figures, Groups, Report, ReportedRun, TimeBins
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import AthweError, DataError
@@ -63,6 +65,7 @@ def collect_report(prepared: PreparedDataset, runs_dir: Path, *, runs: Sequence[
     chosen = _newest_of_each_preset(finished, experiments) if runs is None else list(runs)
     compared = chosen if runs is not None else _with_other_seeds(chosen, finished)
     comparison = compare_runs(compared, metric=METRIC, force=True) if compared else None
+    baselines = {} if comparison is None else baselines_of(comparison, prepared)
     edges, counts = time_bins(prepared.timestamps)
     return {
         "dataset": prepared.name,
@@ -75,10 +78,32 @@ def collect_report(prepared: PreparedDataset, runs_dir: Path, *, runs: Sequence[
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "time_distribution": {"edges": edges.tolist(), "counts": counts.tolist()},
         "runs": [_reported(run) for run in chosen],
+        "verdict": None if comparison is None else result_sentences(comparison, baselines),
         "comparison": comparison,
-        "groups": {} if comparison is None else _groups_by_row(comparison),
+        "baselines": baselines,
+        "groups": {} if comparison is None else groups_by_row(comparison),
         "experiments": experiments,
     }
+
+
+def baselines_of(comparison: Comparison, prepared: PreparedDataset) -> dict[str, dict[str, float]]:
+    """Metrics of the baselines under the rules of a comparison; none where its rows follow different rules.
+
+    Args:
+        comparison: of runs on `prepared`.
+        prepared: the prepared version.
+    """
+    rule = comparison["exclude_seen"]
+    if rule is None or not comparison["comparable"]:
+        return {}
+    ks = sorted({int(name.split("@")[1]) for name in comparison["rows"][0]["metrics"]})
+    return baseline_metrics(prepared, split=comparison["split"], exclude_seen=rule, ks=ks)
+
+
+def result_sentences(comparison: Comparison, baselines: Mapping[str, Mapping[str, float]]) -> str:
+    """What a comparison says, with its uncertainty, and how it stands to the baselines where there are some."""
+    sentences = [verdict(comparison), *([baseline_sentence(comparison, baselines)] if baselines else [])]
+    return " ".join(sentences)
 
 
 def draw_figures(report: Report, prepared: PreparedDataset) -> Figures:
@@ -89,33 +114,48 @@ def draw_figures(report: Report, prepared: PreparedDataset) -> Figures:
         prepared: the prepared version, for the times of its interactions.
     """
     name, runs = report["dataset"], report["runs"]
-    time = inline_svg(
+    time = page_figure(
         time_distribution(prepared.timestamps, dataset=name),
+        stem=f"{name}-over-time",
         title=f"Interactions of {name} over time",
         description=_time_described(report["time_distribution"]),
     )
     experiments = [
-        inline_svg(
+        page_figure(
             _KINDS[result["kind"]](result),
+            stem=f"{name}-{result['kind']}-{at}",
             title=f"{result['kind'].capitalize()} of {result['preset']}: {metric_name(result['metric'])}",
             description=f"{_best_described(result)} {result.get('folder', '')}",
         )
-        for result in report["experiments"]
+        for at, result in enumerate(report["experiments"], 1)
     ]
     if not runs:
         return {"time": time, "curves": None, "groups": None, "experiments": experiments}
     best = ", ".join(f"{run['label']}: {_best_epoch(run)}" for run in runs)
-    curves = inline_svg(
+    curves = page_figure(
         learning_curves({run["label"]: run["records"] for run in runs}),
+        stem=f"{name}-learning-curves",
         title="Learning curves",
         description=f"Loss terms and the validation metric that chooses the best epoch. Best: {best}.",
     )
-    groups = inline_svg(
-        groups_figure(report["groups"], METRIC),
-        title=f"{metric_name(METRIC)} by group of users",
+    groups = draw_groups(report["groups"], METRIC, stem=name)
+    return {"time": time, "curves": curves, "groups": groups, "experiments": experiments}
+
+
+def draw_groups(groups: Mapping[str, Groups], metric: str, *, stem: str) -> PageFigure:
+    """A metric by group of users.
+
+    Args:
+        groups: of `groups_by_row`.
+        metric: e.g. `ndcg@10`.
+        stem: first part of the names of its files.
+    """
+    return page_figure(
+        groups_figure(groups, metric),
+        stem=f"{stem}-groups",
+        title=f"{metric_name(metric)} by group of users",
         description="Bars by history length, target popularity and day of the target; the table has the numbers.",
     )
-    return {"time": time, "curves": curves, "groups": groups, "experiments": experiments}
 
 
 def _fits(run: RunFolder, prepared: PreparedDataset) -> bool:
@@ -198,12 +238,13 @@ def _reported(run: RunFolder) -> ReportedRun:
     }
 
 
-def _groups_by_row(comparison: Comparison) -> dict[str, Groups]:
+def groups_by_row(comparison: Comparison) -> dict[str, Groups]:
     """The comparison's groups in the shape of `group_metrics`, by label of the row."""
+    metric = comparison["metric"]
     return {
         row["label"]: {
             kind: {
-                bucket: {"users": entry["users"], METRIC: entry[row["label"]]}
+                bucket: {"users": entry["users"], metric: entry[row["label"]]}
                 for bucket, entry in buckets.items()
                 if row["label"] in entry
             }

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from athwe_core.analysis.experiments.comparison import Comparison
 from athwe_core.analysis.experiments.result import ExperimentResult
+from athwe_core.analysis.pages.download import PageFigure
 
 Groups = dict[str, dict[str, dict[str, float]]]
 """`users` and metrics by grouping and group of users."""
@@ -66,8 +67,12 @@ class Report(TypedDict):
     """UTC."""
     time_distribution: TimeBins
     runs: list[ReportedRun]
+    verdict: str | None
+    """The comparison in a sentence or two; None without runs."""
     comparison: Comparison | None
     """None without runs."""
+    baselines: dict[str, dict[str, float]]
+    """Test metrics of baselines without training, by name, under the comparison's rule for seen items; empty without runs."""
     groups: dict[str, Groups]
     """By label of a row of the comparison."""
     experiments: list[ExperimentResult]
@@ -75,11 +80,11 @@ class Report(TypedDict):
 
 
 class Figures(TypedDict):
-    """The figures of a report as SVG."""
+    """The figures of a report."""
 
-    time: str
-    curves: str | None
+    time: PageFigure
+    curves: PageFigure | None
     """None without runs, as the next one."""
-    groups: str | None
-    experiments: list[str]
+    groups: PageFigure | None
+    experiments: list[PageFigure]
     """One for each experiment."""

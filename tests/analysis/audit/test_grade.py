@@ -6,7 +6,7 @@ from typing import Any
 import analysis_cases as made
 import pytest
 
-from athwe_core.analysis.audit.grade import findings
+from athwe_core.analysis.audit.grade import GRADES, findings
 
 
 @pytest.mark.parametrize(
@@ -32,12 +32,31 @@ def test_grades(path: tuple[str, ...], values: tuple[float, ...], title: str) ->
         found = next(f for f in findings(changed) if f["title"] == title)
         assert found["grade"] == grade
         assert bool(found["advice"]) == (grade != "ok")
+        assert not found["command"] or grade != "ok"
+        assert found["meaning"]
 
 
 def test_features_that_are_missing_are_worth_a_look() -> None:
     (found,) = [finding for finding in findings(made.audited()) if finding["title"].startswith("Image")]
     assert (found["grade"], found["fact"]) == ("look", "none")
-    assert "athwe prepare --help" in found["advice"]
+    assert found["command"] == (
+        "athwe prepare --dataset Toys_and_Games --tie-order item --image-encoder openai/clip-vit-base-patch32"
+    )
+
+
+def test_the_worst_come_first() -> None:
+    order = [GRADES.index(finding["grade"]) for finding in findings(made.audited())]
+    assert order == sorted(order)
+
+
+def test_commands_keep_the_options_of_the_version() -> None:
+    facts: Any = made.audited()
+    facts["prepare"] += " --keep-feature-scale"
+    commands = {found["title"]: found["command"] for found in findings(facts)}
+    prepare = "athwe prepare --dataset Toys_and_Games --tie-order item"
+    assert commands["Time leakage"] == f"{prepare} --keep-feature-scale --split global-time"
+    assert commands["Text scale"] == prepare
+    assert {found["title"]: found["command"] for found in findings(made.audited())}["Text scale"] == ""
 
 
 def test_a_tie_order_that_is_not_known_is_left_out() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from athwe_core.analysis.audit.measure import _popularity, audit
+from athwe_core.analysis.audit.measure import _popularity, audit, count_bins
 from athwe_core.analysis.audit.result import Audit
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.errors import ConfigError
@@ -46,9 +46,28 @@ def test_time_bins_hold_every_interaction(data: PreparedDataset, facts: Audit) -
 
 def test_users_and_items_by_count(data: PreparedDataset, facts: Audit) -> None:
     per_item = Counter(data.item_ids.tolist())
+    found = facts["counts"]["items"]
     assert sum(facts["counts"]["users"]["bins"].values()) == data.num_users
-    assert facts["counts"]["items"]["bins"]["8-15"] == sum(8 <= count <= 15 for count in per_item.values())
-    assert facts["counts"]["items"]["most"] == max(per_item.values())
+    assert found["most"] == max(per_item.values())
+    for label, count in found["bins"].items():
+        first, _, last = label.partition("-")
+        assert count == sum(int(first) <= each <= int(last or first) for each in per_item.values())
+    assert next(iter(found["bins"])).partition("-")[0] == str(min(per_item.values()))
+
+
+@pytest.mark.parametrize(
+    ("fewest", "most", "starts"),
+    [
+        (5, 5, [5]),
+        (5, 13, [5, 6, 7, 8, 9, 10, 11, 12, 13]),
+        (5, 60, [5, 7, 10, 15, 20, 30, 40, 50]),
+        (5, 700, [5, 10, 20, 30, 50, 100, 200, 300, 500]),
+        (0, 5000, [0, 1, 3, 10, 30, 100, 300, 1000, 3000]),
+        (1, 10**12, [10**exponent for exponent in range(9)]),
+    ],
+)
+def test_bins_begin_at_the_fewest_and_then_at_round_numbers(fewest: int, most: int, starts: list[int]) -> None:
+    assert count_bins(fewest, most) == starts
 
 
 def test_pairs_by_hand(data: PreparedDataset, facts: Audit) -> None:

@@ -28,6 +28,17 @@ def test_temporal_gates_are_a_strip_for_each_expert() -> None:
     ]
 
 
+def test_gates_close_to_even_are_not_drawn() -> None:
+    case = made.case()
+    case["why"][made.RUNS[0]]["temporal_gates"] = [[0.25, 0.26, 0.24, 0.25]] * 7
+    found = panels(case)
+    content: Any = found["Temporal gates"].content
+    assert not content.is_drawn
+    assert found["Temporal gates"].finding.startswith("No expert stands out")
+    drawn: Any = found["Interactive gates"].content
+    assert drawn.is_drawn
+
+
 def test_attention_is_a_strip_for_each_layer_of_each_encoder() -> None:
     case = made.case()
     weights = case["why"][made.RUNS[0]]["attention"] = {"sequence": [[0.1] * 7, [0.2] * 7]}
@@ -38,16 +49,15 @@ def test_attention_is_a_strip_for_each_layer_of_each_encoder() -> None:
     assert [[cell.value for cell in strip.cells] for strip in group.strips] == weights["sequence"]
 
 
-def test_influence_grows_with_the_factor_and_keeps_the_side() -> None:
+def test_influence_is_the_change_of_the_score_and_keeps_the_side() -> None:
     case = made.case(3)
     why = case["why"][made.RUNS[0]]
-    why["rank"] = 8.0
-    for entry, rank in zip(why["influence"], (16.0, 2.0, 8.0), strict=True):
-        entry["rank_without"] = rank
+    why["rank"] = 1.0
+    for entry, change in zip(why["influence"], (-0.5, 1.0, 0.0), strict=True):
+        entry |= {"rank_without": 1.0, "rank_change": 0.0, "score_change": change}
     content: Any = panels(case)["Influence of each item"].content
     assert [(row.x, row.width) for row in content.rows] == [(50.0, 25.0), (0.0, 50.0), (50.0, 0.0)]
-    assert [row.weight for row in content.rows] == [1.0, -2.0, 0.0]
-    assert (content.rank, content.rows[0].rank_without) == ("8", "16")
+    assert (content.rank, content.rows[0].rank_without) == ("1", "1")
 
 
 def test_a_long_history_shows_the_strongest_influences_in_order_and_all_in_the_table() -> None:
@@ -55,8 +65,8 @@ def test_a_long_history_shows_the_strongest_influences_in_order_and_all_in_the_t
     shown = [row.item.number for row in content.rows]
     assert len(shown) == MOST_INFLUENCES
     assert shown == sorted(shown)
-    weakest = min(abs(row.weight) for row in content.rows)
-    rest = [abs(row.weight) for row in content.all_rows if row.item.number not in shown]
+    weakest = min(abs(row.score_change) for row in content.rows)
+    rest = [abs(row.score_change) for row in content.all_rows if row.item.number not in shown]
     assert max(rest) <= weakest
     assert len(content.all_rows) == 50
 

@@ -61,9 +61,15 @@ class TestSentences:
         why["subject"] |= {"is_chosen": True, "item_id": "x", "title": "A drum"}
         assert f"moves {sentences.quoted('A drum')} from rank 1,000" in sentences.influence(why, window(None, 1))
 
-    def test_influence_without_change_or_with_one_item(self) -> None:
-        why = {"rank": 4.0, "subject": {"is_target": True}, "influence": [{"position": 0, "rank_without": 4.0}]}
-        assert sentences.influence(why, window(None)) == "Leaving out any one item keeps the true next item at rank 4."
+    def test_influence_without_a_change_of_rank_is_one_of_the_score(self) -> None:
+        why = {"rank": 4.0, "subject": {"is_target": True}}
+        why["influence"] = [
+            {"position": p, "rank_without": 4.0, "score_change": change} for p, change in enumerate((0.2, -0.831))
+        ]
+        assert sentences.influence(why, window(None, 1)) == (
+            "Leaving out any one item keeps the true next item at rank 4. "
+            f"Its score changes most without {sentences.quoted(made.TITLES[1])}: −0.83."
+        )
         assert "one item" in sentences.influence(why | {"influence": []}, window(None))
 
     def test_temporal_gates_name_the_largest_step_and_its_time(self) -> None:
@@ -71,9 +77,21 @@ class TestSentences:
         sentence = sentences.temporal_gates(gates, window(None, DAY, 426 * DAY))
         assert "from item 2 to item 3, 1 year 2 months later" in sentence
         assert "expert 1 goes from 0.50 to 0.10" in sentence
-        assert sentence.endswith("At the last item expert 2 leads with 0.90.")
-        assert "hardly change" in sentences.temporal_gates([[0.5, 0.5]] * 2, window(None, DAY))
-        assert sentences.temporal_gates([[0.3, 0.7]], window(None)) == "At the last item expert 2 leads with 0.70."
+        assert sentence.endswith("At the last item expert 2 leads with 0.90; even would be 0.50.")
+        assert "hardly change" in sentences.temporal_gates([[0.3, 0.7]] * 2, window(None, DAY))
+        alone = "At the last item expert 2 leads with 0.70; even would be 0.50."
+        assert sentences.temporal_gates([[0.3, 0.7]], window(None)) == alone
+
+    def test_gates_close_to_even_have_no_leader(self) -> None:
+        even = "No expert stands out: every weight is within 10% of the even share, 0.25."
+        gates = [[0.26, 0.24, 0.25, 0.25]] * 2
+        assert sentences.temporal_gates(gates, window(None, DAY)) == even
+        assert sentences.interactive_gates({"id": gates, "text": gates}) == even
+        assert sentences.stands_out([[0.28, 0.24, 0.24, 0.24]])
+        swapped = {"id": [[0.8, 0.2], [0.2, 0.8]]}
+        assert sentences.interactive_gates(swapped) == (
+            "No expert stands out on average over the items; even would be 0.50."
+        )
 
     def test_numbers_of_items_follow_the_history_not_the_window(self) -> None:
         later = [item | {"position": item["position"] + 5} for item in window(None, DAY)]
@@ -100,7 +118,7 @@ class TestSentences:
         gates = {"id": [[0.2, 0.8]], "text": [[0.6, 0.4]]}
         assert (
             sentences.interactive_gates(gates)
-            == "The largest mean weights: expert 2 in id (0.80), expert 1 in text (0.60)."
+            == "The largest mean weights: expert 2 in id (0.80), expert 1 in text (0.60); even would be 0.50."
         )
         assert "All modalities" in sentences.interactive_gates({"id": [[0.2, 0.8]], "text": [[0.3, 0.7]]})
 

@@ -29,6 +29,24 @@ def test_shades_are_relative_to_the_largest_of_all_groups_and_values_as_they_are
     assert [(group.name, group.colour) for group in found.groups] == [("id", "m-id"), ("text", "m-text")]
 
 
+def test_weights_are_shaded_by_their_distance_from_even() -> None:
+    window = made.case(2)["history"]
+    weights = {"": np.array([[0.7, 0.25], [0.1, 0.25], [0.1, 0.25], [0.1, 0.25]])}
+    found = strips(weights, window, row_name="expert", colours=COLOURS, from_even=True)
+    assert (found.even, found.largest, found.is_drawn) == (0.25, pytest.approx(0.45), True)
+    cells = [strip.cells for strip in found.groups[0].strips]
+    assert [row[0].shade for row in cells[:2]] == [1.0, pytest.approx(FAINTEST + (1 - FAINTEST) / 3, abs=6e-4)]
+    assert [row[1].shade for row in cells] == [FAINTEST] * 4
+    assert [row[0].is_below for row in cells] == [False, True, True, True]
+    assert cells[1][0].hint.endswith("0.100, −0.150 from even")
+
+
+def test_weights_close_to_even_are_not_drawn() -> None:
+    window = made.case(2)["history"]
+    weights = {"": np.array([[0.27, 0.25], [0.24, 0.25], [0.24, 0.25], [0.25, 0.25]])}
+    assert not strips(weights, window, row_name="expert", colours=COLOURS, from_even=True).is_drawn
+
+
 def test_values_of_zero_are_faint() -> None:
     assert made_of({"": [[0.0, 0.0]]}).groups[0].strips[0].cells[0].shade == FAINTEST
 

@@ -30,6 +30,13 @@ def test_history_target_and_headline() -> None:
     assert found.picked == "improved: rank 312 → 3 against Toys_and_Games/hm4sr/second"
 
 
+def test_the_story_is_of_the_first_run() -> None:
+    (story,) = view(made.case()).story
+    assert story.startswith("athwe/first: Leaving out ")
+    assert " of the top 10 would stay." in story
+    assert view(made.case(1)).story == []
+
+
 def test_without_a_target_the_headline_counts_the_history() -> None:
     found = view(made.case() | {"target": None})
     assert found.target is None

@@ -375,3 +375,25 @@ class TestMistakes:
         (run.best / "weights.safetensors").write_bytes(b"no safetensors")
         with pytest.raises(CheckpointError, match=r"weights\.safetensors must be a readable safetensors file"):
             compare_runs([run])
+
+
+def test_best_is_ahead_of_every_other_row_beyond_chance(make_run: MakeRun) -> None:
+    users = tuple(f"u{number}" for number in range(40))
+    facts = {"history_length": [3] * 40, "target_popularity": [1] * 40, "same_day": [False] * 40}
+    levels = {"worst": [99.0] * 39 + [3.0], "middle": [7.0] * 39 + [1.0], "best": [1.0] * 39 + [3.0]}
+    runs = []
+    for at, (name, ranks) in enumerate(levels.items()):
+        run = make_run(name, [1, 1, 1, 1], f"training.lr={at + 1}")
+        frame = pl.DataFrame({"user_id": users, "split": "test", "target_item_id": users, "rank": ranks, **facts})
+        frame.write_parquet(run.path / "per_user.parquet")
+        runs.append(run)
+    found = compare_runs(runs)["best"]
+    assert found["ndcg@5"] == found["ndcg@10"] == found["mrr@5"] == "hm4sr best"
+    assert found["hit@10"] is None  # 40 of 40 users against 40 of 40
+    assert set(compare_runs(runs[2:])["best"].values()) == {None}
+    assert compare_runs([runs[2], runs[2]])["best"] == dict.fromkeys(found)
+
+
+def test_nothing_is_best_where_runs_must_not_be_ranked(make_run: MakeRun) -> None:
+    runs = [make_run("a", [1, 1, 1, 1]), make_run("b", [99, 99, 99, 98], tie_order="item", preset="athwe")]
+    assert set(compare_runs(runs, force=True)["best"].values()) == {None}

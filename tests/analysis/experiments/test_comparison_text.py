@@ -25,7 +25,8 @@ ROWS: Any = {
     "rows": [
         row("hm4sr", [0.0581, 0.0583], parameters=1_234_567),
         row("my_model|50%", [0.06], change_percent=3.09, p_value=0.0002, p_holm=0.0004, p_over="users"),
-    ]
+    ],
+    "best": {"ndcg@10": "my_model|50%"},
 }
 
 
@@ -34,7 +35,7 @@ def test_markdown() -> None:
         "|  | NDCG@10 | change in % | p (Holm) | s per epoch | parameters |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| hm4sr | 0.0582 ± 0.0020 |  |  | 1.2 | 1,234,567 |",
-        r"| my_model\|50% | 0.0600 | +3.1 | < 0.001 | 1.2 |  |",
+        r"| my_model\|50% | **0.0600** | +3.1 | < 0.001 | 1.2 |  |",
     ]
 
 
@@ -42,7 +43,7 @@ def test_latex() -> None:
     lines = comparison_text(ROWS, "latex").splitlines()
     assert lines[0] == r"\begin{tabular}{lrrrrr}"
     assert lines[4] == r"hm4sr & 0.0582 $\pm$ 0.0020 &  &  & 1.2 & 1,234,567 \\"
-    assert lines[5] == r"my\_model|50\% & 0.0600 & +3.1 & $<$ 0.001 & 1.2 &  \\"
+    assert lines[5] == r"my\_model|50\% & \textbf{0.0600} & +3.1 & $<$ 0.001 & 1.2 &  \\"
     assert lines[-1] == r"\end{tabular}"
 
 

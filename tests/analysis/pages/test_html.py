@@ -8,8 +8,14 @@ from typing import Any
 import analysis_cases as made
 import pytest
 
-from athwe_core.analysis.pages.html import case_study_page, report_page, script_json
+from athwe_core.analysis.pages.html import case_study_page, comparison_page, report_page, script_json
+from athwe_core.analysis.pages.origin import Link, Origin, Related
 
+RELATED = [
+    Related("Audit", [Link("Audit", "audit.html")], 0, "athwe audit --dataset Toys_and_Games"),
+    Related("Case studies", [], 0, "athwe case-study --dataset Toys_and_Games --random 1"),
+]
+ORIGIN = Origin("2026-11-21 10:15", "0.2.0", "athwe report --dataset Toys_and_Games", RELATED)
 NASTY = "\"><img src=x onerror=alert(1)></script><script>alert(1)</script>'&amp;"
 
 
@@ -50,17 +56,33 @@ def report() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def pages(report: dict[str, Any]) -> dict[str, str]:
     cases = [made.case(), made.case(1, runs=made.RUNS[:1]) | {"user": None, "picked": None}]
-    return {"case": case_study_page(cases, made.Pictures()), "report": report_page(report, made.figures(report))}
+    figures = made.figures(report)
+    compared = comparison_page(
+        report["comparison"],
+        report["baselines"],
+        verdict=report["verdict"],
+        groups_figure=figures["groups"],
+        origin=ORIGIN,
+    )
+    return {
+        "case": case_study_page(cases, made.Pictures()),
+        "report": report_page(report, figures, ORIGIN),
+        "compare": compared,
+    }
 
 
-@pytest.mark.parametrize("page", ["case", "report"])
-class TestBoth:
+@pytest.mark.parametrize("page", ["case", "report", "compare"])
+class TestEvery:
     def test_nothing_comes_from_elsewhere(self, pages: dict[str, str], page: str) -> None:
         found = Parsed(pages[page])
         for tag, attributes in found.elements:
             assert tag not in ("link", "iframe", "object", "embed", "base", "form")
+            if tag == "a" and "download" in attributes:
+                assert re.match(r"data:(image|text)/[\w.+-]+(;charset=utf-8)?;base64,", attributes["href"] or "")
+                continue
             for name in ("src", "href", "srcset", "action"):
-                assert re.match(r"#|data:image/jpeg;base64,", attributes.get(name) or "#"), (tag, name)
+                known = r"#|data:image/jpeg;base64,|audit\.html$"
+                assert re.match(known, attributes.get(name) or "#"), (tag, name)
         assert not re.search(r"@import|url\(", "".join(found.raw["style"]))
 
     def test_the_policy_allows_this_style_and_this_script_only(self, pages: dict[str, str], page: str) -> None:
@@ -104,15 +126,20 @@ class TestBoth:
             )
             assert hidden_or_named or within_named, svg
 
-    def test_deterministic(self, pages: dict[str, str], page: str, report: dict[str, Any]) -> None:
-        again = (
-            report_page(report, made.figures(report))
-            if page == "report"
-            else case_study_page(
-                [made.case(), made.case(1, runs=made.RUNS[:1]) | {"user": None, "picked": None}], made.Pictures()
-            )
-        )
-        assert again == pages[page]
+
+def test_equal_cases_and_reports_are_equal_pages(pages: dict[str, str], report: dict[str, Any]) -> None:
+    assert report_page(report, made.figures(report), ORIGIN) == pages["report"]
+    cases = [made.case(), made.case(1, runs=made.RUNS[:1]) | {"user": None, "picked": None}]
+    assert case_study_page(cases, made.Pictures()) == pages["case"]
+
+
+def test_the_footer_tells_when_and_how_and_what_is_missing(pages: dict[str, str]) -> None:
+    found = Parsed(pages["report"])
+    assert "Written 2026-11-21 10:15 UTC by athwe 0.2.0 with athwe report --dataset Toys_and_Games" in found.text
+    assert found.of("a", href="audit.html")
+    assert "Case studies: not written yet. athwe case-study --dataset Toys_and_Games --random 1" in found.text
+    assert "athwe audit" not in found.text
+    assert not Parsed(pages["case"]).of("footer")
 
 
 class TestScriptJson:
@@ -140,6 +167,13 @@ class TestCaseStudy:
             button["data-position"] for button in buttons if "card" in button["class"] and "data-position" in button
         ]
         assert timeline == [str(position) for position in range(7)]
+
+    def test_the_story_comes_first_and_the_circumstances_last(self, pages: dict[str, str]) -> None:
+        text = Parsed(pages["case"]).text
+        order = [
+            text.index(words) for words in ("The next item was", "athwe/first: Leaving out", "History", "b5dfc042f9eb")
+        ]
+        assert order == sorted(order)
 
     def test_says_what_was_asked_of_whom(self, pages: dict[str, str]) -> None:
         text = Parsed(pages["case"]).text
@@ -230,29 +264,68 @@ class TestReport:
     def test_every_part_and_figure_is_there(self, pages: dict[str, str], report: dict[str, Any]) -> None:
         found = Parsed(pages["report"])
         ids = {attributes.get("id") for _, attributes in found.elements}
-        assert ids >= {"data-facts", "comparison", "groups", "learning", "experiments", "provenance"}
+        assert ids >= {"comparison", "groups", "learning", "experiments", "data-facts", "provenance"}
         assert len(found.of("svg", **{"class": "figure"})) == 3 + len(report["experiments"])
+
+    def test_the_result_comes_first(self, pages: dict[str, str], report: dict[str, Any]) -> None:
+        text = Parsed(pages["report"]).text
+        assert text.index(report["verdict"]) < text.index("Every item of the catalogue")
+        order = [pages["report"].index(f'id="{part}"') for part in ("comparison", "groups", "learning", "data-facts")]
+        assert order == sorted(order)
 
     def test_tables_have_the_numbers(self, pages: dict[str, str], report: dict[str, Any]) -> None:
         html = pages["report"]
         comparison = html[html.index('id="comparison-table"') : html.index('id="groups"')]
         for row in report["comparison"]["rows"]:
-            for metric in ("ndcg@5", "ndcg@10", "mrr@5", "hit@10"):
+            for metric in ("ndcg@5", "ndcg@10", "mrr@5", "hit@10", "ndcg@20", "hit@50"):
                 assert f"{row['metrics'][metric]['mean']:.4f}" in comparison
             assert f"± {row['metrics']['ndcg@10']['sd']:.4f}" in comparison
-        assert "NDCG@20" not in comparison
-        assert "+6.9%" in comparison
-        assert "&lt; 0.001" in comparison
-        assert comparison.count('class="best"') == 6
+        assert '<th scope="col" class="figure-column extra">NDCG@20</th>' in comparison
+        for words in ("+6.9%", "&lt; 0.001", '<tr class="quiet">', "last-item transition", "0.0472"):
+            assert words in comparison
         for result in report["experiments"]:
             for variant in result["variants"]:
                 assert f"{variant['metrics'][result['split']][result['metric']]['mean']:.4f}" in html
         groups = html[html.index('id="groups-table"') : html.index('id="learning"')]
         for buckets in report["comparison"]["groups"].values():
             for entry in buckets.values():
-                assert (
-                    f"<td>{entry['users']:,}</td><td>{entry['hm4sr']:.4f}</td><td>{entry['athwe']:.4f}</td>" in groups
-                )
+                for value in (f"{entry['users']:,}", f"{entry['hm4sr']:.4f}", f"{entry['athwe']:.4f}"):
+                    assert f">{value}</td>" in groups
+
+    def test_bold_is_only_what_is_best_beyond_chance(self, report: dict[str, Any]) -> None:
+        def bold(best: dict[str, str | None]) -> list[str]:
+            comparison = report["comparison"] | {"best": best}
+            html = report_page(report | {"comparison": comparison}, made.figures(report))
+            return re.findall(r'<td class="(?:extra )?best"[^>]*>([\d.]+)', html)
+
+        athwe = report["comparison"]["rows"][1]["metrics"]
+        none = dict.fromkeys(made.METRICS)
+        assert bold(none) == []
+        assert bold(none | {"ndcg@10": "athwe", "mrr@50": "athwe"}) == [
+            f"{athwe['ndcg@10']['mean']:.4f}",
+            f"{athwe['mrr@50']['mean']:.4f}",
+        ]
+
+    def test_every_table_and_figure_can_be_saved(self, pages: dict[str, str], report: dict[str, Any]) -> None:
+        found = Parsed(pages["report"])
+        links = [link for link in found.of("a") if "download" in link]
+        kinds = [str(link["download"]).rsplit(".", 1)[1] for link in links]
+        tables = len(found.of("table"))
+        assert [kinds.count(kind) for kind in ("csv", "md", "tex")] == [tables] * 3
+        assert [kinds.count(kind) for kind in ("svg", "png")] == [len(found.of("svg", **{"class": "figure"}))] * 2
+        (csv,) = [link for link in links if link["download"] == "Toys_and_Games-comparison.csv"]
+        text = base64.b64decode(str(csv["href"]).split(",")[1]).decode()
+        assert text.startswith("model,seeds,NDCG@5,NDCG@5 sd,NDCG@10")
+        assert str(report["comparison"]["rows"][0]["metrics"]["hit@50"]["mean"]) in text
+
+    def test_commands_break_between_options_only(self, report: dict[str, Any]) -> None:
+        command = "athwe train --dataset 'a  b' --set model.hidden_size=16 --json"
+        runs = [report["runs"][0] | {"command": command}]
+        html = report_page(report | {"runs": runs}, made.figures(report))
+        parts = re.findall(r"<span>([^<]*)</span>", html[html.index("as typed") :])[:5]
+        assert parts == [
+            *("athwe", "train", "--dataset &#39;a  b&#39;", "--set model.hidden_size=16", "--json"),
+        ]
 
     def test_commands_versions_and_quick_looks_are_said(self, pages: dict[str, str], report: dict[str, Any]) -> None:
         text = Parsed(pages["report"]).text
@@ -268,10 +341,10 @@ class TestReport:
         values = {"Toys_and_Games/athwe/s0": "item", "Toys_and_Games/hm4sr/s0": "file"}
         comparison = report["comparison"] | {
             "comparable": False,
+            "best": dict.fromkeys(made.METRICS),
             "differences": [{"what": "tie_order", "values": values}],
         }
         html = report_page(report | {"comparison": comparison}, made.figures(report))
-        assert 'class="best"' not in html
         assert "Not comparable. These runs differ in tie order (Toys_and_Games/athwe/s0: item" in Parsed(html).text
 
     def test_experiments_on_other_data_are_marked(self, report: dict[str, Any]) -> None:
@@ -290,12 +363,15 @@ class TestReport:
         ]
         html = report_page(report | {"runs": runs}, made.figures(report))
         learning = html[html.index('id="learning"') : html.index('id="experiments"')]
-        assert "<td>Hit@5</td><td>0.1234</td><td>0.1111</td>" in learning
+        assert re.search(
+            r'>Hit@5</td>\s*<td data-value="0.1234">0.1234</td>\s*<td data-value="0.1111">0.1111', learning
+        )
         assert "NDCG@20" not in Parsed(learning[learning.index("Best epochs") :]).text
 
     def test_before_the_first_run(self, report: dict[str, Any]) -> None:
         figures = made.figures(report) | {"curves": None, "groups": None, "experiments": []}
         none: dict[str, Any] = {"runs": [], "comparison": None, "groups": {}, "experiments": []}
+        none |= {"verdict": None, "baselines": {}}
         found = Parsed(report_page(report | none, figures))
         assert "athwe train --dataset Toys_and_Games" in found.text
         assert len(found.of("svg", **{"class": "figure"})) == 1

@@ -1,7 +1,9 @@
 """The pages as a person meets them: in Chromium, wide and narrow, light and dark, by mouse and by keyboard."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import analysis_cases as made
@@ -11,8 +13,18 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from athwe_core.analysis.audit.page import audit_page
-from athwe_core.analysis.pages.html import case_study_page, report_page
+from athwe_core.analysis.pages.html import case_study_page, comparison_page, report_page
+from athwe_core.analysis.pages.origin import Link, Origin, Related
 
+ORIGIN = Origin(
+    "2026-11-21 10:15",
+    "0.2.0",
+    "athwe report --dataset Toys_and_Games --to /a/rather/long/path/to/a/folder/of/pages/report.html",
+    [
+        Related("Audit", [Link("Audit", "audit.html")], 0, "athwe audit --dataset Toys_and_Games"),
+        Related("Case studies", [], 0, "athwe case-study --dataset Toys_and_Games --random 1"),
+    ],
+)
 pytestmark = pytest.mark.browser
 
 NASTY = [
@@ -36,12 +48,19 @@ def pages() -> dict[str, str]:
     cases = [made.case(), made.case(50, seed=1, experts=8), made.case(1, runs=made.RUNS[:1]) | {"user": None}]
     return {
         "case": case_study_page(cases, missing),
-        "report": report_page(made.report(), made.figures(made.report())),
-        "audit": audit_page(made.audited(), made.timestamps()),
+        "report": report_page(made.report(), made.figures(made.report()), ORIGIN),
+        "audit": audit_page(made.audited(), made.timestamps(), ORIGIN),
+        "compare": comparison_page(
+            made.report()["comparison"],
+            made.report()["baselines"],
+            verdict=made.report()["verdict"],
+            groups_figure=made.figures(made.report())["groups"],
+            origin=ORIGIN,
+        ),
     }
 
 
-@pytest.mark.parametrize("page", ["case", "report", "audit"])
+@pytest.mark.parametrize("page", ["case", "report", "audit", "compare"])
 @pytest.mark.parametrize("width", [DESKTOP, PHONE])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 class TestEveryWidthAndScheme:
@@ -88,16 +107,87 @@ def test_no_text_is_cut_off_within_a_figure(browser: Browser, pages: dict[str, s
 
 def test_every_finding_of_an_audit_is_shown_with_its_grade(browser: Browser, pages: dict[str, str]) -> None:
     browser.show(pages["audit"])
+    assert not browser.one(".in-order .audit").is_displayed()
+    browser.click(browser.one(".in-order summary"))
     findings = made.audited()["findings"]
     shown = [(item.find_element(By.CSS_SELECTOR, ".grade").text, item.text) for item in browser.all(".audit li")]
     assert len(shown) == len(findings)
     for finding, (grade, text) in zip(findings, shown, strict=True):
         assert finding["grade"] == grade
-        assert finding["title"] in text
-        assert finding["fact"] in text
-        assert finding["advice"] in text
+        for words in (finding["title"], finding["fact"], finding["meaning"], finding["advice"], finding["command"]):
+            assert words in text
     assert len(browser.all("svg.figure")) == 1
     assert len(browser.all("table.bars")) == 4
+
+
+class TestTables:
+    def test_a_click_on_a_column_sorts_and_another_turns_it_over(self, browser: Browser, pages: dict[str, str]) -> None:
+        browser.show(pages["report"])
+        names = "return [...document.querySelectorAll('#comparison-table tbody th')].map((cell) => cell.textContent)"
+        assert browser.run(names) == ["hm4sr", "athwe", "popularity", "last-item transition"]
+        head = browser.all("#comparison-table thead th")[3]
+        assert head.text.startswith("NDCG@10")
+        browser.click(head.find_element(By.TAG_NAME, "button"))
+        assert browser.run(names) == ["athwe", "hm4sr", "last-item transition", "popularity"]
+        assert head.get_attribute("aria-sort") == "descending"
+        browser.press(Keys.ENTER)
+        assert browser.run(names) == ["popularity", "last-item transition", "hm4sr", "athwe"]
+        assert head.get_attribute("aria-sort") == "ascending"
+        change = next(cell for cell in browser.all("#comparison-table thead th") if cell.text.startswith("change"))
+        browser.click(change.find_element(By.TAG_NAME, "button"))
+        assert browser.run(names)[0] == "athwe"  # what has no number comes last
+        assert head.get_attribute("aria-sort") is None
+
+    def test_more_cut_offs_are_shown_on_request(self, browser: Browser, pages: dict[str, str]) -> None:
+        browser.show(pages["report"])
+        extra = browser.one("#comparison-table .extra")
+        assert not extra.is_displayed()
+        browser.click(browser.one("#comparison .show-extra"))
+        assert extra.is_displayed()
+        assert browser.run("return document.scrollingElement.scrollWidth") <= DESKTOP
+
+    def test_links_save_files(self, browser: Browser, pages: dict[str, str], tmp_path: Path) -> None:
+        folder = {"behavior": "allow", "downloadPath": str(tmp_path)}
+        browser.driver.execute_cdp_cmd("Browser.setDownloadBehavior", folder)
+        browser.show(pages["report"])
+        for name in ("Toys_and_Games-comparison.csv", "Toys_and_Games-groups.tex", "time.png"):
+            browser.click(browser.one(f'a[download="{name}"]'))
+            path = tmp_path / name
+            for _ in range(100):
+                if path.exists() and path.stat().st_size:
+                    break
+                time.sleep(0.05)
+            assert path.stat().st_size > 100
+        assert (tmp_path / "Toys_and_Games-comparison.csv").read_text().startswith("model,seeds,NDCG@5")
+        assert browser.console() == []
+
+
+class TestCommands:
+    @pytest.mark.parametrize("width", [DESKTOP, PHONE])
+    def test_no_option_is_broken_across_lines(self, browser: Browser, pages: dict[str, str], width: int) -> None:
+        browser.show(pages["report"], width=width)
+        lines = browser.run(
+            "return [...document.querySelectorAll('.command span')].map((span) => span.getClientRects().length)"
+        )
+        assert len(lines) > 10
+        assert set(lines) == {1}
+
+    def test_a_button_copies_the_command(self, browser: Browser, pages: dict[str, str]) -> None:
+        browser.show(pages["report"])
+        button = browser.one(".foot .copy")
+        copied = "navigator.clipboard.writeText = (text) => { window.copied = text; return Promise.resolve(); };"
+        browser.run(copied)
+        browser.click(button)
+        assert browser.run("return window.copied") == ORIGIN.command
+        assert button.text == "Copied"
+
+    def test_where_copying_is_not_allowed_the_command_is_selected(
+        self, browser: Browser, pages: dict[str, str]
+    ) -> None:
+        browser.show(pages["report"])
+        browser.run("navigator.clipboard.writeText = () => Promise.reject(new Error('no'))")
+        browser.click(browser.one(".foot .copy"))
+        assert browser.run("return getSelection().toString()").strip() == ORIGIN.command
 
 
 class TestReport:
@@ -108,9 +198,8 @@ class TestReport:
         assert all(figure.is_displayed() and figure.size["height"] > 100 for figure in figures)
         assert {figure.aria_role for figure in figures} <= {"img", "image"}
         assert figures[0].accessible_name == "Over time"
-        for table in ("#comparison-table", "#groups-table", ".experiment-table"):
+        for table in ("#comparison-table", "#groups-table", *(f"#experiment-{at}-table" for at in (1, 2, 3))):
             assert browser.one(table).is_displayed()
-        assert len(browser.all(".experiment-table")) == 3
 
     def test_navigation_leads_to_each_part(self, browser: Browser, pages: dict[str, str]) -> None:
         browser.show(pages["report"])
@@ -166,6 +255,24 @@ class TestCaseStudy:
         browser.click(browser.one("#detail-close"))
         assert not browser.dialog_is_open
         assert browser.console() == []
+
+    def test_a_long_history_begins_at_its_first_item_and_walks_on(
+        self, browser: Browser, pages: dict[str, str]
+    ) -> None:
+        browser.show(pages["case"], width=PHONE)
+        strip = browser.one("#case-2 .timeline")
+        back, on = browser.all("#case-2 .walk button")
+        assert browser.run("return arguments[0].scrollLeft", strip) == 0
+        assert (back.is_enabled(), on.is_enabled()) == (False, True)
+        assert "more-after" in strip.get_attribute("class")
+        browser.run("document.documentElement.style.scrollBehavior = arguments[0].style.scrollBehavior = 'auto'", strip)
+        browser.click(on)
+        browser.until("return !arguments[0].disabled", back)
+        assert browser.run("return arguments[0].scrollLeft", strip) > 100
+        browser.run("arguments[0].scrollLeft = arguments[0].scrollWidth", strip)
+        browser.until("return arguments[0].disabled", on)
+        assert "more-after" not in strip.get_attribute("class")
+        assert not browser.one("#case-3 .walk").is_displayed()
 
     def test_by_keyboard_alone(self, browser: Browser, pages: dict[str, str]) -> None:
         browser.show(pages["case"])

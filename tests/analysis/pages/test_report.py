@@ -57,7 +57,9 @@ def test_facts_of_the_data_before_the_first_run(small: PreparedDataset, tmp_path
     assert (found["runs"], found["comparison"], found["groups"], found["experiments"]) == ([], None, {}, [])
     figures = draw_figures(found, small)
     assert (figures["curves"], figures["groups"], figures["experiments"]) == (None, None, [])
-    assert "<svg" in figures["time"]
+    assert "<svg" in figures["time"].svg
+    assert [file.file for file in figures["time"].downloads] == ["demo-over-time.svg", "demo-over-time.png"]
+    assert (found["verdict"], found["baselines"]) == (None, {})
     json.dumps(found, allow_nan=False)
 
 
@@ -76,7 +78,13 @@ class TestRuns:
             ["demo/hm4sr/other"],
         ]
         assert found["groups"].keys() == {"athwe", "hm4sr"}
-        assert (draw_figures(found, small)["curves"] or "").startswith("<svg")
+        curves = draw_figures(found, small)["curves"]
+        assert curves is not None
+        assert curves.svg.startswith("<svg")
+        assert found["baselines"].keys() == {"popularity", "last-item transition"}
+        assert found["baselines"]["popularity"].keys() == found["comparison"]["rows"][0]["metrics"].keys()
+        assert (found["verdict"] or "").startswith("hm4sr and athwe are level in NDCG@10")
+        assert "the best baseline without training" in (found["verdict"] or "")
         json.dumps(found, allow_nan=False)
 
     def test_what_is_kept_of_a_run_and_how_to_do_it_again(
@@ -118,6 +126,7 @@ class TestRuns:
         comparison = collect_report(small, tmp_path, runs=asked)["comparison"]
         assert comparison["comparable"] is False
         assert comparison["differences"][0]["what"] == "exclude_seen"
+        assert collect_report(small, tmp_path, runs=asked)["baselines"] == {}
 
 
 class TestExperiments:
@@ -128,7 +137,7 @@ class TestExperiments:
         write(tmp_path, "tune-c", {"kind": "tune"})
         found = collect_report(small, tmp_path)
         assert [result["kind"] for result in found["experiments"]] == ["sweep", "ablation"]
-        assert ["pcl.weight" in svg for svg in draw_figures(found, small)["experiments"]] == [True, False]
+        assert ["pcl.weight" in drawn.svg for drawn in draw_figures(found, small)["experiments"]] == [True, False]
 
     def test_a_damaged_result_names_its_file(self, small: PreparedDataset, tmp_path: Path) -> None:
         write(tmp_path, "sweep-b", {})

@@ -46,6 +46,85 @@
     select(tabs[0]);
   }
 
+  // Sorts by a column: numbers by their value and largest first, texts by their letters; what is missing comes last.
+  function startSorting(table) {
+    const heads = [...table.tHead.rows[0].cells];
+    const body = table.tBodies[0];
+    const valueOf = (row, at) => {
+      const cell = row.cells[at];
+      return cell.dataset.value === undefined ? cell.textContent.trim() : Number(cell.dataset.value);
+    };
+    const isMissing = (value) => value === "" || value === "–";
+
+    function sort(at) {
+      const isNumeric = [...body.rows].some((row) => typeof valueOf(row, at) === "number");
+      const before = heads[at].getAttribute("aria-sort");
+      const first = isNumeric ? "descending" : "ascending";
+      const order = before === first ? { ascending: "descending", descending: "ascending" }[first] : first;
+      const sign = order === "ascending" ? 1 : -1;
+      const compare = (a, b) => {
+        if (isMissing(a) || isMissing(b)) return isMissing(a) - isMissing(b);
+        if (typeof a === "number" && typeof b === "number") return sign * (a - b);
+        return sign * String(a).localeCompare(String(b), "en", { numeric: true });
+      };
+      body.append(...[...body.rows].sort((a, b) => compare(valueOf(a, at), valueOf(b, at))));
+      heads.forEach((head, each) => {
+        if (each === at) head.setAttribute("aria-sort", order);
+        else head.removeAttribute("aria-sort");
+      });
+    }
+
+    heads.forEach((head, at) => {
+      if (!head.textContent.trim()) return;
+      const button = element("button", head.textContent, "sort");
+      button.type = "button";
+      button.addEventListener("click", () => sort(at));
+      head.replaceChildren(button);
+    });
+  }
+
+  async function copied(text) {
+    try {
+      await navigator.clipboard.writeText(text);
+      return true;
+    } catch { // not allowed, or not there: a page from a plain address
+      return false;
+    }
+  }
+
+  function startCopy(button) {
+    const code = button.parentElement.querySelector("code");
+    const name = button.textContent;
+    button.addEventListener("click", async () => {
+      const text = code.textContent;
+      const isDone = await copied(text);
+      if (!isDone) getSelection().selectAllChildren(code);
+      button.textContent = isDone ? "Copied" : "Selected";
+      setTimeout(() => { button.textContent = name; }, 2000);
+    });
+    button.hidden = false;
+  }
+
+  // A row of cards that is wider than the page: buttons that walk along it, and a shade at an edge where there is more.
+  function startWalk(strip) {
+    const walk = strip.parentElement.querySelector(".walk");
+    const [back, on] = walk.querySelectorAll("button");
+    const show = () => {
+      const rest = strip.scrollWidth - strip.clientWidth - strip.scrollLeft;
+      walk.hidden = strip.scrollWidth <= strip.clientWidth + 1;
+      back.disabled = strip.scrollLeft < 1;
+      on.disabled = rest < 1;
+      strip.classList.toggle("more-before", !back.disabled && !walk.hidden);
+      strip.classList.toggle("more-after", !on.disabled && !walk.hidden);
+    };
+    const step = (sign) => strip.scrollBy({ left: 0.8 * sign * strip.clientWidth });
+    back.addEventListener("click", () => step(-1));
+    on.addEventListener("click", () => step(1));
+    strip.addEventListener("scroll", show, { passive: true });
+    new ResizeObserver(show).observe(strip);
+    show();
+  }
+
   function element(tag, text, className) {
     const made = document.createElement(tag);
     if (text !== undefined) made.textContent = text;
@@ -78,10 +157,13 @@
       say(name, text) {
         list.append(element("dt", name), element("dd", text, "alone"));
       },
+      add(name, drawn, text) {
+        const held = element("dd");
+        held.append(drawn);
+        list.append(element("dt", name), held, element("dd", text, "value"));
+      },
       show(name, value, largest, digits, className) {
-        const drawn = element("dd");
-        drawn.append(bar(value, largest, className));
-        list.append(element("dt", name), drawn, element("dd", number(value, digits), "value"));
+        this.add(name, bar(value, largest, className), number(value, digits));
       },
     };
   }
@@ -95,6 +177,17 @@
   function scoreParts(found, parts, colours) {
     const largest = Math.max(...Object.values(parts).map(Math.abs));
     for (const [modality, value] of Object.entries(parts)) found.show(modality, value, largest, 2, colours[modality]);
+  }
+
+  // Bars from the even share, to which four equal weights add nothing to be seen.
+  function departures(found, weights) {
+    const even = 1 / weights.length;
+    const largest = Math.max(...weights.map((weight) => Math.abs(weight - even)));
+    found.say("even share", number(even, 3));
+    weights.forEach((weight, expert) => {
+      const drawn = bar(weight - even, Math.max(largest, 0.1 * even), "m-time");
+      found.add(`expert ${expert + 1}`, drawn, number(weight, 3));
+    });
   }
 
   function gatesTable(gates, at) {
@@ -118,16 +211,19 @@
     section(body, `${label}: influence${Object.keys(why.attention).length ? " and attention" : ""}`, (found) => {
       const entry = why.influence.find((each) => each.position === position);
       const subject = why.subject.is_target ? "the true next item" : "the first recommendation";
-      if (entry) found.say("without it", `${subject} has rank ${ranked(entry.rank_without)} instead of ${ranked(why.rank)}`);
+      if (entry) {
+        const change = `${entry.score_change > 0 ? "+" : ""}${number(entry.score_change, 2)}`;
+        const isSame = entry.rank_without === why.rank;
+        const rank = isSame ? `keeps rank ${ranked(why.rank)}` : `has rank ${ranked(entry.rank_without)} instead of ${ranked(why.rank)}`;
+        found.say("without it", `${subject} ${rank}; its score changes by ${change}`);
+      }
       for (const [modality, layers] of Object.entries(why.attention)) {
         const mean = layers.reduce((sum, layer) => sum + layer[at], 0) / layers.length;
         found.show(`attention, ${modality}`, mean, 1, 3, colours[modality]);
       }
     });
     if (why.temporal_gates) {
-      section(body, `${label}: temporal gates at this item`, (found) => {
-        why.temporal_gates[at].forEach((value, expert) => found.show(`expert ${expert + 1}`, value, 1, 3, "m-time"));
-      });
+      section(body, `${label}: temporal gates at this item`, (found) => departures(found, why.temporal_gates[at]));
     }
     if (why.interactive_gates) {
       body.append(element("h4", `${label}: interactive gates at this item`), gatesTable(why.interactive_gates, at));
@@ -204,7 +300,9 @@
   startTheme();
   document.querySelectorAll("[role=tablist]").forEach(startTabs);
   document.addEventListener("athwe:shown", (event) => event.target.querySelectorAll("[role=tablist]").forEach(startTabs));
-  for (const strip of document.querySelectorAll(".timeline")) strip.scrollLeft = strip.scrollWidth;
+  document.querySelectorAll("table.sortable").forEach(startSorting);
+  document.querySelectorAll(".copy").forEach(startCopy);
+  document.querySelectorAll(".timeline").forEach(startWalk);
   const data = document.getElementById("data");
   if (data && document.getElementById("detail")) startDetail(JSON.parse(data.textContent));
 })();
