@@ -520,7 +520,7 @@ def audited() -> dict[str, Any]:
         "data_version": "b5dfc042f9eb",
         "split_rule": "leave-one-out",
         "tie_order": "item",
-        "prepare": "athwe prepare --dataset Toys_and_Games --tie-order item",
+        "options": {"tie_order": "item", "min_interactions": 5},
         "statistics": report([])["statistics"]
         | {"tied_test_share": 0.49, "asked": {"validation": 19412, "test": 19412}},
         "baselines": {name: {"ndcg@5": value, "ndcg@10": value} for name, value in baselines.items()},

@@ -31,7 +31,7 @@ def test_json_is_one_object_with_every_fact(world: Path, tmp_path: Path) -> None
 def test_commands_of_findings_work_as_typed(world: Path, tmp_path: Path) -> None:
     found = json.loads(call(world, "audit", "--shuffles", "1", "--json").stdout)
     commands = {finding["command"] for finding in found["findings"] if finding["command"]}
-    assert any(command.endswith("--split global-time") for command in commands)
+    assert any("--split global-time" in command for command in commands)
     for command in commands:
         words = shlex.split(command)
         if words[1] == "prepare":

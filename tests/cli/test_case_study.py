@@ -180,7 +180,15 @@ class TestText:
             assert f"{item['position'] + 1} {item['date']}" in text
         for row in found["recommendations"]["demo/athwe/first"]:
             assert any(row["title"] in line and f"{row['score']:.2f}" in line for line in lines)
-        for heading in ("History", "Top 10 of", "Why ", "What mattered most", "If the last item", "Gates", "Attention"):
+        for heading in (
+            "History",
+            "Top 10 of",
+            "Why ",
+            "What mattered most",
+            "If the last item",
+            "Temporal gates",
+            "Attention",
+        ):
             assert any(line.startswith(heading) for line in lines), heading
         gap = found["why"]["demo/athwe/first"]["gaps"][3]
         assert f"one year 1 year {gap['rank']:g} {gap['score']:.2f} {gap['kept']} of 10" in text

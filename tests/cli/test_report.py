@@ -47,7 +47,8 @@ def test_data_alone_before_the_first_run(world: Path, tmp_path: Path) -> None:
     result = call(world, "report", "--dataset", "demo", "--runs", str(tmp_path))
     assert result.exit_code == 0, result.output
     assert "no finished run yet" in result.stderr
-    assert "athwe train --dataset demo" in (tmp_path / "demo" / "report.html").read_text()
+    html = (tmp_path / "demo" / "report.html").read_text()
+    assert "<span>athwe</span> <span>train</span> <span>--dataset demo</span>" in html
 
 
 def test_unknown_run_and_unprepared_data_are_one_line(world: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import math
 import shlex
 
 from athwe_core.analysis.audit.result import FeatureFacts, Finding, Grade, Measures
+from athwe_core.data.options import prepare_command
 
 GRADES: tuple[Grade, ...] = ("problem", "look", "ok")
 """Worst first."""
@@ -51,8 +52,13 @@ def _finding(grade: Grade, title: str, fact: str, meaning: str, *, advice: str, 
     }
 
 
+def _prepare(facts: Measures, **changes: object) -> str:
+    """The command that prepares this version, with some options changed."""
+    return prepare_command(facts["dataset"], {**facts["options"], **changes})
+
+
 def _with_random_ties(facts: Measures) -> str:
-    return "" if facts["tie_order"] == "random" else f"{facts['prepare']} --tie-order random"
+    return "" if facts["tie_order"] == "random" else _prepare(facts, tie_order="random")
 
 
 def _named(facts: Measures, command: str) -> str:
@@ -114,7 +120,7 @@ def _leakage(facts: Measures) -> Finding:
         "Leave-one-out tests each user on the last item, so training holds what other users did later: a model learns from "
         "a future that it would not know in use",
         advice="Repeat the experiment with one moment that divides training from test for all users",
-        command=f"{facts['prepare']} --split global-time",
+        command=_prepare(facts, split="global-time"),
     )
 
 
@@ -183,7 +189,7 @@ def _features(kind: str, facts: Measures) -> list[Finding]:
             f"{found['coverage']:.1%} of the items have {kind} vectors, of width {found['width']}",
             f"An item without a vector gets a row of zeros, so the {kind} says nothing about it",
             advice=f"Complete the {kind}s of the source if you can, and prepare again",
-            command=facts["prepare"],
+            command=_prepare(facts),
         ),
         _finding(
             _graded(found["duplicates"], look=0.02, problem=0.3),
@@ -206,12 +212,12 @@ def _features(kind: str, facts: Measures) -> list[Finding]:
 
 def _no_features(kind: str, facts: Measures) -> Finding:
     advice = "Give the items a file with columns title, brand or categories, and prepare again"
-    command = facts["prepare"]
+    command = _prepare(facts)
     if kind == "image":
         advice = (
             "Put pictures named by item id into the folder images of the data set, and prepare again with an encoder"
         )
-        command += f" --image-encoder {IMAGE_ENCODER}"
+        command = _prepare(facts, image_encoder=IMAGE_ENCODER)
     return _finding(
         "look",
         f"{kind.capitalize()} features",
@@ -226,8 +232,8 @@ def _scale(kind: str, found: FeatureFacts, facts: Measures) -> Finding:
     usual = math.sqrt(found["width"])
     ratio = found["norm_median"] / usual
     doublings = abs(math.log2(ratio)) if ratio > 0 else 0.0
-    keeps = " --keep-feature-scale"
-    command = facts["prepare"].replace(keeps, "") if keeps in facts["prepare"] else ""
+    is_kept = facts["options"].get("keep_feature_scale", False)
+    command = _prepare(facts, keep_feature_scale=False) if is_kept else ""
     return _finding(
         _graded(doublings, look=1, problem=3),
         f"{kind.capitalize()} scale",

@@ -25,7 +25,6 @@ from athwe_core.analysis.audit.result import (
 )
 from athwe_core.analysis.evaluate_run import baseline_metrics
 from athwe_core.analysis.figures.plots import time_bins
-from athwe_core.data.options import prepare_command
 from athwe_core.data.split import order_by_time
 from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import ConfigError
@@ -68,7 +67,7 @@ def audit(
         split_rule=data.split_rule,
         tie_order=data.statistics["tie_order"],
         statistics=data.statistics,
-        prepare=prepare_command(data.name, data.manifest["options"]),
+        options=data.manifest["options"],
         baselines=baselines,
         time=measured("time", lambda: _time(data)),
         counts=measured("counts", lambda: _counts(data)),

@@ -103,8 +103,8 @@ def _count_bars(facts: Audit, kind: str) -> Bars:
     found = facts["counts"][kind]
     low, middle, high = found["quartiles"]
     caption = (
-        f"{kind.capitalize()} by number of interactions. Half of them have {middle:g} or fewer, "
-        f"a quarter {low:g} or fewer, a quarter {high:g} or more"
+        f"{kind.capitalize()} by number of interactions. Half of them have {middle:.0f} or fewer, "
+        f"a quarter {low:.0f} or fewer, a quarter {high:.0f} or more"
     )
     cells = {label: count(value) for label, value in found["bins"].items()}
     return _bars(facts, f"{kind}-by-interactions", ("interactions", kind), caption, cells)

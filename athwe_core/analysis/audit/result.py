@@ -114,8 +114,8 @@ class Measures(TypedDict):
     tie_order: str
     statistics: Mapping[str, Any]
     """Of the prepared version's manifest (table 2 of the HM4SR paper)."""
-    prepare: str
-    """The `athwe prepare` command of this version, without `--raw`."""
+    options: Mapping[str, Any]
+    """Of `athwe prepare`, from the manifest."""
     baselines: dict[str, dict[str, float]]
     """Test metrics by baseline."""
     time: TimeFacts

@@ -45,7 +45,7 @@ def baseline_sentence(result: Comparison, baselines: Mapping[str, Mapping[str, f
     if not behind:
         above = {1: "It is", 2: "Both are"}.get(len(result["rows"]), "All are")
         return f"{above} above {known}."
-    return f"Not above {known}: {', '.join(behind)}."
+    return f"{_enumerated(behind)} {'is' if len(behind) == 1 else 'are'} not above {known}."
 
 
 def _of_two(first: ComparisonRow, second: ComparisonRow, metric: str) -> str:
@@ -57,7 +57,13 @@ def _of_two(first: ComparisonRow, second: ComparisonRow, metric: str) -> str:
         how = "are level" if p is not None else "were not tested against each other"
         return f"{labels} {how} in {name}: {values[second['label']]} and {values[first['label']]}{_p(p)}."
     low, high = behind["metrics"][metric]["mean"], ahead["metrics"][metric]["mean"]
-    by = f" by {100 * (high / low - 1):.1f}%" if low else ""
+    by = (
+        ""
+        if low == 0
+        else f" by {100 * (high / low - 1):.1f}%"
+        if high < 2 * low
+        else f" by a factor of {high / low:.1f}"
+    )
     both = f"{values[ahead['label']]} against {values[behind['label']]}"
     return f"{ahead['label']} is ahead of {behind['label']} in {name}{by}: {both}{_p(p)}."
 
@@ -67,7 +73,8 @@ def _leader(result: Comparison) -> str:
     highest = max(rows, key=lambda row: row["metrics"][metric]["mean"])
     reached = f"{metric_name(metric)} {_value(highest, metric)}"
     if result["best"][metric] is not None:
-        return f"{highest['label']} is ahead of all {len(rows) - 1} others beyond chance, with {reached}."
+        others = "both others" if len(rows) == 3 else f"all {len(rows) - 1} others"
+        return f"{highest['label']} is ahead of {others} beyond chance, with {reached}."
     return f"No model is ahead of all others beyond chance; {highest['label']} has the highest {reached}."
 
 
@@ -84,6 +91,11 @@ def _against_first(result: Comparison) -> str:
         groups[group].append(f"{row['label']} ({details})")
     listed = "; ".join(f"{group} {', '.join(found)}" for group, found in groups.items() if found)
     return f"Against {first['label']} with {_value(first, metric)}: {listed}."
+
+
+def _enumerated(labels: list[str]) -> str:
+    """`a, b and c`."""
+    return labels[0] if len(labels) == 1 else f"{', '.join(labels[:-1])} and {labels[-1]}"
 
 
 def _value(row: ComparisonRow, metric: str) -> str:

@@ -51,10 +51,13 @@ def test_the_worst_come_first() -> None:
 
 def test_commands_keep_the_options_of_the_version() -> None:
     facts: Any = made.audited()
-    facts["prepare"] += " --keep-feature-scale"
+    facts["options"]["keep_feature_scale"] = True
     commands = {found["title"]: found["command"] for found in findings(facts)}
     prepare = "athwe prepare --dataset Toys_and_Games --tie-order item"
-    assert commands["Time leakage"] == f"{prepare} --keep-feature-scale --split global-time"
+    assert (
+        commands["Time leakage"]
+        == "athwe prepare --dataset Toys_and_Games --tie-order item --split global-time --keep-feature-scale"
+    )
     assert commands["Text scale"] == prepare
     assert {found["title"]: found["command"] for found in findings(made.audited())}["Text scale"] == ""
 

@@ -27,7 +27,7 @@ def test_the_worst_come_first_with_a_command_and_what_is_in_order_is_folded() ->
     places = [html.index(f"surface grade-{grade}") for grade in ("problem", "look", "ok")]
     assert places == sorted(places)
     assert places[1] < html.index('<details class="in-order">') < places[2]
-    assert "<span>--tie-order item</span> <span>--tie-order random</span>" in html
+    assert "<span>--dataset Toys_and_Games</span> <span>--tie-order random</span>" in html
     assert "<span>--split global-time</span>" in html
 
 

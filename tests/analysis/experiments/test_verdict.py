@@ -42,6 +42,10 @@ def compared(*rows: Any, best: str | None = None, comparable: bool = True) -> An
             "first is ahead of second in NDCG@10 by 25.0%: 0.0500 against 0.0400, p = 0.010.",
         ),
         (
+            [row("first", 0.02), row("second", 0.09, p=0.01)],
+            "second is ahead of first in NDCG@10 by a factor of 4.5: 0.0900 against 0.0200, p = 0.010.",
+        ),
+        (
             [row("first", 0.05), row("second", 0.06)],
             "second and first were not tested against each other in NDCG@10: 0.0600 and 0.0500.",
         ),
@@ -65,6 +69,7 @@ def test_several_rows_are_grouped_against_the_first() -> None:
     assert verdict(compared(*rows)) == (
         f"No model is ahead of all others beyond chance; a has the highest NDCG@10 0.0600. {against}"
     )
+    assert verdict(compared(*rows[:3], best="a")).startswith("a is ahead of both others beyond chance")
 
 
 def test_rows_of_other_rules_have_no_order() -> None:
@@ -77,4 +82,5 @@ def test_baselines_are_named_with_the_rows_that_are_not_above_them() -> None:
     assert baseline_sentence(compared(row("a", 0.06)), baselines) == f"It is above {best}."
     assert baseline_sentence(compared(row("a", 0.06), row("b", 0.07)), baselines) == f"Both are above {best}."
     rows = [row("a", 0.06), row("b", 0.05), row("c", 0.04)]
-    assert baseline_sentence(compared(*rows), baselines) == f"Not above {best}: b, c."
+    assert baseline_sentence(compared(*rows), baselines) == f"b and c are not above {best}."
+    assert baseline_sentence(compared(*rows[:2]), baselines) == f"b is not above {best}."

@@ -197,13 +197,13 @@ class TestReport:
         assert len(figures) == 6
         assert all(figure.is_displayed() and figure.size["height"] > 100 for figure in figures)
         assert {figure.aria_role for figure in figures} <= {"img", "image"}
-        assert figures[0].accessible_name == "Over time"
+        assert figures[0].accessible_name == "Groups"
         for table in ("#comparison-table", "#groups-table", *(f"#experiment-{at}-table" for at in (1, 2, 3))):
             assert browser.one(table).is_displayed()
 
     def test_navigation_leads_to_each_part(self, browser: Browser, pages: dict[str, str]) -> None:
         browser.show(pages["report"])
-        for link in browser.all("nav a"):
+        for link in browser.all(".jump a"):
             browser.click(link)
             target = link.get_attribute("href").split("#")[1]
             assert browser.run("return location.hash") == f"#{target}"
