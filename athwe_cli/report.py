@@ -49,7 +49,6 @@ def report(
     output.note(f"data set {name} ({why})")
     from athwe_core.analysis.pages.html import report_page
     from athwe_core.analysis.pages.report import collect_report, draw_figures
-    from athwe_core.safe_write import replace_text
 
     chosen = None if run is None else [find_run(runs, text, dataset=name) for text in run]
     data = _open(name, chosen, prepared, runs)

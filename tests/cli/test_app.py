@@ -114,7 +114,7 @@ COMMANDS = {
     "case-study": {"--user", "--random", "--pick", "--history", "--run", "--against", "--dataset", "--split", "--k"}
     | {"--seed", "--images", "--html", "--no-html", "--json", *FOLDERS},
     "compare": {"run", "--dataset", "--split", "--metric", "--groups", "--no-groups", "--force", "--runs", "--json"}
-    | {"--ranks", "--prepared", "--latex", "--markdown", "--csv"},
+    | {"--ranks", "--prepared", "--latex", "--markdown", "--csv", "--html"},
     "export": {"--run", "--dataset", "--to", "--format", "--k", "--with", "--data-licence", "--overwrite"}
     | {"--prepared", "--runs", "--json"},
     "serve": {"--run", "--dataset", "--host", "--port", "--api-key-file", "--page", "--no-page", "--images"}

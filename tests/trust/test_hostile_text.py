@@ -96,7 +96,8 @@ class TestEveryWayToTheTerminal:
         metrics = {"ndcg@5": 0.5, "mrr@5": 0.5, "hit@5": 0.5}
         console.print(metrics_table({nasty: metrics}, title=nasty, ks=(5,)))
         console.print(groups_table({"history_length": {nasty: {"users": 3, "ndcg@10": 0.1}}}, metric="ndcg@10"))
-        console.print(findings_table([{"grade": "look", "title": nasty, "fact": nasty, "advice": nasty}]))
+        finding = dict.fromkeys(("title", "fact", "meaning", "advice", "command"), nasty)
+        console.print(findings_table([{"grade": "look", **finding}]))
         facts = {"width": 3, "missing": 0, "source": nasty}
         statistics = {
             **{"users": 1, "items": 1, "interactions": 1, "actions_per_user": 1.0, "actions_per_item": 1.0},
@@ -105,7 +106,7 @@ class TestEveryWayToTheTerminal:
         }
         console.print(statistics_table(statistics, title=nasty))
         refuse_controls(written(console))
-        assert written(console).count(shown(nasty)) == 9
+        assert written(console).count(shown(nasty)) == 10
 
     def test_notes_are_one_line(self, capsys: pytest.CaptureFixture[str], kind: str) -> None:
         Output(as_json=False).note(f"about {NASTY[kind]}\nerror: a line of its own")

@@ -263,9 +263,7 @@ def _with_tests(facts: list[ComparisonRow], rows: Sequence[ComparedRow], metric:
     return facts
 
 
-def _best(
-    facts: Sequence[ComparisonRow], rows: Sequence[ComparedRow], *, is_comparable: bool
-) -> dict[str, str | None]:
+def _best(facts: Sequence[ComparisonRow], rows: Sequence[ComparedRow], *, is_comparable: bool) -> dict[str, str | None]:
     """By metric, the row that is ahead of each other row after Holm's correction of its tests against all of them."""
     found: dict[str, str | None] = dict.fromkeys(facts[0]["metrics"])
     if len(rows) == 1 or not is_comparable or len({row.held_out for row in rows}) > 1:

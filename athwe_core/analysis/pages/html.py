@@ -10,6 +10,7 @@ import base64
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -191,6 +192,7 @@ def _environment() -> Environment:
         "metric_name": metric_name,
         "number": _number,
         "rank": rank_words,
+        "whole_p": lambda text: re.sub(r"\bp ([<=]) ", "p\u00a0\\1\u00a0", text),  # never broken across lines
     }
     return environment
 

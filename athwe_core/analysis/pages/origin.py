@@ -9,7 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from urllib.parse import quote
+
+from jinja2.utils import url_quote
 
 import athwe_core
 
@@ -83,7 +84,7 @@ def _links(paths: Iterable[Path], page: Path, kind: str) -> Iterable[Link]:
     for path in paths:
         relative = Path(os.path.relpath(path.resolve(), page.resolve().parent)).as_posix()
         label = path.stem if path.parent.name == CASES else kind
-        yield Link(label, quote(relative, safe="/.-_~"))
+        yield Link(label, url_quote(relative))
 
 
 def command_parts(command: str) -> list[str]:

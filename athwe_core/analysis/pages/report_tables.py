@@ -101,7 +101,12 @@ def epochs_table(run: ReportedRun, *, at: int, stem: str) -> PageTable:
         stem: of the names of its files.
     """
     terms = list(run["records"][0]["losses"])
-    columns = [Column("epoch"), Column(metric_name(run["metric"])), *map(Column, terms), Column("seconds")]
+    columns = [
+        Column("epoch", is_text=True),
+        Column(metric_name(run["metric"])),
+        *map(Column, terms),
+        Column("seconds"),
+    ]
     rows = []
     for record in run["records"]:
         losses = [number(record["losses"].get(term)) for term in terms]
