@@ -178,6 +178,14 @@ class TestRanksOfAnotherProgram:
         for form in ("--latex", "--markdown", "--csv"):
             assert "their SASRec" in call(tmp_path, *arguments, form).stdout
 
+    def test_the_row_is_in_the_page(self, ranks: Path, tmp_path: Path) -> None:
+        page = tmp_path / "page.html"
+        result = call(tmp_path, "compare", "mine", "--ranks", f"their SASRec={ranks}", "--html", str(page))
+        assert result.exit_code == 0, result.output
+        html = page.read_text()
+        assert "their SASRec and athwe are level in NDCG@10" in html
+        assert f"{ranks}, ranks of another program" in html
+
     def test_lists_of_recommendations(self, ranks: Path, tmp_path: Path) -> None:
         lists = tmp_path / "lists.csv"
         pl.read_csv(ranks).select("user", item="target", score=pl.lit(1.0)).write_csv(lists)
