@@ -8,9 +8,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 folder=${1:-$here/wheels}
 packages=(
-  annotated-doc annotated-types beartype filelock iniconfig jaxtyping markdown-it-py mdurl packaging pluggy polars
-  polars-runtime-32 pydantic pydantic-core pygments pytest PyWavelets PyYAML rich safetensors shellingham typer
-  typing-extensions typing-inspection wadler-lindig
+  annotated-doc annotated-types beartype filelock hypothesis iniconfig jaxtyping markdown-it-py mdurl packaging pluggy polars
+  polars-runtime-32 pydantic pydantic-core pygments pytest PyWavelets PyYAML rich safetensors shellingham sortedcontainers
+  typer typing-extensions typing-inspection wadler-lindig
 )
 mkdir -p "$folder"
 work=$(mktemp -d)

@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import ModuleType
 
@@ -56,6 +58,50 @@ def test_what_is_done_is_not_done_again_and_what_fails_says_so(tmp_path: Path) -
     tables = (tmp_path / "tables.md").read_text()
     assert "| machine | failed |" in tables
     assert "| suite | done | 1 | now |" in tables
+
+
+BESIDE_TORCH = {
+    "torch",
+    "numpy",
+    "triton",
+    "sympy",
+    "mpmath",
+    "networkx",
+    "jinja2",
+    "markupsafe",
+    "fsspec",
+    "setuptools",
+}
+ONLY = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in MISSING:
+            raise ModuleNotFoundError(f"{name} is not on a machine for CUDA", name=name)
+
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def test_the_tests_need_only_what_the_archive_and_torch_bring(tmp_path: Path) -> None:
+    text = (BENCHMARKS / "collect_wheels.sh").read_text()
+    found = re.search(r"packages=\((.*?)\)", text, re.DOTALL)
+    assert found is not None
+    brought = {name.lower() for name in found[1].split()} | BESIDE_TORCH
+    missing = {
+        module
+        for module, owners in packages_distributions().items()
+        if module.isidentifier() and not {owner.lower().replace("_", "-") for owner in owners} & brought
+    }
+    assert {"scipy", "sklearn", "selenium"} <= missing
+    (tmp_path / "sitecustomize.py").write_text(f"MISSING = {missing - {'athwe_core', 'athwe_cli'}!r}\n{ONLY}")
+    for name in set(STAGES) - {"tests"}:
+        (tmp_path / f"{name}.json").write_text(json.dumps({"status": "done", "seconds": 1, "date": "now"}))
+    plain = {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "HYPOTHESIS_NO_PLUGINS": "1", "PYTEST_ADDOPTS": "--collect-only"}
+    done = run(str(tmp_path), PYTHONPATH=str(tmp_path), **plain)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"[1-9]\d+/\d+ tests collected", (tmp_path / "tests.out").read_text())
 
 
 @pytest.mark.parametrize("arguments", [(), ("out", "--unknown")])
