@@ -19,8 +19,9 @@ def evaluate(
     exclude_seen: Annotated[
         bool | None,
         typer.Option(
+            "--exclude-seen/--keep-seen",
             help="Remove the items of the user's history from the ranking, never the target (glossary: seen items). "
-            "Default: as in the run's configuration."
+            "Default: as in the run's configuration.",
         ),
     ] = None,
     k: Annotated[

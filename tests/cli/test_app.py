@@ -81,7 +81,7 @@ COMMANDS = {
         "--json",
         *FOLDERS,
     },
-    "evaluate": {"--run", "--dataset", "--split", "--exclude-seen", "--no-exclude-seen", "--k", "--json"}
+    "evaluate": {"--run", "--dataset", "--split", "--exclude-seen", "--keep-seen", "--k", "--json"}
     | {"--verify", "--prepared", "--runs"},
     "recommend": {
         "--run",

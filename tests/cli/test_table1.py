@@ -48,7 +48,7 @@ def test_metrics_without_seen_items_are_those_of_evaluate(world: Path, result: d
 
 def test_the_baselines_are_those_of_evaluate(world: Path, result: dict[str, Any]) -> None:
     run = result["variants"][0]["runs"][0]
-    rules = (("metrics", "--no-exclude-seen"), ("without_seen", "--exclude-seen"))
+    rules = (("metrics", "--keep-seen"), ("without_seen", "--exclude-seen"))
     for key, rule in rules:
         found = json.loads(call(world, "evaluate", "--run", run, "--split", "test", rule, "--json").stdout)["baselines"]
         assert {row["label"]: row[key] for row in result["baselines"]} == found
