@@ -42,7 +42,7 @@ def comparison_table(found: Comparison, baselines: Mapping[str, Mapping[str, flo
     columns += [Column("epochs"), Column("s / epoch"), Column("parameters")]
     lines = []
     for row in rows:
-        cells = [words(row["label"]), listed(row["seeds"])]
+        cells = [words(row["label"]), count(len(row["metrics"][metrics[0]]["values"]))]
         cells += [_spread(row["metrics"][name], is_best=found["best"][name] == row["label"]) for name in metrics]
         cells += [percent(row["change_percent"]), p_value(row["p_holm"])] * has_tests
         cells += [listed(row["epochs"]), number(row["seconds_per_epoch"], 1), count(row["parameters"])]

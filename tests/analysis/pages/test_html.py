@@ -54,9 +54,14 @@ def report() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def pages(report: dict[str, Any]) -> dict[str, str]:
+def figures(report: dict[str, Any]) -> dict[str, Any]:
+    """Drawn once: of pages with other numbers too, as nothing here reads them."""
+    return made.figures(report)
+
+
+@pytest.fixture(scope="module")
+def pages(report: dict[str, Any], figures: dict[str, Any]) -> dict[str, str]:
     cases = [made.case(), made.case(1, runs=made.RUNS[:1]) | {"user": None, "picked": None}]
-    figures = made.figures(report)
     compared = comparison_page(
         report["comparison"],
         report["baselines"],
@@ -127,8 +132,10 @@ class TestEvery:
             assert hidden_or_named or within_named, svg
 
 
-def test_equal_cases_and_reports_are_equal_pages(pages: dict[str, str], report: dict[str, Any]) -> None:
-    assert report_page(report, made.figures(report), ORIGIN) == pages["report"]
+def test_equal_cases_and_reports_are_equal_pages(
+    pages: dict[str, str], report: dict[str, Any], figures: dict[str, Any]
+) -> None:
+    assert report_page(report, figures, ORIGIN) == pages["report"]
     cases = [made.case(), made.case(1, runs=made.RUNS[:1]) | {"user": None, "picked": None}]
     assert case_study_page(cases, made.Pictures()) == pages["case"]
 
@@ -292,10 +299,10 @@ class TestReport:
                 for value in (f"{entry['users']:,}", f"{entry['hm4sr']:.4f}", f"{entry['athwe']:.4f}"):
                     assert f">{value}</td>" in groups
 
-    def test_bold_is_only_what_is_best_beyond_chance(self, report: dict[str, Any]) -> None:
+    def test_bold_is_only_what_is_best_beyond_chance(self, report: dict[str, Any], figures: dict[str, Any]) -> None:
         def bold(best: dict[str, str | None]) -> list[str]:
             comparison = report["comparison"] | {"best": best}
-            html = report_page(report | {"comparison": comparison}, made.figures(report))
+            html = report_page(report | {"comparison": comparison}, figures)
             return re.findall(r'<td class="(?:extra )?best"[^>]*>([\d.]+)', html)
 
         athwe = report["comparison"]["rows"][1]["metrics"]
@@ -318,10 +325,10 @@ class TestReport:
         assert text.startswith("model,seeds,NDCG@5,NDCG@5 sd,NDCG@10")
         assert str(report["comparison"]["rows"][0]["metrics"]["hit@50"]["mean"]) in text
 
-    def test_commands_break_between_options_only(self, report: dict[str, Any]) -> None:
+    def test_commands_break_between_options_only(self, report: dict[str, Any], figures: dict[str, Any]) -> None:
         command = "athwe train --dataset 'a  b' --set model.hidden_size=16 --json"
         runs = [report["runs"][0] | {"command": command}]
-        html = report_page(report | {"runs": runs}, made.figures(report))
+        html = report_page(report | {"runs": runs}, figures)
         parts = re.findall(r"<span>([^<]*)</span>", html[html.index("as typed") :])[:5]
         assert parts == [
             *("athwe", "train", "--dataset &#39;a  b&#39;", "--set model.hidden_size=16", "--json"),
@@ -337,52 +344,51 @@ class TestReport:
         assert "quick look: at most 5 epochs" in text
         assert "removing TMoE removes PCL too" in text
 
-    def test_runs_that_must_not_be_ranked_are_not(self, report: dict[str, Any]) -> None:
+    def test_runs_that_must_not_be_ranked_are_not(self, report: dict[str, Any], figures: dict[str, Any]) -> None:
         values = {"Toys_and_Games/athwe/s0": "item", "Toys_and_Games/hm4sr/s0": "file"}
         comparison = report["comparison"] | {
             "comparable": False,
             "best": dict.fromkeys(made.METRICS),
             "differences": [{"what": "tie_order", "values": values}],
         }
-        html = report_page(report | {"comparison": comparison}, made.figures(report))
+        html = report_page(report | {"comparison": comparison}, figures)
         assert "Not comparable. These runs differ in tie order (Toys_and_Games/athwe/s0: item" in Parsed(html).text
 
-    def test_experiments_on_other_data_are_marked(self, report: dict[str, Any]) -> None:
+    def test_experiments_on_other_data_are_marked(self, report: dict[str, Any], figures: dict[str, Any]) -> None:
         experiments = [result | {"data_version": "000000000000"} for result in report["experiments"]]
-        figures = made.figures(report)
         marked = report_page(report | {"experiments": experiments}, figures)
         assert "On another prepared version, 000000000000" in marked
         assert "On another prepared version" not in report_page(report, figures)
 
-    def test_best_epochs_show_the_metric_that_chose_them(self, report: dict[str, Any]) -> None:
+    def test_best_epochs_show_the_metric_that_chose_them(self, report: dict[str, Any], figures: dict[str, Any]) -> None:
         runs = [
             run
             | {"metric": "hit@5", "best_value": 0.1234, "test": {"ndcg@10": 0.05, "hit@5": 0.1111}}
             | {"records": [record | {"validation": {"hit@5": 0.1234}} for record in run["records"]]}
             for run in report["runs"]
         ]
-        html = report_page(report | {"runs": runs}, made.figures(report))
+        html = report_page(report | {"runs": runs}, figures)
         learning = html[html.index('id="learning"') : html.index('id="experiments"')]
         assert re.search(
             r'>Hit@5</td>\s*<td data-value="0.1234">0.1234</td>\s*<td data-value="0.1111">0.1111', learning
         )
         assert "NDCG@20" not in Parsed(learning[learning.index("Best epochs") :]).text
 
-    def test_before_the_first_run(self, report: dict[str, Any]) -> None:
-        figures = made.figures(report) | {"curves": None, "groups": None, "experiments": []}
+    def test_before_the_first_run(self, report: dict[str, Any], figures: dict[str, Any]) -> None:
+        figures = figures | {"curves": None, "groups": None, "experiments": []}
         none: dict[str, Any] = {"runs": [], "comparison": None, "groups": {}, "experiments": []}
         none |= {"verdict": None, "baselines": {}}
         found = Parsed(report_page(report | none, figures))
         assert "athwe train --dataset Toys_and_Games" in found.text
         assert len(found.of("svg", **{"class": "figure"})) == 1
 
-    def test_markup_in_names_stays_text(self, report: dict[str, Any]) -> None:
+    def test_markup_in_names_stays_text(self, report: dict[str, Any], figures: dict[str, Any]) -> None:
         nasty = report | {"dataset": NASTY, "notes": [NASTY]}
         nasty["experiments"] = [
             report["experiments"][0] | {"command": NASTY, "notes": [NASTY]},
             *report["experiments"][1:],
         ]
-        found = Parsed(report_page(nasty, made.figures(report)))
+        found = Parsed(report_page(nasty, figures))
         assert len(found.raw["script"]) == 1
         assert found.of("img") == []
         assert found.text.count(NASTY) >= 4
