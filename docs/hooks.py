@@ -8,10 +8,11 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 
 NOTEBOOKS = Path(__file__).parents[1] / "examples" / "notebooks"
+PICTURES = NOTEBOOKS.with_name("pictures")
 
 
 def on_files(files: Files, *, config: Any, **_: Any) -> Files:
-    """Add `notebooks/NAME.md` for each notebook.
+    """Add `notebooks/NAME.md` for each notebook, and the picture of its figures where there is one.
 
     Args:
         files: of the site.
@@ -19,7 +20,14 @@ def on_files(files: Files, *, config: Any, **_: Any) -> Files:
     Returns: the files.
     """
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
-        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook_page(path)))
+        picture = PICTURES / f"{path.stem}.png"
+        shown = (
+            [f"## Its figures, from one run\n\n![Figures of the notebook]({picture.name})"] if picture.exists() else []
+        )
+        page = "\n\n".join([notebook_page(path), *shown])
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page))
+        if shown:
+            files.append(File.generated(config, f"notebooks/{picture.name}", abs_src_path=str(picture)))
     return files
 
 
@@ -32,9 +40,7 @@ def notebook_page(path: Path) -> str:
         for cell, text in zip(cells, texts, strict=True)
     ]
     title, *rest = pieces
-    source = (
-        f"The tests run [this notebook](../../examples/notebooks/{path.name}). Run it to see its tables and figures."
-    )
+    source = f"The tests run [this notebook](../../examples/notebooks/{path.name}). Run it to see what it shows."
     return "\n\n".join([title, source, *rest]) + "\n"
 
 
