@@ -19,6 +19,7 @@ import pytest
 from cli_runner import SMALL, call, one_error_line
 from typer.testing import Result
 
+from athwe_core.analysis.pages.origin import origin
 from athwe_core.runs.run import INTERRUPTED, RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -182,14 +183,16 @@ def test_an_unfinished_run_is_continued(remedy_world: Path) -> None:
     assert call(remedy_world, "compare", "first", "half").exit_code == 0
 
 
-def test_the_split_is_written_for_a_program_that_has_other_users(remedy_world: Path, tmp_path: Path) -> None:
-    ranks = remedy_world / "runs/demo/athwe/first/per_user.parquet"
+def test_the_split_is_written_for_a_program_that_has_other_users(tmp_path: Path) -> None:
+    assert call(tmp_path, "prepare", "--dataset", "demo", "--users", "100", "--items", "100").exit_code == 0
+    assert call(tmp_path, "train", "--dataset", "demo", "--epochs", "1", "--name", "first", *SMALL).exit_code == 0
+    ranks = tmp_path / "runs/demo/athwe/first/per_user.parquet"
     few = pl.read_parquet(ranks).filter(pl.col("split") == "test").head(3)
     few.select("user_id", "rank").write_csv(tmp_path / "few.csv")
-    message = one_error_line(call(remedy_world, "compare", "first", "--ranks", str(tmp_path / "few.csv")))
+    message = one_error_line(call(tmp_path, "compare", "first", "--ranks", str(tmp_path / "few.csv")))
     command = re.search(r"which this writes: (athwe prepare --dataset demo --export recbole --to FOLDER)$", message)
     assert command, message
-    done = call(remedy_world, *command[1].replace("FOLDER", str(tmp_path / "split")).split()[1:])
+    done = call(tmp_path, *command[1].replace("FOLDER", str(tmp_path / "split")).split()[1:])
     assert done.exit_code == 0, done.output
     users = next((tmp_path / "split").rglob("demo.test.inter")).read_text().splitlines()[1:]
     assert len(users) == len(pl.read_parquet(ranks).filter(pl.col("split") == "test"))
@@ -208,12 +211,19 @@ def test_what_comes_next_after_preparing_and_training(tmp_path: Path) -> None:
     for command in found.groups():
         done = call(tmp_path, *command.replace("best.parquet", str(tmp_path / "best.parquet")).split()[1:])
         assert done.exit_code == 0, done.output
+    page = origin(tmp_path / "page.html", dataset="demo", runs_dir=tmp_path / "runs", command="")
+    commands = {related.kind: related.command for related in page.related}
+    for name in ("Report", "Case studies"):
+        done = call(tmp_path, *commands[name].split()[1:])
+        assert done.exit_code == 0, done.output
 
 
 TYPED = {
     "athwe audit --dataset {}": test_what_comes_next_after_preparing_and_training,
+    "athwe case-study --dataset {} --random 1": test_what_comes_next_after_preparing_and_training,
     "athwe case-study --run {} --random 1": test_what_comes_next_after_preparing_and_training,
     "athwe recommend --run {} --to best": test_what_comes_next_after_preparing_and_training,
+    "athwe report --dataset {}": test_what_comes_next_after_preparing_and_training,
     "athwe train --dataset {}": test_without_a_run_the_message_says_how_to_train_one,
     "athwe train --dataset demo": test_without_a_run_the_message_says_how_to_train_one,
     "athwe train --resume {}": test_an_unfinished_run_is_continued,
