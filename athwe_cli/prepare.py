@@ -55,8 +55,8 @@ def prepare(
     seed: Annotated[
         int, typer.Option(help="Seed of the random tie order, the built-in text features and the demo.")
     ] = 0,
-    users: Annotated[int, typer.Option(help="Users of the demo data set.")] = 2000,
-    items: Annotated[int, typer.Option(help="Items of the demo data set.")] = 1000,
+    users: Annotated[int, typer.Option(help="Users of the demo data set.")] = 1000,
+    items: Annotated[int, typer.Option(help="Items of the demo data set.")] = 600,
     text_encoder: Annotated[
         str, typer.Option(help="builtin, or the name (owner/model@revision) or folder of a Hugging Face text model.")
     ] = "builtin",

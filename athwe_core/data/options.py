@@ -91,8 +91,8 @@ class PrepareOptions:
     max_categories: int = 300
     text_width: int = 256
     seed: int = 0
-    demo_users: int = 2000
-    demo_items: int = 1000
+    demo_users: int = 1000
+    demo_items: int = 600
     source: SourceKind = "auto"
     user_column: str | None = None
     item_column: str | None = None

@@ -55,10 +55,10 @@ pytest=("$python" -m pytest -o addopts= --import-mode=importlib -p no:cacheprovi
 
 if [ "$device" = cpu ]; then
   marker="not gpu" tests=("$root/tests/cuda/test_step.py") presets=(hm4sr)
-  sizes=(--users 200 --items 300 --steps 1 --only "hm4sr packed fp32") items=2000
+  sizes=(--users 200 --items 300 --steps 1 --only "hm4sr packed fp32") many=(--items 2000 --users 1000 --steps 2)
   training=(--batch-targets 256 --epochs 1 --set model.hidden_size=8)
 else
-  marker="gpu and not slow" presets=(hm4sr athwe) sizes=(--steps 20) items=1000000 training=()
+  marker="gpu and not slow" presets=(hm4sr athwe) sizes=(--steps 20) many=(--items 1000000) training=()
   tests=("$root"/tests/{cuda,losses/test_residual_kernel.py,test_batch.py})
   tests+=("$root"/tests/training/test_{recorded,no_waiting,compiled}.py)
 fi
@@ -84,7 +84,7 @@ for preset in "${presets[@]}"; do
   if [ -d "runs/$dataset/$preset/on-cuda" ]; then begin=(--resume "$dataset/$preset/on-cuda"); fi
   stage "train_$preset" 110 "${athwe[@]}" train "${begin[@]}" --runs runs --json
 done
-stage million 50 "$python" "$here/million_items.py" --items "$items" --device "$device"
+stage million 50 "$python" "$here/million_items.py" "${many[@]}" --device "$device"
 
 "$python" "$here/cuda_tables.py" "$out" | tee "$out/tables.md"
 $all_done

@@ -11,7 +11,7 @@ from athwe_core.data.prepare import PreparedDataset
 
 @pytest.fixture(scope="module")
 def generated() -> generate_module.DemoData:
-    return generate_module.generate(2000, 1000, seed=0)
+    return generate_module.generate(1000, 600, seed=0)
 
 
 def test_same_seed_same_data_other_seed_other_data() -> None:
@@ -25,8 +25,8 @@ def test_same_seed_same_data_other_seed_other_data() -> None:
 
 def test_prepared_demo_has_every_feature_and_about_the_size_asked(prepare_toy: Callable[..., PreparedDataset]) -> None:
     prepared = prepare_toy(name="demo")
-    assert 1950 <= prepared.num_users <= 2000
-    assert 900 <= prepared.num_items <= 1000
+    assert 970 <= prepared.num_users <= 1000
+    assert 540 <= prepared.num_items <= 600
     assert 8 <= prepared.statistics["actions_per_user"] <= 12
     assert np.diff(prepared.offsets).min() >= 5
     assert "123" in prepared.user_tokens
@@ -92,9 +92,9 @@ def test_planted_structure_is_there(generated: generate_module.DemoData) -> None
     assert stays[near].mean() > stays[far].mean() + 0.2
     counts = np.sort(np.bincount(items))[::-1]
     assert counts[: len(counts) // 10].sum() > 0.2 * counts.sum()
-    links = make_catalogue(1000, np.random.default_rng(0)).links  # the same draw as in `generated`
+    links = make_catalogue(600, np.random.default_rng(0)).links  # the same draw as in `generated`
     is_link = (links[items[:-1]] == items[1:, None]).any(axis=1)
-    assert is_link[same_user & (gaps == 0)].mean() > 0.1  # chance: 3 of 1,000
+    assert is_link[same_user & (gaps == 0)].mean() > 0.1  # chance: 3 of 600
     angle = 2 * np.pi * (generated.records.timestamps / generate_module.DAY % 365.25) / 365.25
     concentration = np.array([abs(np.exp(1j * angle[items == item]).mean()) for item in range(200)])
     assert np.quantile(concentration, 0.75) > 0.5  # half of the items have a season
