@@ -13,8 +13,7 @@ from pathlib import Path
 from athwe_core.config import nested
 from athwe_core.data import prepare as preparing
 from athwe_core.data.features.build import EncodingSettings
-from athwe_core.data.options import PrepareOptions
-from athwe_core.data.readers.detect import DEMO
+from athwe_core.data.options import DEMO, PrepareOptions
 from athwe_core.data.store.dataset import PreparedDataset, open_prepared
 from athwe_core.errors import DataError, require
 from athwe_core.library_run import Run

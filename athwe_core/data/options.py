@@ -20,11 +20,14 @@ Pooling = Literal["cls", "mean"]
 FeatureRows = Literal["auto", "number", "number-from-1", "appearance"]
 RefreshKind = Literal["text", "image", "clusters"]
 BUILTIN = "builtin"
+DEMO = "demo"
 LEAST_INTERACTIONS = 3  # one each for training, validation and test
 ALWAYS_IN_VERSION = (
     *("tie_order", "min_interactions", "category_column", "text_columns", "max_categories", "text_width"),
     *("seed", "demo_users", "demo_items"),
 )
+SIZE_OF_OTHERS = {"demo_users": 2000, "demo_items": 1000}
+"""What versions of other data sets have for the size of the demo, which was its default when versions were first named."""
 NEVER_IN_VERSION = ("source", "text_encoder", "image_encoder", "keep_feature_scale")
 """The version has in their place the kind of source that was found, the revision of the model, and whether vectors were
 normalised."""
@@ -164,13 +167,15 @@ class PrepareOptions:
 
             require(is_format(self.time_format), "--time-format", rule, self.time_format, remedy)
 
-    def identity(self) -> dict[str, Any]:
+    def identity(self, *, is_demo: bool = False) -> dict[str, Any]:
         """The options that are part of the version's name: those of the first version always, later ones where they differ
-        from their default, so that a new option renames no version that was prepared without it.
+        from their default, so that a new option renames no version that was prepared without it. The size of the demo
+        counts for the demo only.
         """
         defaults = {field.name: field.default for field in fields(self)}
         defaults["split"] = "leave-one-out" if self.split != "auto" else "auto"  # the default of older versions
         chosen = {k: v for k, v in asdict(self).items() if k in ALWAYS_IN_VERSION or v != defaults[k]}
+        chosen |= {} if is_demo else SIZE_OF_OTHERS
         return {k: v for k, v in chosen.items() if k not in NEVER_IN_VERSION}
 
 
@@ -188,6 +193,8 @@ def prepare_command(dataset: str, options: Mapping[str, Any]) -> str:
     """
     words = ["athwe", "prepare", "--dataset", dataset]
     for field in fields(PrepareOptions):
+        if field.name in SIZE_OF_OTHERS and dataset != DEMO:
+            continue
         value = options.get(field.name, field.default)
         if value is None or value == field.default:
             continue

@@ -19,8 +19,8 @@ from athwe_core.data.features.build import TEXT_FORMAT, EncodingSettings, Featur
 from athwe_core.data.features.collect import ItemFeatures, collect_features
 from athwe_core.data.features.from_files import VECTOR_STEMS, find_feature_files, has_given
 from athwe_core.data.interactions import Interactions, number_and_order
-from athwe_core.data.options import PrepareOptions, SplitRule
-from athwe_core.data.readers.detect import DEMO, Source, available_datasets, find_source, read_source
+from athwe_core.data.options import DEMO, PrepareOptions, SplitRule
+from athwe_core.data.readers.detect import Source, available_datasets, find_source, read_source
 from athwe_core.data.readers.reading import ByteProgress, Reading, ignore
 from athwe_core.data.readers.records import ItemTable
 from athwe_core.data.readers.sniff import ATOMIC, INTERACTIONS, ITEMS
@@ -177,7 +177,7 @@ def _version(
         inputs += [[source.constants.get(path, {}) for path in source.interactions]] if source.constants else []
     elif len(source.interactions) > 1:
         inputs = [[path.name, hashes[path]] for path in source.interactions] + [inputs]
-    identity = [FORMAT, generator, source.name, options.identity(), inputs]
+    identity = [FORMAT, generator, source.name, options.identity(is_demo=source.kind == DEMO), inputs]
     identity += [made] if (made := work.identity()) else []
     identity += [{"reader": reader}] if reader else []
     has_vectors = any(path.stem in VECTOR_STEMS for path in hashes) or work.text_model or work.image_model

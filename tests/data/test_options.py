@@ -72,8 +72,29 @@ def test_the_command_of_options_has_those_that_differ_from_their_defaults() -> N
         max_bad_lines=0.5,
     )
     assert prepare_command("my shop", asdict(options)) == (
-        "athwe prepare --dataset 'my shop' --split global-time --text-columns 'title,my brand' --users 200 "
+        "athwe prepare --dataset 'my shop' --split global-time --text-columns 'title,my brand' "
         "--max-bad-lines 0.5 --half-features"
     )
+    assert prepare_command("demo", {"demo_users": 200}) == "athwe prepare --dataset demo --users 200"
+    before = {"demo_users": 2000, "demo_items": 1000}  # a version from when these were the defaults
+    assert prepare_command("my shop", before) == "athwe prepare --dataset 'my shop'"
     assert prepare_command("demo", asdict(PrepareOptions())) == "athwe prepare --dataset demo"
     assert prepare_command("demo", {"tie_order": "item"}) == "athwe prepare --dataset demo --tie-order item"
+
+
+def test_versions_keep_their_names_when_the_size_of_the_demo_changes() -> None:
+    """The identity that every data set without options had in version 0.1.0; the version's name is a hash of it."""
+    first = {
+        "tie_order": "file",
+        "min_interactions": 5,
+        "category_column": None,
+        "text_columns": None,
+        "max_categories": 300,
+        "text_width": 256,
+        "seed": 0,
+        "demo_users": 2000,
+        "demo_items": 1000,
+    }
+    options = PrepareOptions(split="leave-one-out", demo_users=300)
+    assert options.identity(is_demo=False) == first
+    assert options.identity(is_demo=True) == first | {"demo_users": 300, "demo_items": 600}

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from athwe_core.data.options import PrepareOptions, typed
+from athwe_core.data.options import DEMO, PrepareOptions, typed
 from athwe_core.data.readers.amazon import RELEASES, read_amazon
 from athwe_core.data.readers.atomic import find_atomic, is_typed, read_atomic
 from athwe_core.data.readers.movielens import MOVIELENS, find_movielens, read_movielens
@@ -28,7 +28,6 @@ from athwe_core.data.sources.table import commands, known_sources
 from athwe_core.errors import ConfigError, DataError
 from athwe_core.messages import near_miss
 
-DEMO = "demo"
 GIVEN = "given"
 _FOR_TABLES = ("user_column", "item_column", "time_column", "time_unit", "time_format", "columns", "quotes")
 _LISTED = 20
