@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import multiprocessing
@@ -14,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch._dynamo
 
 import athwe_core as athwe
 from athwe_core.training.allocator import keep_freed_memory, resident_bytes
@@ -44,10 +44,15 @@ def numbers(run: athwe.Run) -> tuple[Any, ...]:
 
 
 def numbers_in_a_worker(folder: Path, seed: int) -> tuple[Any, ...]:
-    """For a process pool: a daemonic process may have no children of multiprocessing."""
+    """For a process pool: a daemonic process may have no children of multiprocessing.
+
+    This process is new, and what is not compiled does not load torch's compiler, which takes 2 s.
+    """
     assert multiprocessing.current_process().daemon
     torch.set_num_threads(1)
-    return numbers(train_tiny(folder, seed=seed))
+    found = numbers(train_tiny(folder, seed=seed))
+    assert "torch._dynamo" not in sys.modules
+    return found
 
 
 def host() -> dict[str, Any]:
@@ -57,7 +62,7 @@ def host() -> dict[str, Any]:
         "numpy": [str(part) for part in np.random.get_state()],  # noqa: NPY002 - the generator that is shared
         "python": random.getstate(),
         "threads": (torch.get_num_threads(), torch.get_num_interop_threads()),
-        "recompile_limit": torch._dynamo.config.recompile_limit,
+        "recompile_limit": importlib.import_module("torch._dynamo.config").recompile_limit,
         "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
         "warnings": list(warnings.filters),
         "dtype": torch.get_default_dtype(),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.overrides import TorchFunctionMode
 
 from athwe_core.batch import Attribute, Catalogue, Histories, TimeRange
 from athwe_core.config import Config, config_tree
@@ -80,13 +81,20 @@ def meta_model(
     Raises: AthweError for a configuration that the builder refuses.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoRandomNumbers():
             catalogue = make_catalogue(prepared, config, on_meta=True)
             histories = needed_histories(prepared, config)
             inputs = ModelInputs(catalogue, training_time_range(prepared), compute_dtype, histories=histories)
             return build_model(config, inputs)
     except (NotImplementedError, RuntimeError):  # torch raises one of them for a value of a meta tensor
         return None
+
+
+class _NoRandomNumbers(TorchFunctionMode):
+    """Draws no initial weights. On the meta device there is nothing to fill, and torch loads its compiler for it: 2 s."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return args[0] if func in (torch.Tensor.normal_, torch.Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
 def make_catalogue(prepared: PreparedDataset, config: Config, *, on_meta: bool = False) -> Catalogue:

@@ -129,9 +129,9 @@ class TimeEncoding(nn.Module):
         self.phase_bias = nn.Parameter(torch.empty(hidden_size)) if has_phase else None
         self.origin: Tensor
         self.register_buffer("origin", torch.tensor(origin_seconds, dtype=torch.int64))
-        scale = frequency ** (torch.arange(hidden_size, dtype=torch.float64) / hidden_size)
+        scale = torch.tensor([frequency ** (place / hidden_size) for place in range(hidden_size)])
         self.frequency_scale: Tensor
-        self.register_buffer("frequency_scale", scale.float(), persistent=False)
+        self.register_buffer("frequency_scale", scale, persistent=False)
 
     def forward(self, timestamps: Int64[Tensor, " T"], intervals: Int64[Tensor, " T"]) -> Float[Tensor, "T R"]:
         """Embed the time of each token.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from typing import Any
 
@@ -16,6 +17,13 @@ class GuardedAdam(torch.optim.Adam):
 
     found_inf: Tensor | None = None
     """() float32: 1 = skip the update, 0 = make it. torch's fused Adam reads it under this name."""
+
+    # torch wraps these for its compiler, which they import: 2 s at the start of each process that trains.
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.Adam.step))
 
     def set_rate(self, lr: float) -> None:
         """Learning rate of the steps from now on."""
