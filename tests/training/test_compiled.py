@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,3 +88,19 @@ def test_the_limit_of_recompilations_is_raised_for_a_call_only(monkeypatch: pyte
     )
     assert before < module.MOST_SHAPES == module._for_many_shapes(module.torch.compile(None))(1, 2)
     assert torch._dynamo.config.recompile_limit == before
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not torch.__version__.startswith("2.13."), reason="the harness is written for the inside of torch 2.13"
+)
+@pytest.mark.parametrize("preset", ["athwe", "hm4sr", "sasrec"])
+@pytest.mark.parametrize("capability", [80, 90])
+def test_a_step_compiles_for_a_device_that_is_not_here(preset: str, capability: int, tmp_path: Path) -> None:
+    pytest.importorskip("triton", reason="Triton writes the kernels and has no build for this system")
+    command = [sys.executable, str(Path(__file__).with_name("ahead_harness.py")), preset, str(capability)]
+    caches = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "inductor"), "TRITON_CACHE_DIR": str(tmp_path / "triton")}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | caches)
+    assert done.returncode == 0, done.stderr
+    kernels = json.loads(done.stdout)
+    assert min(kernels["forward"], kernels["backward"]) >= 20
