@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import signal
 import sys
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from athwe_core.data.prepare import PreparedDataset
     from athwe_core.distributed import ProcessGroup
     from athwe_core.runs.find import RunFolder
+
+
+FEW_STEPS = 400
+"""Steps of a whole run below which `train` says that more epochs may be better, where its last epoch was the best."""
 
 
 def log_heading() -> str:
@@ -58,6 +63,15 @@ def show_plan(settings: Config, found: PreparedDataset, output: Output) -> None:
 
 def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
+
+
+def steps_of_run(config: Config, found: PreparedDataset) -> int:
+    """Steps of all epochs of a run."""
+    from athwe_core.data.rows import training_rows
+
+    settings = config.training
+    rows = training_rows(found.split, batching=settings.batching, max_length=config.model.max_length)
+    return settings.epochs * math.ceil(int(rows.num_supervised.sum()) / settings.batch_targets)
 
 
 def train_and_show(
@@ -111,6 +125,10 @@ def train_and_show(
     title = f"{found.name}, test, {users:,} users, {found.rules}, {epochs}"
     output.table(metrics_table(baselines | {preset: results["test"]}, title=title, ks=ks))
     output.note(f"{results['seconds_per_epoch']:.1f} s per epoch; run folder {run.path}")
+    if results["best_epoch"] == config.training.epochs > 1 and (steps := steps_of_run(config, found)) < FEW_STEPS:
+        output.note(
+            f"{steps:,} steps are few, and the last epoch was the best: try --epochs {4 * config.training.epochs}"
+        )
     output.note(f"Next: athwe case-study --run {run.name} --random 1")
     output.note(f"Or: athwe recommend --run {run.name} --to best.parquet")
     output.json({"run": run.name, "preset": preset, **results})

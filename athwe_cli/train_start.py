@@ -85,9 +85,14 @@ def resumed_run(
         return run
     from athwe_core.data.store.dataset import current_version
 
-    epochs = manifest["results"]["epochs"]
-    output.note(f"run {run.name} is finished. To continue it: athwe train --resume {run.name} --epochs {2 * epochs}")
-    data = manifest["data"]
+    data, epochs = manifest["data"], 2 * manifest["results"]["epochs"]
+    if run.config().training.schedule.kind == "constant":
+        more_of_it = f"To continue it: athwe train --resume {run.name} --epochs {epochs}"
+    else:  # its learning rate has fallen to the end
+        more_of_it = (
+            f"To train longer: athwe train --dataset {data['name']} --preset {manifest['preset']} --epochs {epochs}"
+        )
+    output.note(f"run {run.name} is finished. {more_of_it}")
     current = current_version(data["name"], prepared_dir=prepared)
     if current not in (None, data["version"]):
         again = f"athwe train --dataset {data['name']}"

@@ -9,7 +9,6 @@ N_all supervised tokens of all processes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -81,16 +80,16 @@ class PackedBatch:
     @property
     def num_tokens(self) -> int:
         """T, padding included."""
-        return int(self.item_ids.shape[0])
+        return self.item_ids.shape[0]
 
     @property
     def num_rows(self) -> int:
         """B, padding included."""
-        return int(self.user_index.shape[0])
+        return self.user_index.shape[0]  # int() would make a constant of it in a traced graph
 
-    @cached_property
+    @property
     def padded(self) -> PaddedView:
-        """The rows as a rectangle, right-padded to the longest one; made once a batch."""
+        """The rows as a rectangle, right-padded to the longest one; made anew at each look."""
         return self.padded_to(self.longest_row)
 
     def padded_to(self, length: int) -> PaddedView:

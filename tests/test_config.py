@@ -26,7 +26,7 @@ RULES = [
     ("model.inner_size=-1", "model.inner_size must be positive, got -1"),
     ("model.num_layers=0", "model.num_layers must be positive, got 0"),
     ("model.num_heads=0", "model.num_heads must be positive, got 0"),
-    ("model.num_heads=3", "model.num_heads must divide model.hidden_size=64, got 3"),
+    ("model.num_heads=3", "model.num_heads must divide model.hidden_size=128, got 3"),
     ("model.dropout=1", "model.dropout must be in [0, 1), got 1.0"),
     ("model.dropout=-0.1", "model.dropout must be in [0, 1), got -0.1"),
     ("model.dropout=.nan", "model.dropout must be finite, at most 3e+38 in size, got nan"),

@@ -21,7 +21,7 @@ GRAPH, IDS = "model.onnx", "item_ids.json"
 LIBRARIES = ("onnx", "onnxscript", "onnxruntime")
 """Of the extra `onnx`."""
 TOLERANCE = 1e-4
-"""Largest difference of a user vector between the graph and the model, as a share of the vector's largest entry or of 1."""
+"""Largest difference of user vectors and of scores between the graph and the model, as a share of the largest or of 1."""
 INPUTS = ("item_numbers", "timestamps", "lengths", "exclude_seen")
 OUTPUTS = ("user_vectors", "items", "scores")
 
@@ -162,13 +162,14 @@ def _require_agreement(graph: HistoryToItems, path: Path, *, num_item_rows: int)
         items = torch.randint(1, num_item_rows, (batch, history), generator=generator)
         times = torch.randint(0, 10**8, (batch, history), generator=generator).sort(dim=1).values + 10**9
         lengths = torch.randint(1, history + 1, (batch,), generator=generator)
-        inputs = (items, times, lengths, torch.tensor(True))
-        expected = graph(*inputs)[0]
+        inputs = (items, times, lengths, torch.tensor(False))
+        vectors, _, scores = graph(*inputs)
         named = dict(zip(INPUTS, (value.numpy() for value in inputs), strict=True))
-        found = torch.from_numpy(session.run(OUTPUTS[:1], named)[0])
-        error = float((found - expected).abs().max()) / max(1.0, float(expected.abs().max()))
-        if not error < TOLERANCE:
-            raise ValueError(f"user vectors of {batch} histories differ by {error:.1e}")
+        found = session.run((OUTPUTS[0], OUTPUTS[2]), named)
+        for what, value, expected in zip(("user vectors", "scores"), found, (vectors, scores), strict=True):
+            error = float((torch.from_numpy(value) - expected).abs().max()) / max(1.0, float(expected.abs().max()))
+            if not error < TOLERANCE:
+                raise ValueError(f"{what} of {batch} histories differ by {error:.1e}")
 
 
 def require_libraries(*names: str) -> None:

@@ -109,7 +109,7 @@ def test_the_table_fits_80_columns(ablate: Ablate, result: dict[str, Any]) -> No
 def test_dry_run_trains_nothing(world: Path, ablate: Ablate, result: dict[str, Any]) -> None:
     before = sorted((world / "runs").rglob("*"))
     plain = ablate("--all", "--epochs", "2", "--dry-run")
-    assert "27 runs: 25 new, 2 reused" in plain.stdout
+    assert "30 runs: 28 new, 2 reused" in plain.stdout
     assert "estimated " in plain.stdout
     found = json.loads(ablate("--all", "--epochs", "2", "--dry-run", "--json", "--jobs", "2").stdout)
     assert [variant["label"] for variant in found["variants"]][1:4] == ["-IMoE", "-TMoE", "-DWT"]

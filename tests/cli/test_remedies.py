@@ -23,6 +23,7 @@ from athwe_core.analysis.pages.origin import origin
 from athwe_core.runs.run import INTERRUPTED, RunFolder
 
 ROOT = Path(__file__).parents[2]
+CONSTANT = ("--set", "training.schedule.kind=constant")
 DRY = ("train", "--dataset", "demo", "--dry-run", *SMALL)
 
 
@@ -54,7 +55,10 @@ CASES = {
         ("train", "--dataset", "demo", "--name", "first", *SMALL), r"go on with (--resume \S+), or"
     ),
     "a run that is finished": Case(
-        ("train", "--resume", "first"), r"To continue it: (athwe train --resume \S+ --epochs \d+)", is_error=False
+        ("train", "--resume", "other"), r"To continue it: (athwe train --resume \S+ --epochs \d+)", is_error=False
+    ),
+    "a run whose learning rate has fallen": Case(
+        ("train", "--resume", "first"), r"To train longer: (athwe train .* --epochs \d+)", "--dry-run", is_error=False
     ),
     "a form that looks ahead": Case(
         (*DRY, "--set", "model.wavelet.form=centred"), r"Use (--batching prefix), or --set model\.wavelet\.form=causal"
@@ -91,7 +95,7 @@ def remedy_world(world: Path) -> Path:
     train = ("train", "--dataset", "demo", "--epochs", "1", *SMALL)
     for arguments in (
         (*train, "--name", "second", "--seed", "1"),
-        (*train, "--name", "other", "--set", "evaluation.exclude_seen=true"),
+        (*train, "--name", "other", "--set", "evaluation.exclude_seen=true", *CONSTANT),
         ("prepare", "--dataset", "demo", "--export", "csv", "--to", str(world / "out")),
     ):
         done = call(world, *arguments)
@@ -228,6 +232,7 @@ TYPED = {
     "athwe train --dataset demo": test_without_a_run_the_message_says_how_to_train_one,
     "athwe train --resume {}": test_an_unfinished_run_is_continued,
     "athwe train --resume {} --epochs {}": test_a_remedy_gets_further,
+    "athwe train --dataset {} --preset {} --epochs {}": test_a_remedy_gets_further,
     "athwe prepare --dataset {}": test_a_remedy_gets_further,
     "athwe prepare --dataset {} --refresh clusters --clusters 100": test_cluster_labels_are_made_for_the_term_that_is_off,
     "athwe evaluate --run {} --split {}": test_lost_ranks_are_made_again,

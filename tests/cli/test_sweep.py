@@ -14,7 +14,7 @@ TINY += ["--precision", "fp32", "--device", "cpu", "--seeds", "1", "--epochs", "
 @pytest.fixture(scope="module")
 def result(world: Path) -> dict[str, Any]:
     """Two weights by two learning rates."""
-    axes = ("--vary", "losses.pcl.weight=0.5,1", "--vary", "training.lr=1e-3,1e-2")
+    axes = ("--vary", "losses.pcl.weight=0.5,1", "--vary", "training.lr=1.5e-3,1e-2")
     found = call(world, "sweep", "--dataset", "demo", *TINY, *axes, "--name", "grid", "--json")
     assert found.exit_code == 0, found.output
     (world / "grid.err").write_text(found.stderr)
@@ -28,7 +28,7 @@ def test_json_has_every_point_of_the_grid(world: Path, result: dict[str, Any]) -
         ["losses.pcl.weight", "training.lr"],
     )
     labels = [variant["label"] for variant in result["variants"]]
-    assert labels == ["0.5, 1e-3", "0.5, 1e-2", "1, 1e-3", "1, 1e-2"]
+    assert labels == ["0.5, 1.5e-3", "0.5, 1e-2", "1, 1.5e-3", "1, 1e-2"]
     assert result["variants"][1]["values"] == {"losses.pcl.weight": 0.5, "training.lr": 0.01}
     assert result["variants"][2]["change_percent"] is None, "the preset's own values"
     assert all(result["variants"][i]["change_percent"] is not None for i in (0, 1, 3))
@@ -39,12 +39,12 @@ def test_json_has_every_point_of_the_grid(world: Path, result: dict[str, Any]) -
 
 
 def test_finished_points_are_reused_and_the_table_fits_80_columns(world: Path, result: dict[str, Any]) -> None:
-    axes = ("--vary", "training.lr=1e-3,1e-2")
+    axes = ("--vary", "training.lr=1.5e-3,1e-2")
     found = call(world, "sweep", "--dataset", "demo", *TINY, *axes, COLUMNS="80")
     assert found.exit_code == 0, found.output
     assert "2 runs: 2 reused" in found.stderr
     assert "sweep of training.lr" in found.stdout
-    assert "change of NDCG@10 against 1e-3" in found.stdout
+    assert "change of NDCG@10 against 1.5e-3" in found.stdout
     assert all(len(line) <= 80 for line in found.stdout.splitlines()), found.stdout
 
 

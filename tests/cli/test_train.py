@@ -144,7 +144,8 @@ def test_a_finished_run_says_so_and_continues_with_more_epochs(
     world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trackers, track = use_fake_trackers(monkeypatch), ["--track", "wandb"]
-    first = call(world, "train", "--dataset", "demo", "--epochs", "1", "--name", "longer", *track, *SMALL)
+    constant = ("--set", "training.schedule.kind=constant")
+    first = call(world, "train", "--dataset", "demo", "--epochs", "1", "--name", "longer", *track, *SMALL, *constant)
     assert first.exit_code == 0, first.output
     again = call(world, "train", "--resume", "longer")
     assert (

@@ -84,7 +84,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Saved:
     folder = tmp_path_factory.mktemp("runs")
     options = PrepareOptions(demo_users=100, demo_items=100)
     prepared = prepare("demo", data_dir=folder, prepared_dir=folder / "prepared", options=options)
-    config, _ = adapt_to_data(replace_in(build_config("athwe"), [*TINY, "losses.pcl.weight=0"]), prepared)
+    config, _ = adapt_to_data(replace_in(build_config("athwe-64"), [*TINY, "losses.pcl.weight=0"]), prepared)
     run = create_run(folder / "runs", config, prepared, preset="athwe", name="run", command="test")
     train(run, prepared, listener=Silence())
     shutil.rmtree(run.previous)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fuzz_cases import MANY, assert_told, few_and_many, fuzz, mutated, time_limit
+from fuzz_cases import FEW, MANY, assert_told, few_and_many, fuzz, mutated, time_limit
 from hypothesis import strategies as st
 
 from athwe_core.batch import Catalogue, TimeRange
@@ -177,7 +177,9 @@ def test_fuzz_config_mutated_presets(cases: int, tmp_path: Path) -> None:
         return outcome(lambda: config_from_tree(read_yaml(path)))
 
     found = fuzz(check, st.sampled_from(PRESET_TEXTS).flatmap(mutated), cases=cases)
-    assert min(found["legal"], found["refused"]) >= cases / 100
+    assert found["refused"] >= cases / 2
+    if cases > FEW:
+        assert found["legal"] >= cases / 100
 
 
 @few_and_many

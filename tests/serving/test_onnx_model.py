@@ -80,7 +80,9 @@ def test_the_graph_agrees_with_the_model(exported: tuple[athwe.Run, Path]) -> No
             batch = pack_histories([(ids[-L:], seconds[-L:]) for ids, seconds in given])
             expected = torch.empty(len(given), vectors.shape[1])
             expected[batch.user_index] = model.user_vectors(batch)
-            every = (expected @ model.item_table().T).numpy()
+            every = torch.empty(len(given), len(model.item_table()))
+            every[batch.user_index] = model.ranking_scores(batch, model.item_table(), None)
+            every = every.numpy()
         assert np.abs(vectors - expected.numpy()).max() < 1e-4
         for row, (ids, _) in enumerate(given):
             kept = [item for item in range(1, every.shape[1]) if item not in ids]

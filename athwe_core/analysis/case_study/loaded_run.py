@@ -90,7 +90,8 @@ class CaseRun:
         return self.model.ranking_scores(batch, self.table, self.bias)[batch.user_index.argsort()]
 
     def by_modality(self, found: ForwardPass, items: Sequence[int]) -> list[dict[str, float]]:
-        """The parts of each item's score, which sum to it: modalities, and the bias where the model has one.
+        """The parts of each item's score, which sum to it: modalities, the bias where the model has one, and
+        `repeat` for items of the history where the model has a term for them.
 
         Args:
             found: the forward pass of the history.
@@ -104,9 +105,12 @@ class CaseRun:
         parts = {name: products[:, columns].sum(-1).tolist() for name, columns in columns_of.items()}
         if self.bias is not None:
             parts["bias"] = self.bias[list(items)].tolist()
-        if columns_of and found.repeat is not None:
-            parts["repeat"] = found.repeat[list(items)].tolist()
-        return [{name: values[row] for name, values in parts.items()} for row in range(len(items))]
+        found_parts = [{name: values[row] for name, values in parts.items()} for row in range(len(items))]
+        if found.repeat is not None:
+            for part, term in zip(found_parts, found.repeat[list(items)].tolist(), strict=True):
+                if term != 0:
+                    part["repeat"] = term
+        return found_parts
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,11 @@ CASE = Case("x", "test", ITEMS, TIMES, (TARGET, TIMES[-1] + 5))
 
 def by_hand(run: CaseRun, items: list[int], times: list[int]) -> tuple[float, float, list[int]]:
     """Score and rank of the target, and the best ten, of a history alone in its batch."""
+    batch = pack_histories([(items, times)])
     with torch.inference_mode():
-        scores = (run.model.user_vectors(pack_histories([(items, times)])) @ run.model.item_table().T)[0, 1:]
+        scores = run.model.user_vectors(batch) @ run.model.item_table().T
+        seen = run.model.seen_items(batch)
+        scores = (scores if seen is None else seen.add_to(scores))[0, 1:]
     score = scores[TARGET - 1]
     return float(score), 1 + int((scores > score).sum()), [item + 1 for item in scores.topk(10).indices.tolist()]
 

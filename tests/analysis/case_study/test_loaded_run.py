@@ -71,6 +71,15 @@ def test_parts_sum_to_the_score(opened: CaseRuns, name: str) -> None:
         assert [sum(part.values()) for part in parts] == pytest.approx(found.scores[[5, 9]].tolist(), abs=1e-3)
 
 
+def test_an_item_of_the_history_has_its_learned_term_as_a_part(opened: CaseRuns) -> None:
+    run = next(run for run in opened.runs if run.config.model.repeat and run.name.endswith("/athwe"))
+    found = run.forward(([3, 8, 2], [10, 20, 30]))
+    seen, unseen = run.by_modality(found, [8, 9])
+    assert seen["repeat"] != 0
+    assert "repeat" not in unseen
+    assert sum(seen.values()) == pytest.approx(float(found.scores[8]), abs=1e-3)
+
+
 def test_a_bias_is_a_part_of_its_own(opened: CaseRuns) -> None:
     bias = torch.linspace(-1, 1, len(opened.runs[0].table))
     run = replace(opened.runs[0], bias=bias)

@@ -23,7 +23,7 @@ MakeConfig = Callable[..., Config]
 HM4SR = ["IMoE", "TMoE", "CP", "IDCL", "PCL", "Text", "Image"]
 PARTS = {
     "hm4sr": HM4SR,
-    "athwe": [*HM4SR[:2], "DWT", *HM4SR[2:]],
+    "athwe": [*HM4SR[:2], "DWT", *HM4SR[2:], "Repeat"],
     "athwe-published": ["TMoE", "DWT", "CP", "IDCL", "PCL", "Cluster", "Diversity", "Text", "Image"],
 }
 CHANGES = {
@@ -37,6 +37,7 @@ CHANGES = {
     "Diversity": {"losses.diversity.weight": 0.0},
     "Text": {"model.modalities": ["id", "image"]},
     "Image": {"model.modalities": ["id", "text"]},
+    "Repeat": {"model.repeat": False},
 }
 
 
@@ -132,7 +133,7 @@ def test_the_experiment_is_what_was_asked_for(ablate: Callable[..., Experiment])
     ("remove", "text"),
     [
         ((), r"--remove must name a part, or be replaced by --all\. athwe on demo has IMoE, TMoE, DWT, CP, .* Image"),
-        (("Cluster",), r"must be a part that athwe has on this data set: IMoE, .*Image, got 'Cluster'"),
+        (("Cluster",), r"must be a part that athwe has on this data set: IMoE, .*Repeat, got 'Cluster'"),
         (("CP+Diversity",), r"got 'Diversity'"),
         (("IMOEE",), r"must be among IMoE, .* joined by \+, got 'IMOEE'\. Did you mean IMoE\?"),
         (("PCL+",), r"got ''"),
@@ -148,8 +149,16 @@ def test_what_is_not_there_is_refused_with_what_is(
 def test_what_the_data_lacks_cannot_be_removed(ablate: Callable[..., Experiment], small: PreparedDataset) -> None:
     bare = replace(small, image_features=None, categories=None)
     found = ablate(remove_all=True, data=bare)
-    assert [variant.label for variant in found.variants[1:]] == ["-IMoE", "-TMoE", "-DWT", "-IDCL", "-PCL", "-Text"]
-    assert found.variants[-1].values == {"model.modalities": ["id"], "losses.pcl.weight": 0.0}
+    assert [variant.label for variant in found.variants[1:]] == [
+        "-IMoE",
+        "-TMoE",
+        "-DWT",
+        "-IDCL",
+        "-PCL",
+        "-Text",
+        "-Repeat",
+    ]
+    assert found.variants[-2].values == {"model.modalities": ["id"], "losses.pcl.weight": 0.0}
     with pytest.raises(ConfigError, match="got 'Image'"):
         ablate("image", data=bare)
 
@@ -160,4 +169,5 @@ def test_a_limit_of_no_epochs_is_refused(ablate: Callable[..., Experiment]) -> N
 
 
 def test_every_removal_is_in_some_preset() -> None:
-    assert {removal.name for removal in find_model("athwe").removals} == set().union(*PARTS.values())
+    own = {removal.name for removal in find_model("athwe").removals}
+    assert own | {"Repeat"} == set().union(*PARTS.values())

@@ -56,11 +56,11 @@ def test_one_key(vary: Callable[..., Experiment]) -> None:
 
 
 def test_a_grid_with_the_last_key_fastest(vary: Callable[..., Experiment]) -> None:
-    found = vary("model.modalities=[id, text],[id, text, image]", "training.lr=0.001,0.01")
+    found = vary("model.modalities=[id, text],[id, text, image]", "training.lr=0.0015,0.01")
     assert [variant.label for variant in found.variants] == [
-        "[id, text], 0.001",
+        "[id, text], 0.0015",
         "[id, text], 0.01",
-        "[id, text, image], 0.001",
+        "[id, text, image], 0.0015",
         "[id, text, image], 0.01",
     ]
     assert found.variants[1].values == {"model.modalities": ["id", "text"], "training.lr": 0.01}
