@@ -43,6 +43,13 @@ def bench(
             "--suite", help="Time each preset, batching and precision at the size of Beauty, and the ranking."
         ),
     ] = False,
+    models: Annotated[
+        bool,
+        typer.Option(
+            "--models",
+            help="With --suite: every model of table1 instead, as its preset says and in padded rows as published code has.",
+        ),
+    ] = False,
     only: Annotated[
         str | None,
         typer.Option(
@@ -73,6 +80,8 @@ def bench(
     Example: athwe bench --growth --largest 1000000 --to growth
 
     Example: athwe bench --suite --to suite
+
+    Example: athwe bench --suite --models --steps 3 --to models
     """
     output = Output(as_json=as_json)
     output.note(f"measuring training steps of {preset} on {dataset or 'generated data'}")
@@ -92,7 +101,7 @@ def bench(
     changes = [nested(key, value) for key, value in flags.items() if value is not None]
     config = build_config(preset, [*changes, *map(parse_override, overrides or [])])
     if suite:
-        _suite(config.training.device, steps, users, items, only, to, output)
+        _suite(config.training.device, steps, users, items, models, only, to, output)
         return
     if growth:
         _growth(config, preset, largest, feature_width, steps, to, output)
@@ -108,16 +117,27 @@ def bench(
     output.json(result)
 
 
-def _suite(device: str, steps: int, users: int, items: int, only: str | None, to: Path | None, output: Output) -> None:
+def _suite(
+    device: str, steps: int, users: int, items: int, models: bool, only: str | None, to: Path | None, output: Output
+) -> None:
     import json
 
     from athwe_core.analysis.benchmark.records import SuiteResult
-    from athwe_core.analysis.benchmark.suite import Size, known_suite, run_suite, suite_cases, suite_markdown
+    from athwe_core.analysis.benchmark.suite import (
+        RANKED_PRESETS,
+        Size,
+        known_suite,
+        model_cases,
+        run_suite,
+        suite_cases,
+        suite_markdown,
+    )
+    from athwe_core.analysis.experiments.model_table import TABLE_1
     from athwe_core.device import resolve_device
     from athwe_core.errors import require
     from athwe_core.safe_write import replace_text
 
-    every = suite_cases(resolve_device(device))
+    every = model_cases(TABLE_1) if models else suite_cases(resolve_device(device))
     cases = [case for case in every if only is None or only in str(case)]
     require(len(cases) > 0, "--only", "must be part of one of: " + "; ".join(map(str, every)), only)
     if to is not None:
@@ -130,7 +150,10 @@ def _suite(device: str, steps: int, users: int, items: int, only: str | None, to
 
     known = None if to is None else known_suite(to / "suite.json")
     size = Size(users=users, items=items)
-    result = run_suite(device, steps=steps, notify=output.note, cases=cases, size=size, known=known, keep=keep)
+    ranked = () if models else RANKED_PRESETS
+    result = run_suite(
+        device, steps=steps, notify=output.note, cases=cases, ranked=ranked, size=size, known=known, keep=keep
+    )
     output.text(suite_markdown(result))
     if to is not None:
         output.note(f"written to {to}")

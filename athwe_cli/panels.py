@@ -27,7 +27,7 @@ OPTION_PANELS = {
     "Training": "batching epochs patience batch-targets lr seeds jobs trials device precision compile checkpoint-minutes "
     "resume all-data",
     "Judging": "metric k exclude-seen against groups force shuffles",
-    "Sizes": "suite growth largest only steps mean-length feature-width",
+    "Sizes": "suite models growth largest only steps mean-length feature-width",
     "Address": "host port api-key-file page",
     "Limits": "max-k max-history max-body-kb max-batch max-queue timeout-seconds check-seconds",
     "Output": "name to format export overwrite html no-html latex markdown csv data-licence track dry-run yes json",

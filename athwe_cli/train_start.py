@@ -83,6 +83,7 @@ def resumed_run(
     if more or manifest["status"] not in (FINISHED, TRAINED):
         output.note(f"resuming run {run.name}")
         return run
+    output.note(f"run {run.name} is finished")
     from athwe_core.data.store.dataset import current_version
 
     data, epochs = manifest["data"], 2 * manifest["results"]["epochs"]
@@ -92,7 +93,7 @@ def resumed_run(
         more_of_it = (
             f"To train longer: athwe train --dataset {data['name']} --preset {manifest['preset']} --epochs {epochs}"
         )
-    output.note(f"run {run.name} is finished. {more_of_it}")
+    output.note(more_of_it)
     current = current_version(data["name"], prepared_dir=prepared)
     if current not in (None, data["version"]):
         again = f"athwe train --dataset {data['name']}"

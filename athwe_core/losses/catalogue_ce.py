@@ -47,7 +47,7 @@ class _CatalogueCrossEntropy(torch.autograd.Function):
         h = _padded(states * target_mask[:, None], compute_dtype, chunk)
         w = _padded(table, compute_dtype, multiple)
         losses, state_grads = [states[..., :0, 0]], [h[..., :0, :]]
-        table_grad, term_grads = None, []
+        table_grad, term_grads = None, [] if seen_terms is None else [seen_terms[:0].to(compute_dtype)]
         for first in range(0, N, chunk):
             rows, unpadded = slice(first, first + chunk), slice(first, min(first + chunk, N))
             residual = h[..., rows, :] @ w.mT  # first the scores, which softmax_residual_ overwrites

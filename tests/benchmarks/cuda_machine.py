@@ -28,7 +28,7 @@ def seconds(call: Callable[[], Any], device: torch.device) -> float:
 def machine(device: torch.device) -> dict[str, Any]:
     """Names, versions and rates of a device."""
     is_cuda = device.type == "cuda"
-    size, copied = (8192, 2**30) if is_cuda else (512, 2**24)
+    size, copied = (8192, 2**30) if is_cuda else (128, 2**24)
     rates = {}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))

@@ -110,7 +110,18 @@ COMMANDS = {
         "--compile",
         "--suite",
     }
-    | {"--precision", "--device", "--steps", "--growth", "--largest", "--only", "--to", "--prepared", "--json"},
+    | {
+        "--precision",
+        "--device",
+        "--steps",
+        "--growth",
+        "--largest",
+        "--only",
+        "--models",
+        "--to",
+        "--prepared",
+        "--json",
+    },
     "case-study": {"--user", "--random", "--pick", "--history", "--run", "--against", "--dataset", "--split", "--k"}
     | {"--seed", "--images", "--html", "--no-html", "--json", *FOLDERS},
     "compare": {"run", "--dataset", "--split", "--metric", "--groups", "--no-groups", "--force", "--runs", "--json"}

@@ -149,7 +149,7 @@ def test_a_finished_run_says_so_and_continues_with_more_epochs(
     assert first.exit_code == 0, first.output
     again = call(world, "train", "--resume", "longer")
     assert (
-        "run demo/athwe/longer is finished. To continue it: athwe train --resume demo/athwe/longer --epochs 2"
+        "run demo/athwe/longer is finished To continue it: athwe train --resume demo/athwe/longer --epochs 2"
         in " ".join(again.stderr.split())
     )
     assert "NDCG@10" in again.stdout

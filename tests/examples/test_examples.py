@@ -44,6 +44,7 @@ def test_generated_data_can_be_prepared(tmp_path: Path, form: str) -> None:
     assert prepared.manifest["category_names"][0] == "Toys & Games"
 
 
+@pytest.mark.slow
 def test_bench_encoder_compares_the_same_vectors(tmp_path: Path) -> None:
     sizes = ["--items", "100", "--width", "64", "--layers", "1", "--precision", "fp32"]
     found = subprocess.run(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,23 +103,34 @@ def suite_cases(device: torch.device) -> list[Case]:
     return list(dict.fromkeys(cases))
 
 
+def model_cases(presets: Sequence[str]) -> list[Case]:
+    """Each model in the batches of its preset, and beside packed ones in the padded rows of published code, in fp32."""
+    cases = []
+    for preset in presets:
+        batching = build_config(preset).training.batching
+        cases += [Case(preset, rows, "fp32") for rows in (batching, *(["padded"] if batching == "packed" else []))]
+    return cases
+
+
 def run_suite(
     device: str,
     *,
     steps: int,
     notify: Callable[[str], None],
     cases: list[Case] | None = None,
+    ranked: Sequence[str] = RANKED_PRESETS,
     size: Size = BEAUTY,
     known: SuiteResult | None = None,
     keep: Callable[[SuiteResult], None] = lambda _: None,
 ) -> SuiteResult:
-    """Time the ranking, then every case in a process of its own, on a CPU `ROUNDS` times.
+    """Time rankings, then every case in a process of its own, on a CPU `ROUNDS` times.
 
     Args:
         device: as `training.device`.
         steps: timed steps of a case in each round, after those that warm up, >= 1; padded rows take `PADDED_STEPS` at most.
         notify: called with one sentence for each measurement.
         cases: None = `suite_cases` of the device.
+        ranked: presets whose ranking of all users is timed.
         size: of the generated data.
         known: results of an earlier call: what is complete in it is not measured again, if it is of the same device, versions
             and sizes.
@@ -130,7 +141,7 @@ def run_suite(
     result = _empty(where, size)
     if known is not None and _same_machine(known, result):
         result |= {"steps": known["steps"], "ranking": known["ranking"]}
-    for preset in RANKED_PRESETS:
+    for preset in ranked:
         if preset not in (one["preset"] for one in result["ranking"]):
             result["ranking"].append(_ranking(preset, device, size))
             keep(result)
@@ -308,7 +319,8 @@ def suite_markdown(result: SuiteResult) -> str:
             cells += [f"{step['median'] / one['memory_floor_seconds']:.2f}", f"{(peak - one['state_bytes']) / 1e9:.2f}"]
             cells += [str(one["kernels"])]
         lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| ranking of | users | s |", "|---|---|---|"]
+    if result["ranking"]:
+        lines += ["", "| ranking of | users | s |", "|---|---|---|"]
     lines += [f"| {one['preset']} | {one['users']:,} | {one['seconds']:.2f} |" for one in result["ranking"]]
     return "\n".join(lines) + "\n"
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import chain
 
 from athwe_core.analysis.case_study import sentences
 from athwe_core.analysis.case_study.item_view import (
@@ -135,9 +136,10 @@ def short_names(runs: Iterable[str]) -> dict[str, str]:
     return {run: sentences.run_label(run) for run in runs}
 
 
-def _score_parts(cases: Iterable[CaseStudy]) -> Iterator[str]:
+def _score_parts(cases: Iterable[CaseStudy]) -> Iterable[str]:
     """Names of the parts of the scores, each once."""
-    yield from dict.fromkeys(name for case in cases for why in case["why"].values() for name in why["by_modality"])
+    every = (one for case in cases for one in (*case["why"].values(), *chain(*case["recommendations"].values())))
+    return dict.fromkeys(name for scored in every for name in scored["by_modality"])
 
 
 def _headline(case: CaseStudy) -> str:

@@ -43,6 +43,7 @@ def test_the_law_is_found_and_drawn() -> None:
     assert growth_figure(points, preset="hm4sr", device="cpu").get_axes()
 
 
+@pytest.mark.slow
 def test_two_processes_are_measured_with_their_own_memory(config: Config) -> None:
     found = measure(config, TINY, feature_width=4, steps=1)
     times = found["step_seconds"]

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from athwe_core.analysis.benchmark import suite
-from athwe_core.analysis.benchmark.suite import Case, Size, known_suite, run_suite, suite_cases, suite_markdown
+from athwe_core.analysis.benchmark.suite import (
+    Case,
+    Size,
+    known_suite,
+    model_cases,
+    run_suite,
+    suite_cases,
+    suite_markdown,
+)
+from athwe_core.analysis.experiments.model_table import TABLE_1
 from athwe_core.errors import AthweError
 
 CPU = torch.device("cpu")
@@ -30,6 +39,17 @@ def test_cases_of_a_cuda_device_are_compiled_too(monkeypatch: pytest.MonkeyPatch
     cases = suite_cases(torch.device("cuda"))
     assert Case("hm4sr", "packed", "bf16", "on") in cases
     assert Case("hm4sr", "packed", "bf16", "off") in cases
+
+
+def test_models_are_timed_as_their_presets_say_and_packed_ones_in_padded_rows_too() -> None:
+    assert model_cases(["sasrec", "tedrec"]) == [
+        Case("sasrec", "packed", "fp32"),
+        Case("sasrec", "padded", "fp32"),
+        Case("tedrec", "prefix", "fp32"),
+    ]
+    tables = model_cases(TABLE_1)
+    assert len(tables) == len(set(tables))
+    assert {case.preset for case in tables} == set(TABLE_1)
 
 
 def test_the_suite_measures_each_case_twice_and_not_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -206,6 +206,7 @@ def test_a_child_that_dies_is_an_error_and_the_others_are_stopped(
     assert [child.is_joined for child in scripted.children] == [False, True]
 
 
+@pytest.mark.slow
 def test_a_child_that_is_killed_is_reported_and_the_same_call_continues(
     world: Callable[..., Runs], monkeypatch: pytest.MonkeyPatch
 ) -> None:
