@@ -66,7 +66,8 @@ def test_the_legend_has_the_parts_of_every_run() -> None:
     case = made.case()
     case["why"][made.RUNS[0]] = without_inside_view(case["why"][made.RUNS[0]])
     case["why"][made.RUNS[1]]["by_modality"] = {"id": 2.0, "brand": 1.0}
-    assert view(case).legend == [("id", "m-id"), ("brand", "m-other-1")]
+    parts = [("id", "m-id"), ("brand", "m-other-1"), ("text", "m-text"), ("image", "m-image")]
+    assert view(case).legend == parts, "those of the recommendations too"
 
 
 def test_models_without_an_inside_view_have_no_legend_and_no_bars() -> None:
