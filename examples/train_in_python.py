@@ -16,7 +16,7 @@ def main(folder: Path) -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")  # shows the progress
     size = athwe.PrepareOptions(demo_users=500, demo_items=300)
     data = athwe.prepare("demo", options=size, prepared_dir=folder / "prepared")
-    settings = {"training.epochs": 4, "training.batch_targets": 512, "model.dropout": 0.2}
+    settings = {"training.epochs": 2, "training.batch_targets": 512}
     run = athwe.train(data, preset="athwe", seed=0, set=settings, runs_dir=folder / "runs")
     print(run, f"test NDCG@10 {run.metrics['test']['ndcg@10']:.4f}")
     print("without seen items:", run.evaluate(split="test", exclude_seen=True)["metrics"]["ndcg@10"])

@@ -33,7 +33,7 @@ def exported(
     own = (
         run
         if request.param == "sasrec"
-        else athwe.train(run.data, preset=request.param, set=TINY, runs_dir=folder / "runs")
+        else athwe.train(run.data, preset=request.param, set=TINY | {"model.num_layers": 1}, runs_dir=folder / "runs")
     )
     command = [
         sys.executable,

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch._dynamo  # which DDP loads: here once, and not in each process that is forked
 import torch.distributed as dist
 from setups import setup_of
 from torch import Tensor
