@@ -29,7 +29,9 @@ from athwe_core.training.step import compute_gradients, train_step
 
 
 def main(preset: str, device: str) -> None:
-    config = replace_in(build_config(preset), [*SMALL, "model.dropout=0", "model.num_layers=1", f"training.device={device}"])
+    config = replace_in(
+        build_config(preset), [*SMALL, "model.dropout=0", "model.num_layers=1", f"training.device={device}"]
+    )
     data = Data()
     setup = network_of(config, data)
     rows = training_rows(data.split, batching="packed", max_length=6)
