@@ -10,6 +10,7 @@ from cli_runner import SMALL, call, one_error_line
 from tracking_harness import use_fake_trackers
 
 from athwe_core.data.store import dataset
+from athwe_core.runs.run import RunFolder
 
 
 def test_json_is_one_object_with_the_results(world: Path) -> None:
@@ -138,6 +139,17 @@ def test_a_non_finite_loss_stops_with_exit_code_1(world: Path) -> None:
     result = call(world, "train", "--dataset", "demo", "--lr", "1e30", "--epochs", "2", *SMALL)
     assert result.exit_code == 1
     assert "must be finite" in one_error_line(result)
+
+
+def test_few_steps_are_told_where_the_last_epoch_is_the_best(world: Path) -> None:
+    done = call(world, "train", "--dataset", "demo", "--epochs", "2", "--name", "short", *SMALL)
+    assert done.exit_code == 0, done.output
+    run = RunFolder(world / "runs" / "demo" / "athwe" / "short")
+    steps = sum(record["steps"] for record in run.metrics())
+    assert run.manifest()["results"]["best_epoch"] == 2
+    assert f"{steps} steps are few, and the last epoch was the best: try --epochs 8" in " ".join(done.stderr.split())
+    once = call(world, "train", "--dataset", "demo", "--epochs", "1", "--name", "once", *SMALL)
+    assert "steps are few" not in once.stderr
 
 
 def test_a_finished_run_says_so_and_continues_with_more_epochs(
