@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import signal
 import sys
@@ -65,15 +64,6 @@ def _size(num_bytes: int) -> str:
     return f"{num_bytes / 1e9:.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:.0f} MB"
 
 
-def steps_of_run(config: Config, found: PreparedDataset) -> int:
-    """Steps of all epochs of a run."""
-    from athwe_core.data.rows import training_rows
-
-    settings = config.training
-    rows = training_rows(found.split, batching=settings.batching, max_length=config.model.max_length)
-    return settings.epochs * math.ceil(int(rows.num_supervised.sum()) / settings.batch_targets)
-
-
 def train_and_show(
     run: RunFolder,
     found: PreparedDataset,
@@ -125,10 +115,9 @@ def train_and_show(
     title = f"{found.name}, test, {users:,} users, {found.rules}, {epochs}"
     output.table(metrics_table(baselines | {preset: results["test"]}, title=title, ks=ks))
     output.note(f"{results['seconds_per_epoch']:.1f} s per epoch; run folder {run.path}")
-    if results["best_epoch"] == config.training.epochs > 1 and (steps := steps_of_run(config, found)) < FEW_STEPS:
-        output.note(
-            f"{steps:,} steps are few, and the last epoch was the best: try --epochs {4 * config.training.epochs}"
-        )
+    steps, planned = sum(record["steps"] for record in run.metrics()), config.training.epochs
+    if results["best_epoch"] == planned > 1 and steps < FEW_STEPS:
+        output.note(f"{steps:,} steps are few, and the last epoch was the best: try --epochs {2 * planned}")
     output.note(f"Next: athwe case-study --run {run.name} --random 1")
     output.note(f"Or: athwe recommend --run {run.name} --to best.parquet")
     output.json({"run": run.name, "preset": preset, **results})

@@ -147,7 +147,7 @@ def test_few_steps_are_told_where_the_last_epoch_is_the_best(world: Path) -> Non
     run = RunFolder(world / "runs" / "demo" / "athwe" / "short")
     steps = sum(record["steps"] for record in run.metrics())
     assert run.manifest()["results"]["best_epoch"] == 2
-    assert f"{steps} steps are few, and the last epoch was the best: try --epochs 8" in " ".join(done.stderr.split())
+    assert f"{steps} steps are few, and the last epoch was the best: try --epochs 4" in " ".join(done.stderr.split())
     once = call(world, "train", "--dataset", "demo", "--epochs", "1", "--name", "once", *SMALL)
     assert "steps are few" not in once.stderr
 
