@@ -157,7 +157,7 @@ class TiSASRec(IdModel):
         Args:
             later: an interval after each row that counts too, > 0; None = none.
         """
-        view = batch.padded_to(batch.longest_row)
+        view = batch.padded
         gaps = view.pad(torch.where(batch.intervals > 0, batch.intervals, NO_INTERVAL), fill=NO_INTERVAL)
         if self.settings.interval_unit == "prefix":
             smallest = view.unpad(gaps.cummin(dim=1).values)
