@@ -2,12 +2,13 @@
 
     python ahead_harness.py PRESET CAPABILITY
 
-Prints the number of kernels that were compiled, as JSON, forward and backward. The step is traced on the CPU, with its
-backward pass; its operations are traced again as CUDA's, with tensors that hold nothing, and go through Inductor with the
-properties of an H100 and the CAPABILITY given. Nothing is run but the trace. Two things differ from a step on a device: the
-catalogue loss is the twin of its own kernel in torch's operations, and attention is spelt out.
+Prints as JSON how many kernels were compiled, forward and backward; each of the sizes that Inductor would try for a kernel
+counts. The step is traced on the CPU, with its backward pass. Its operations are traced again as CUDA's, with tensors that
+hold nothing, and go through Inductor with the properties of an H100 and the CAPABILITY given. Nothing is run but the first
+trace. Two things differ from a step on a device: the catalogue loss is the twin of its own kernel in torch's operations, and
+attention is spelt out.
 
-Reaches into Inductor of torch 2.13, which offers this for inference only.
+Reaches into the inside of Inductor, as it is in torch 2.13.
 """
 
 from __future__ import annotations
@@ -149,7 +150,8 @@ def pretend(capability: int) -> ExitStack:
     stack.enter_context(patch.object(Tensor, "__invert__", lambda a: ops.bitwise_not.default(a)))  # noqa: PLW0108 - bound
     stack.enter_context(inductor_config.patch(use_static_triton_launcher=False, fx_graph_cache=False))
     target = GPUTarget("cuda", capability, 32)
-    driver.set_active(SimpleNamespace(get_current_target=lambda: target, get_current_device=lambda: 0))
+    active = SimpleNamespace(get_current_target=lambda: target, get_current_device=lambda: 0)
+    stack.enter_context(patch.object(driver, "_active", active))
     return stack
 
 
