@@ -84,14 +84,19 @@ def bench(
     Example: athwe bench --suite --models --steps 3 --to models
     """
     output = Output(as_json=as_json)
-    output.note(f"measuring training steps of {preset} on {dataset or 'generated data'}")
+    measured = preset if not suite else "every model" if models else "the presets of the suite"
+    output.note(f"measuring training steps of {measured} on {dataset or 'generated data'}")
     from athwe_core.analysis.benchmark.generated import generate_bench_data
     from athwe_core.analysis.benchmark.step_time import bench_generated, bench_prepared
     from athwe_core.config import nested, parse_override
     from athwe_core.data.prepare import open_prepared
+    from athwe_core.errors import ConfigError
     from athwe_core.models.inputs import adapt_to_data
     from athwe_core.models.registry import build_config
 
+    if not suite and (models or only is not None):
+        rule = "needs --suite, which measures several cases"
+        raise ConfigError("--models" if models else "--only", rule, remedy="Add --suite")
     flags = {
         "training.batching": batching,
         "training.precision": precision,

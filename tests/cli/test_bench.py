@@ -24,6 +24,12 @@ def test_on_a_prepared_data_set(world: Path) -> None:
     assert found["settings"]["batching"] == "prefix"
 
 
+@pytest.mark.parametrize("options", [("--models",), ("--only", "hm4sr")])
+def test_what_is_of_a_suite_needs_it(options: tuple[str, ...], tmp_path: Path) -> None:
+    line = one_error_line(call(tmp_path, "bench", *options))
+    assert line == f"error: {options[0]} needs --suite, which measures several cases. Add --suite"
+
+
 def test_a_suite_of_no_case_names_the_cases(tmp_path: Path) -> None:
     result = call(tmp_path, "bench", "--suite", "--device", "cpu", "--only", "no such case")
     line = one_error_line(result)
