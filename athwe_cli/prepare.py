@@ -278,7 +278,8 @@ def prepare(
     for pair in found.manifest["item_rows"]:
         output.note("  ".join(f"{key.replace('_', ' ')} {value}" for key, value in pair.items()))
     output.note(f"prepared in {found.path}")
-    output.note(f"Next: athwe audit --dataset {shlex.quote(name)}, then athwe train --dataset {shlex.quote(name)}")
+    output.note(f"Next: athwe audit --dataset {shlex.quote(name)}")
+    output.note(f"Then: athwe train --dataset {shlex.quote(name)}")
     facts = found.statistics
     if export is not None and to is not None:
         exported = export_dataset(found, to, form=export, overwrite=overwrite)

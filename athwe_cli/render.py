@@ -11,6 +11,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from textwrap import wrap
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
@@ -66,10 +67,13 @@ class Output:
         self._unlogged: list[RenderableType] = []
 
     def note(self, text: str) -> None:
-        """One line about what happens."""
-        line = Text(" ".join(text.splitlines()))
-        self.err.print(line, soft_wrap=True)
-        self._keep(line)
+        """One line about what happens. A terminal that is too narrow has it in several, but for a command to be copied."""
+        line = " ".join(text.splitlines())
+        parts = [line]
+        if self.err.is_terminal and "athwe " not in line:  # words and paths stay whole
+            parts = wrap(line, self.err.width, break_long_words=False, break_on_hyphens=False)
+        self.err.print(Text("\n".join(parts)), soft_wrap=True)
+        self._keep(Text(line))
 
     def table(self, table: Table) -> None:
         """A result for people, in several tables where the terminal is too narrow for one: no number is cut."""

@@ -204,7 +204,7 @@ def test_the_split_is_written_for_a_program_that_has_other_users(tmp_path: Path)
 
 def test_what_comes_next_after_preparing_and_training(tmp_path: Path) -> None:
     made = call(tmp_path, "prepare", "--dataset", "demo", "--users", "150", "--items", "100").stderr
-    found = re.search(r"^Next: (athwe audit .*), then (athwe train .*)$", made, re.MULTILINE)
+    found = re.search(r"^Next: (athwe audit .*)\nThen: (athwe train .*)$", made, re.MULTILINE)
     assert found, made
     audit, train = found.groups()
     assert call(tmp_path, *audit.split()[1:], "--shuffles", "1").exit_code == 0

@@ -49,6 +49,22 @@ class TestNarrowTerminals:
         assert "Hit@10 by group" in text
 
 
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_narrow_terminal_has_a_note_in_lines_of_whole_words_and_a_command_in_one(is_terminal: bool) -> None:
+    output, file = Output(as_json=False), io.StringIO()
+    output.err = SafeConsole(file=file, width=40, force_terminal=is_terminal, color_system=None, highlight=False)
+    prose = "prepared version 0e0976e76622, leave-one-out split; run a-data-set/a-preset/a-name-longer-than-a-line"
+    command = "Next: athwe case-study --run demo/athwe/first --random 1"
+    output.note(prose)
+    output.note(command)
+    *lines, last = file.getvalue().splitlines()
+    assert " ".join(lines) == prose
+    assert last == command
+    assert len(lines) == (3 if is_terminal else 1)
+    if is_terminal:
+        assert all(len(line) <= 40 or " " not in line for line in lines)
+
+
 def test_a_table_that_fits_stays_one() -> None:
     console = SafeConsole(file=io.StringIO(), width=80)
     table = metrics_table(ROWS, title="t")
