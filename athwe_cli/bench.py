@@ -135,8 +135,8 @@ def _suite(
         model_cases,
         run_suite,
         suite_cases,
-        suite_markdown,
     )
+    from athwe_core.analysis.benchmark.suite_table import suite_markdown
     from athwe_core.analysis.experiments.model_table import TABLE_1
     from athwe_core.device import resolve_device
     from athwe_core.errors import require

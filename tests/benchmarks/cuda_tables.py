@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from athwe_core.analysis.benchmark.suite import known_suite, suite_markdown
+from athwe_core.analysis.benchmark.suite import known_suite
+from athwe_core.analysis.benchmark.suite_table import suite_markdown
 
 STAGES = ("machine", "tests", "suite", "prepare", "train_hm4sr", "train_athwe", "million")
 PAPER_NDCG = 0.0446

@@ -14,8 +14,8 @@ from athwe_core.analysis.benchmark.suite import (
     model_cases,
     run_suite,
     suite_cases,
-    suite_markdown,
 )
+from athwe_core.analysis.benchmark.suite_table import suite_markdown
 from athwe_core.analysis.experiments.model_table import TABLE_1
 from athwe_core.errors import AthweError
 
