@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 LOG_WIDTH = 100
 """Characters of a table in a log file."""
+_COMMAND = re.compile(r"\bathwe [a-z0-9-]+ -")
 LABEL_WIDTH = 10
 """Characters that a label column keeps when numbers need the room."""
 
@@ -70,7 +72,7 @@ class Output:
         """One line about what happens. A terminal that is too narrow has it in several, but for a command to be copied."""
         line = " ".join(text.splitlines())
         parts = [line]
-        if self.err.is_terminal and "athwe " not in line:  # words and paths stay whole
+        if self.err.is_terminal and not _COMMAND.search(line):  # words and paths stay whole
             parts = wrap(line, self.err.width, break_long_words=False, break_on_hyphens=False)
         self.err.print(Text("\n".join(parts)), soft_wrap=True)
         self._keep(Text(line))

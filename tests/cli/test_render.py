@@ -53,7 +53,7 @@ class TestNarrowTerminals:
 def test_a_narrow_terminal_has_a_note_in_lines_of_whole_words_and_a_command_in_one(is_terminal: bool) -> None:
     output, file = Output(as_json=False), io.StringIO()
     output.err = SafeConsole(file=file, width=40, force_terminal=is_terminal, color_system=None, highlight=False)
-    prose = "prepared version 0e0976e76622, leave-one-out split; run a-data-set/a-preset/a-name-longer-than-a-line"
+    prose = "athwe reaches 0.5 with leave-one-out split; run a-data-set/a-preset/a-name-longer-than-a-line"
     command = "Next: athwe case-study --run demo/athwe/first --random 1"
     output.note(prose)
     output.note(command)
