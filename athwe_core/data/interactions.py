@@ -10,10 +10,10 @@ import polars as pl
 from jaxtyping import Int8, Int32, Int64
 
 from athwe_core.data.filtering import first_occurrences, k_core, refuse_too_few
+from athwe_core.data.notes import Filtering, TimesKept, plausible_times, refuse_disorder
 from athwe_core.data.options import PrepareOptions, SplitRule
 from athwe_core.data.readers.reading import RowCounts
 from athwe_core.data.readers.records import ItemTable, Records
-from athwe_core.data.readers.times import EARLIEST, is_plausible, latest
 from athwe_core.data.split import (
     GIVEN,
     GLOBAL_TIME,
@@ -22,10 +22,11 @@ from athwe_core.data.split import (
     given_split,
     global_time,
     leave_one_out,
+    moment_ranks,
     order_by_time,
     user_offsets,
 )
-from athwe_core.errors import ConfigError, DataError
+from athwe_core.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -105,27 +106,18 @@ def number_and_order(records: Records, name: str, options: PrepareOptions) -> In
         seed=options.seed,
         parts=parts,
     )
-    notes = list(records.notes)
-    if num_repeated := len(records) - num_first:
-        notes.append(f"{num_repeated} repeated rows (same user, item and time) were removed")
-    if num_few := num_first - len(rows):
-        lost = [
-            f"{before - after:,} of {before:,} {what} ({(before - after) / before:.1%})"
-            for what, before, after in (
-                ("users", len(records.user_tokens.names), num_users),
-                ("items", len(records.item_tokens.names), len(item_names)),
-                ("rows", num_first, len(rows)),
-            )
-        ]
-        notes.append(f"users and items with fewer than {minimum} interactions were removed: {', '.join(lost)}")
-    if num_late := _count_late(kept_users.numbers, times):
-        notes.append(f"{num_late} rows came after a later one of the same user in the file: sorted by time")
-    notes += _doubtful_times(times)
-    counts = records.counts
-    if counts is not None:
-        counts = counts.without("were repeated", num_repeated)
-        counts = counts.without(f"were of users or items with fewer than {minimum} interactions", num_few)
-    others = _kept_items(records.items, item_names) if options.keep_items else []
+    filtering = Filtering(
+        minimum=minimum,
+        num_read=len(records),
+        num_distinct=num_first,
+        num_kept=len(rows),
+        users=(len(records.user_tokens.names), num_users),
+        items=(len(records.item_tokens.names), len(item_names)),
+        num_late=_count_late(kept_users.numbers, times),
+    )
+    notes = [*records.notes, *filtering.notes(), *_times_kept(times).notes()]
+    counts = None if records.counts is None else filtering.without(records.counts)
+    others = further_items(records.items, item_names) if options.keep_items else []
     if others:
         notes.append(f"{len(others):,} further items of {records.items.source} stay in the catalogue")  # type: ignore[union-attr]
     offsets, timestamps = user_offsets(kept_users.numbers, num_users), times[order]
@@ -144,8 +136,8 @@ def number_and_order(records: Records, name: str, options: PrepareOptions) -> In
     )
 
 
-def _kept_items(items: ItemTable | None, item_names: list[str]) -> list[str]:
-    """Items of the table that are not among `item_names`, in the order of the table."""
+def further_items(items: ItemTable | None, item_names: list[str]) -> list[str]:
+    """Items of the table that are not among `item_names`, in the order of the table. Raises ConfigError without a table."""
     if items is None:
         raise ConfigError("--keep-items", "needs a table of items", remedy="Name one with --item-file, or leave it out")
     known = set(item_names)
@@ -164,8 +156,8 @@ def _split(
     if options.split != GLOBAL_TIME:
         return leave_one_out(offsets), "leave-one-out"
     by_time = np.sort(timestamps)
-    at = [by_time[int(len(by_time) * (1 - periods * options.held_out_share))] for periods in (2, 1)]
-    return global_time(offsets, timestamps, validation_from=int(at[0]), test_from=int(at[1])), "global-time"
+    at = [int(by_time[rank]) for rank in moment_ranks(len(by_time), options.held_out_share)]
+    return global_time(offsets, timestamps, validation_from=at[0], test_from=at[1]), "global-time"
 
 
 def _refuse_disorder(offsets: Int64[np.ndarray, "U_plus_1"], timestamps: Int64[np.ndarray, "I"]) -> None:
@@ -173,10 +165,7 @@ def _refuse_disorder(offsets: Int64[np.ndarray, "U_plus_1"], timestamps: Int64[n
     is_back = np.diff(timestamps) < 0
     is_back[offsets[1:-1] - 1] = False
     count = int(np.count_nonzero(np.add.reduceat(np.append(is_back, False), offsets[:-1])))
-    if count:
-        rule = "must be in the order of time: training, validation, test of each user"
-        remedy = "Split the files anew: --split leave-one-out"
-        raise DataError("given split", rule, f"{count} of {len(offsets) - 1} users are not", remedy)
+    refuse_disorder(count, len(offsets) - 1)
 
 
 def _count_late(users: Int32[np.ndarray, "I"], timestamps: Int64[np.ndarray, "I"]) -> int:
@@ -186,16 +175,14 @@ def _count_late(users: Int32[np.ndarray, "I"], timestamps: Int64[np.ndarray, "I"
     return int(np.count_nonzero(is_same_user & (np.diff(timestamps[by_user]) < 0)))
 
 
-def _doubtful_times(timestamps: Int64[np.ndarray, "I"]) -> list[str]:
-    """Questions about times that are all equal, or far from the others: they decide what comes first and last."""
-    if timestamps.min() == timestamps.max():
-        day = np.datetime64(int(timestamps[0]), "s")
-        return [f"all rows have one time, {day}: the order of a user's items is the order of ties"]
-    is_odd = (timestamps < EARLIEST) | (timestamps >= latest())
-    if not is_plausible(float(np.median(timestamps))) or not is_odd.any():
-        return []
-    example = np.datetime64(int(timestamps[is_odd][0]), "s")
-    count = int(np.count_nonzero(is_odd))
-    return [
-        f"{count:,} of {len(timestamps):,} rows have times before 1995 or after next year, e.g. {example}: is that right?"
-    ]
+def _times_kept(timestamps: Int64[np.ndarray, "I"]) -> TimesKept:
+    first, end = plausible_times()
+    is_odd = (timestamps < first) | (timestamps >= end)
+    return TimesKept(
+        lowest=int(timestamps.min()),
+        highest=int(timestamps.max()),
+        median=float(np.median(timestamps)),
+        num_rows=len(timestamps),
+        num_odd=int(np.count_nonzero(is_odd)),
+        first_odd=int(timestamps[is_odd.argmax()]) if is_odd.any() else None,
+    )

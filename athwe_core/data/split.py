@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -125,15 +126,36 @@ def global_time(
     Raises:
         ConfigError: The moments are in the wrong order, or leave nothing to train on or no target.
     """
-    if not validation_from < test_from:
-        rule, remedy = f"must be before test_from={test_from}", "Do all rows have one time? Use --split leave-one-out"
-        raise ConfigError("validation_from", rule, validation_from, remedy)
+    refuse_moments(validation_from, test_from)
 
     def first_row_from(moment: int) -> Int64[np.ndarray, "U"]:
         before = np.concatenate([[0], np.cumsum(timestamps < moment)])
         return offsets[:-1] + before[offsets[1:]] - before[offsets[:-1]]
 
-    training_end, late = first_row_from(validation_from), first_row_from(test_from)
+    return split_at(offsets, first_row_from(validation_from), first_row_from(test_from))
+
+
+def moment_ranks(num_rows: int, held_out_share: float) -> tuple[int, int]:
+    """Of all times in ascending order, the places of the moments `validation_from` and `test_from` of `global_time`."""
+    first, last = (int(num_rows * (1 - periods * held_out_share)) for periods in (2, 1))
+    return first, last
+
+
+def refuse_moments(validation_from: int, test_from: int) -> None:
+    """Raise ConfigError where the moments of `global_time` are in the wrong order."""
+    if not validation_from < test_from:
+        rule, remedy = f"must be before test_from={test_from}", "Do all rows have one time? Use --split leave-one-out"
+        raise ConfigError("validation_from", rule, validation_from, remedy)
+
+
+def split_at(
+    offsets: Int64[np.ndarray, "U_plus_1"], training_end: Int64[np.ndarray, "U"], late: Int64[np.ndarray, "U"]
+) -> Split:
+    """The split at two moments, see `global_time`, by the first row of each user from either moment on.
+
+    Raises:
+        ConfigError: Nothing to train on, or no target.
+    """
     start, end = offsets[:-1], offsets[1:]
     found = Split(
         start=start,
@@ -164,7 +186,11 @@ def given_split(offsets: Int64[np.ndarray, "U_plus_1"], parts: Int8[np.ndarray, 
         DataError: Nothing to train on, or no target.
     """
     users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    counts = [np.bincount(users[parts == part], minlength=len(offsets) - 1) for part in range(3)]
+    return split_parts(offsets, [np.bincount(users[parts == part], minlength=len(offsets) - 1) for part in range(3)])
+
+
+def split_parts(offsets: Int64[np.ndarray, "U_plus_1"], counts: Sequence[Int64[np.ndarray, "U"]]) -> Split:
+    """The given split, see `given_split`, by the number of rows of each user in each part. Raises DataError likewise."""
     start, training_end = offsets[:-1], offsets[:-1] + counts[0]
     late = training_end + counts[1]
     found = Split(

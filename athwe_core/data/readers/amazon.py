@@ -15,7 +15,7 @@ from athwe_core.data.readers.header import Dialect, is_empty, split_header
 from athwe_core.data.readers.json_lines import read_json_lines
 from athwe_core.data.readers.lines import blocks, first_lines
 from athwe_core.data.readers.reading import Reading
-from athwe_core.data.readers.records import ItemTable, Records, RecordsBuilder, are_ids
+from athwe_core.data.readers.records import ItemTable, Records, RecordsBuilder, RowSink, are_ids
 from athwe_core.data.readers.times import YEAR_5138, whole_seconds
 from athwe_core.errors import DataError
 from athwe_core.messages import listed
@@ -62,33 +62,44 @@ def read_amazon(
     Raises:
         DataError: A file is unreadable, has too many bad lines, or too many rows without a user or item.
     """
-    release, builder, latest = RELEASES[source], RecordsBuilder(), 0
-    for path in paths:
-        for rows in _interactions(path, release, reading):
-            seconds, is_time = whole_seconds(rows.frame[release.time], release.unit)
-            is_whole = pl.Series(is_time)
-            for key in (release.user, release.item):
-                is_whole &= are_ids(rows.frame[key])
-            for row in (~is_whole).arg_true().to_list():
-                reason = f"has no {release.user}, {release.item} or {release.time}"
-                reading.bad_row(path, int(rows.lines[row]), reason)
-            is_kept = is_whole & pl.Series(seconds >= 0)
-            reading.drop(path, "had a negative time", int(is_whole.sum()) - int(is_kept.sum()))
-            kept = rows.keep(is_kept).frame
-            seconds = seconds[is_kept.to_numpy()]
-            latest = max(latest, int(seconds.max(initial=0)))
-            builder.add(kept[release.user], kept[release.item], seconds)
-        reading.finish(path)
-    counts, notes = reading.counts(paths), []
-    if counts.read and (latest > YEAR_5138 or latest < _YEAR_1973):
-        notes.append(f"{paths[0].name}: the latest time is {latest} s: another unit than {release.unit}?")
-    items = None
+    builder = RecordsBuilder()
+    latest = max(read_reviews(source, path, reading, builder) for path in paths)
+    counts = reading.counts(paths)
+    notes, items = doubtful_unit(source, paths[0], counts.read, latest), None
     if item_paths:
-        items, item_notes = _read_items(item_paths, builder.item_names(str(paths[0])), reading)
+        items, item_notes = read_metadata(item_paths, builder.item_names(str(paths[0])), reading)
         notes += item_notes
     return builder.build(
         counts, place=str(paths[0]), items=items, notes=[*notes, *reading.notes], max_missing_ids=max_missing_ids
     )
+
+
+def read_reviews(source: str, path: Path, reading: Reading, builder: RowSink) -> int:
+    """Read the reviews or ratings of one file. Returns the latest time in seconds, 0 without a row. Raises DataError."""
+    release, latest = RELEASES[source], 0
+    for rows in _interactions(path, release, reading):
+        seconds, is_time = whole_seconds(rows.frame[release.time], release.unit)
+        is_whole = pl.Series(is_time)
+        for key in (release.user, release.item):
+            is_whole &= are_ids(rows.frame[key])
+        for row in (~is_whole).arg_true().to_list():
+            reason = f"has no {release.user}, {release.item} or {release.time}"
+            reading.bad_row(path, int(rows.lines[row]), reason)
+        is_kept = is_whole & pl.Series(seconds >= 0)
+        reading.drop(path, "had a negative time", int(is_whole.sum()) - int(is_kept.sum()))
+        kept = rows.keep(is_kept).frame
+        seconds = seconds[is_kept.to_numpy()]
+        latest = max(latest, int(seconds.max(initial=0)))
+        builder.add(kept[release.user], kept[release.item], seconds)
+    reading.finish(path)
+    return latest
+
+
+def doubtful_unit(source: str, path: Path, num_read: int, latest: int) -> list[str]:
+    """A question about reviews whose latest time, in seconds, is none that a review can have."""
+    if not num_read or _YEAR_1973 <= latest <= YEAR_5138:
+        return []
+    return [f"{path.name}: the latest time is {latest} s: another unit than {RELEASES[source].unit}?"]
 
 
 def _interactions(path: Path, release: Release, reading: Reading) -> Iterator[RowBlock]:
@@ -118,7 +129,7 @@ def _interactions(path: Path, release: Release, reading: Reading) -> Iterator[Ro
     return split_rows(found, names, dialect, path=path, reading=reading, on_bad=on_bad)
 
 
-def _read_items(paths: Sequence[Path], wanted: set[str], reading: Reading) -> tuple[ItemTable, list[str]]:
+def read_metadata(paths: Sequence[Path], wanted: set[str], reading: Reading) -> tuple[ItemTable, list[str]]:
     """Metadata of the wanted items; of several lines of one item the first counts. Lines of other items are skipped."""
     table = _ItemRows()
     with LiteralReader() as literals:

@@ -158,6 +158,11 @@ class Reading:
                 f"{path.name}: {num_bad} of {file.num_lines} lines {UNREADABLE} and were dropped: {shown}"
             )
 
+    def take_over(self, other: Reading) -> None:
+        """Take over the counts and notes of files that were read elsewhere."""
+        self._files |= other._files
+        self.notes += other.notes
+
     def counts(self, paths: Iterable[Path]) -> RowCounts:
         """What became of the rows of `paths`."""
         files = [self._files[path] for path in dict.fromkeys(paths) if path in self._files]

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
 from jaxtyping import Int32, Int64
 from numpy.typing import NDArray
 
+from athwe_core.data.notes import MissingIds, doubtful_user, no_usable_rows, several_spellings
 from athwe_core.data.readers.ids import clean_ids
 from athwe_core.data.readers.reading import RowCounts
 from athwe_core.data.readers.text_cleaning import NAME_SEPARATOR
-from athwe_core.errors import DataError
-from athwe_core.messages import brief
 
 _ROWS_AT_ONCE = 500_000
 _MERGE_AT = 1_000_000  # names that wait for their number
-_GIANT_SHARE, _GIANT_TIMES = 0.05, 10  # of all rows, and of the mean of the other users
 
 
 @dataclass(frozen=True)
@@ -169,6 +167,13 @@ def are_ids(texts: pl.Series) -> pl.Series:
     return ~texts.fill_null("").str.contains("\0", literal=True)
 
 
+class RowSink(Protocol):
+    """Takes the rows that a reader yields in blocks."""
+
+    def add(self, users: pl.Series, items: pl.Series, timestamps: Any, *, part: int = 0) -> None:
+        """Append rows: raw ids (null or empty where there is none), whole seconds, and their part of a given split."""
+
+
 class RecordsBuilder:
     """Collects the rows that a reader yields in blocks."""
 
@@ -212,46 +217,40 @@ class RecordsBuilder:
         """
         found, extra = {}, list(notes)
         is_kept = np.ones(counts.read, dtype=bool)
-        shown, is_rewritten = [], False
+        placeholders, is_rewritten = [], False
         for what, coder in (("user", self._users), ("item", self._items)):
             raw = coder.ids()
             clean = clean_ids(raw.names, what, place)
             in_rows = np.bincount(raw.numbers, minlength=len(raw.names))
             missing = np.flatnonzero(clean.is_placeholder.to_numpy())
-            shown += [f"{what} {brief(raw.names[int(name)])!r} in {in_rows[name]:,}" for name in missing]
+            placeholders += [(what, raw.names[int(name)], int(in_rows[name])) for name in missing]
             is_kept &= ~clean.is_placeholder.to_numpy()[raw.numbers]
             rewritten = clean.is_rewritten.to_numpy()
             if rewritten.any():
                 first = int(np.flatnonzero(rewritten)[0])
-                example = f"{brief(raw.names[first])!r} is {brief(clean.texts[first])!r}"
-                extra.append(f"{what} ids that are written in several ways have one spelling: {example}")
+                extra.append(several_spellings(what, raw.names[first], clean.texts[first]))
             is_rewritten |= bool(rewritten.any()) or len(missing) > 0
             found[what] = raw.renamed(clean.texts) if rewritten.any() else raw
-        num_missing = int(np.count_nonzero(~is_kept))
-        if num_missing > max_missing_ids * counts.read:
-            rule = f"may have at most {100 * max_missing_ids:g} % rows without a user or an item"
-            value = f"{num_missing:,} of {counts.read:,}: {', '.join(shown[:5])}"
-            raise DataError(place, rule, value, "Repair the ids, or raise --max-missing-ids to drop such rows")
+        missing_ids = MissingIds(int(np.count_nonzero(~is_kept)), counts.read, placeholders)
+        missing_ids.refuse_above(max_missing_ids, place)
         timestamps, users, item_ids = np.concatenate(self._timestamps), found["user"], found["item"]
         parts = np.repeat(*np.array(self._parts or [(0, 0)]).T).astype(np.int8) if has_parts else None
-        if num_missing:
-            extra.append(f"{num_missing:,} of {counts.read:,} rows have no id and were dropped: {', '.join(shown[:5])}")
+        extra += missing_ids.notes()
+        if missing_ids.num_rows:
             rows = np.flatnonzero(is_kept)
             users, item_ids, timestamps = users.take(rows), item_ids.take(rows), timestamps[rows]
             parts = parts[rows] if parts is not None else None
-        counts = counts.without("had no user or item id", num_missing)
+        counts = missing_ids.without(counts)
         extra += _doubtful_users(users)
         if not len(timestamps):
-            raise DataError(place, "has no rows that can be used", remedy="Is the file complete?")
+            raise no_usable_rows(place)
         return Records(users, item_ids, timestamps, items, (counts.sentence(), *extra), counts, parts, is_rewritten)
 
 
 def _doubtful_users(users: RawIds) -> list[str]:
     """A question about a user with far more rows than the others, who may stand for everybody without an id."""
     in_rows = np.bincount(users.numbers, minlength=1)
-    first, others = int(in_rows.argmax()), len(in_rows) - 1
-    count, total = int(in_rows[first]), len(users)
-    if not others or count < _GIANT_SHARE * total or count * others < _GIANT_TIMES * (total - count):
+    if not len(users):
         return []
-    shown = f"user {brief(users.names[first])!r} has {count:,} of {total:,} rows"
-    return [f"{shown}: does it stand for visitors without an id? If so, remove these rows"]
+    first = int(in_rows.argmax())
+    return doubtful_user(users.names[first], int(in_rows[first]), num_others=len(in_rows) - 1, num_rows=len(users))

@@ -51,6 +51,7 @@ class Table:
 
     Attributes:
         kind: `text`, `json`, `parquet` or `feather`.
+        names: As given.
         columns: Column names; of JSON lines the keys of the first lines, see `read_all_keys`.
         unreadable: Columns that cannot be read as text, each with its type.
         constants: As given, without columns that the file has itself.
@@ -68,7 +69,7 @@ class Table:
         quotes: str = "auto",
         constants: Mapping[str, str] | None = None,
     ) -> None:
-        self.path, self._reading, self._names, self._quotes = path, reading, names, quotes
+        self.path, self._reading, self.names, self._quotes = path, reading, names, quotes
         self.unreadable: list[str] = []
         self._separator = ""
         self.constants = dict(constants or {})
@@ -124,7 +125,7 @@ class Table:
                 frame = self._scan().select(chosen).head(_SAMPLE).collect()
             return frame.with_columns(pl.lit(value).alias(name) for name, value in self.constants.items())
         aside = Table(
-            self.path, Reading([self.path], 1.0), names=self._names, quotes=self._quotes, constants=self.constants
+            self.path, Reading([self.path], 1.0), names=self.names, quotes=self._quotes, constants=self.constants
         )
         aside.columns = self.columns  # neither progress nor bad rows count
         found = next((rows.frame for rows in aside.rows(columns) if len(rows.frame)), None)
@@ -141,7 +142,7 @@ class Table:
             yield from read_json_lines(self.path, columns, self._reading)
         else:
             reading = self._reading
-            found = blocks(self.path, reading) if self._names is not None else open_blocks(self.path, reading)[1]
+            found = blocks(self.path, reading) if self.names is not None else open_blocks(self.path, reading)[1]
 
             def on_bad(line: int, rule: str, value: object, *, num_lines: int = 1) -> None:
                 reading.bad_line(self.path, line, f"{rule}, got {value!r}", num_lines=num_lines)
@@ -172,15 +173,15 @@ class Table:
             rule = "must be one JSON object or the names of columns"
             raise DataError(f"{self.path} line 1", rule, lines[0][:20], remedy)
         header = header_text(self.path, lines[0])
-        if self._names is None:
+        if self.names is None:
             refuse_note(self.path, header)
         self._separator = max(SEPARATORS, key=lambda separator: header.count(separator) * len(separator))
         fields = split_header(self.path, header, self._dialect())
-        if self._names is not None:
-            if len(self._names) != len(fields):
+        if self.names is not None:
+            if len(self.names) != len(fields):
                 rule, remedy = "must name each of the columns", f"Line 1 has {len(fields)} fields: {listed(fields)}"
-                raise DataError(f"--columns for {self.path}", rule, ",".join(self._names), remedy)
-            return list(self._names)
+                raise DataError(f"--columns for {self.path}", rule, ",".join(self.names), remedy)
+            return list(self.names)
         if looks_like_data(fields):
             rule = f"must name the columns, and holds values: {listed(fields)}"
             remedy = f"Name them with --columns, e.g.: --columns {example_names(fields)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from athwe_core.data.readers.delimited import RowBlock
 from athwe_core.data.readers.item_table import read_item_table
 from athwe_core.data.readers.lines import first_lines
 from athwe_core.data.readers.reading import Reading
-from athwe_core.data.readers.records import ItemTable, Records, RecordsBuilder, are_ids
+from athwe_core.data.readers.records import ItemTable, Records, RecordsBuilder, RowSink, are_ids
 from athwe_core.data.readers.table_file import HeaderMissingError, Table, binary_format
 from athwe_core.data.readers.time_checks import TimeColumn, doubts_about_times, no_times, refuse_mixed
 from athwe_core.data.readers.times import FORMAT, YEAR_5138, TimeGuess, guess_time, whole_seconds
@@ -55,30 +55,10 @@ def read_tables(files: TableFiles, options: PrepareOptions, reading: Reading) ->
         DataError: A named column does not exist, none can be detected, times are negative, mixed or ambiguous (with the
             rows), or too many rows cannot be used.
     """
-    builder, found = RecordsBuilder(), _Detected()
-    names = list(options.columns) if options.columns else None
-    for path in files.paths:
-        table = _open(path, names, files, options, reading, found)
-        chosen = _choose(table, options, found) if table is not None else None
-        if table is None or chosen is None:
-            for _ in table.rows(table.columns) if table is not None else ():
-                pass  # which tells bad rows from none
-            reading.finish(path)
-            found.empty.append(path.name)
-            continue
-        found.add(path, table, chosen)
-        part = (files.parts or {}).get(path, 0)
-        times = TimeColumn(path, chosen)
-        for rows in table.rows((chosen.user, chosen.item, chosen.time)):
-            _add(builder, rows, times, reading, part=part)
-        reading.finish(path)
-    if found.columns is None:
-        raise DataError(str(files.paths[0]), "has no rows", remedy="Is the file complete?")
-    items, notes = None, found.notes()
-    if files.item_file is not None:
-        items, item_notes = _read_items(files.item_file, found.columns, options, reading)
-        notes += item_notes
-        reading.finish(files.item_file)
+    builder, found = RecordsBuilder(), Detected()
+    for part in table_parts(files, options, reading, found):
+        read_part(part, reading, builder)
+    items, notes = read_items(files, options, reading, found)
     return builder.build(
         reading.counts(files.paths),
         place=str(files.paths[0]),
@@ -89,7 +69,75 @@ def read_tables(files: TableFiles, options: PrepareOptions, reading: Reading) ->
     )
 
 
-class _Detected:
+@dataclass(frozen=True)
+class TablePart:
+    """One file of an interaction table that has rows, and how it is read.
+
+    Attributes:
+        path: The file.
+        columns: The columns to read, and the unit of the times.
+        names: Names of all columns of a text file without header line, None where it has one.
+        quotes: See `Table`.
+        constants: Columns with one value.
+        part: Of a given split; 0 without one.
+    """
+
+    path: Path
+    columns: Columns
+    names: Sequence[str] | None
+    quotes: str
+    constants: Mapping[str, str]
+    part: int
+
+
+def table_parts(files: TableFiles, options: PrepareOptions, reading: Reading, found: Detected) -> Iterator[TablePart]:
+    """Detect in the first rows of each file how it is read; files without a row are passed over.
+
+    A file is opened when the one before it has been taken.
+
+    Args:
+        files, options, reading: See `read_tables`.
+        found: Gets what was detected; a file without header takes the names of the file before.
+    """
+    names = list(options.columns) if options.columns else None
+    for path in files.paths:
+        constants = (files.constants or {}).get(path, {})
+        table = _open(path, names, files, options, reading, found)
+        chosen = _choose(table, options, found) if table is not None else None
+        if table is None or chosen is None:
+            for _ in table.rows(table.columns) if table is not None else ():
+                pass  # which tells bad rows from none
+            reading.finish(path)
+            found.empty.append(path.name)
+            continue
+        found.add(path, table, chosen)
+        yield TablePart(path, chosen, table.names, options.quotes, constants, (files.parts or {}).get(path, 0))
+    if found.columns is None:
+        raise DataError(str(files.paths[0]), "has no rows", remedy="Is the file complete?")
+
+
+def read_part(part: TablePart, reading: Reading, builder: RowSink) -> None:
+    """Read the rows of one file. Raises DataError, see `read_tables`."""
+    chosen, times = part.columns, TimeColumn(part.path, part.columns)
+    table = Table(part.path, reading, names=part.names, quotes=part.quotes, constants=part.constants)
+    for rows in table.rows((chosen.user, chosen.item, chosen.time)):
+        _add(builder, rows, times, reading, part=part.part)
+    reading.finish(part.path)
+
+
+def read_items(
+    files: TableFiles, options: PrepareOptions, reading: Reading, found: Detected
+) -> tuple[ItemTable | None, list[str]]:
+    """The table of items, None without one, and the notes about all files. Raises DataError, see `read_tables`."""
+    notes = found.notes()
+    if files.item_file is None or found.columns is None:
+        return None, notes
+    items, item_notes = _read_items(files.item_file, found.columns, options, reading)
+    reading.finish(files.item_file)
+    return items, notes + item_notes
+
+
+class Detected:
     """What was detected in the files so far."""
 
     def __init__(self) -> None:
@@ -129,7 +177,7 @@ def _few(names: Sequence[str]) -> str:
 
 
 def _open(
-    path: Path, names: list[str] | None, files: TableFiles, options: PrepareOptions, reading: Reading, found: _Detected
+    path: Path, names: list[str] | None, files: TableFiles, options: PrepareOptions, reading: Reading, found: Detected
 ) -> Table | None:
     """The table in a file; None where the file is empty. A file without header takes the names of the one before."""
     if len(files.paths) > 1 and binary_format(path) is None and not first_lines(path):
@@ -144,7 +192,7 @@ def _open(
         return Table(path, reading, names=before, quotes=options.quotes, constants=constants)
 
 
-def _add(builder: RecordsBuilder, rows: RowBlock, times: TimeColumn, reading: Reading, *, part: int) -> None:
+def _add(builder: RowSink, rows: RowBlock, times: TimeColumn, reading: Reading, *, part: int) -> None:
     path, chosen = times.path, times.columns
     seconds, is_time = whole_seconds(rows.frame[chosen.time], chosen.unit)
     refuse_mixed(rows, seconds, is_time, times)
@@ -165,7 +213,7 @@ def _add(builder: RecordsBuilder, rows: RowBlock, times: TimeColumn, reading: Re
     builder.add(kept.frame[chosen.user], kept.frame[chosen.item], seconds[mask], part=part)
 
 
-def _choose(table: Table, options: PrepareOptions, found: _Detected) -> Columns | None:
+def _choose(table: Table, options: PrepareOptions, found: Detected) -> Columns | None:
     """The columns and the unit to read; None where the table has no rows."""
     user, item = (
         _column(table, name, role) for name, role in ((options.user_column, "user"), (options.item_column, "item"))
@@ -204,7 +252,7 @@ def _choose(table: Table, options: PrepareOptions, found: _Detected) -> Columns 
     return chosen
 
 
-def _guess(table: Table, name: str, sample: pl.DataFrame, options: PrepareOptions, found: _Detected) -> TimeGuess:
+def _guess(table: Table, name: str, sample: pl.DataFrame, options: PrepareOptions, found: Detected) -> TimeGuess:
     """What a column would mean as times: by its type, else as options say, else by its values."""
     unit = (
         "us" if table.is_dated(name) else f"{FORMAT}{options.time_format}" if options.time_format else options.time_unit
