@@ -25,7 +25,7 @@ OPTION_PANELS = {
     "Demo data": "",
     "Model": "preset modalities config set init-from space vary remove all",
     "Training": "batching epochs patience batch-targets lr seeds jobs trials device precision compile checkpoint-minutes "
-    "resume all-data",
+    "resume all-data refit",
     "Judging": "metric k exclude-seen against groups force shuffles",
     "Sizes": "suite models growth largest only steps mean-length feature-width",
     "Address": "host port api-key-file page",

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,7 +16,7 @@ from athwe_cli.errors import one_line_errors
 from athwe_cli.render import Output
 from athwe_cli.settings import configure, open_or_prepare
 from athwe_cli.train_run import log_heading, show_plan, train_and_show
-from athwe_cli.train_start import epochs_of_all_data, followed_run, refuse_settings, restarted, resumed_run
+from athwe_cli.train_start import epochs_without_validation, followed_run, refuse_settings, restarted, resumed_run
 
 if TYPE_CHECKING:
     from athwe_core.distributed import ProcessGroup
@@ -85,6 +85,14 @@ def train(
             "--epochs. Such a run has no results and is never compared.",
         ),
     ] = False,
+    refit: Annotated[
+        Literal["validation"] | None,
+        typer.Option(
+            help="Train on training and validation items, for as many epochs as the best one of --from, or for --epochs, and "
+            "rank the test items. Such a result is never compared (glossary: refit).",
+            show_default=False,
+        ),
+    ] = None,
     version: Annotated[
         str | None, typer.Option(help="Prepared version of the data set. Default: the current one.")
     ] = None,
@@ -123,6 +131,8 @@ def train(
 
     Example: athwe train --from Toys_and_Games/hm4sr/paper --all-data
 
+    Example: athwe train --dataset Toys_and_Games --epochs 8 --refit validation
+
     Example: athwe train --dataset demo --track tensorboard
     """
     flags = {
@@ -139,6 +149,10 @@ def train(
     }
     if resume is not None:
         refuse_settings(context)
+    if all_data and refit:
+        from athwe_core.errors import ConfigError
+
+        raise ConfigError("--refit", "cannot be combined with --all-data", remedy="Remove one of them")
     is_first = os.environ.get("RANK", "0") == "0"
     output = Output(as_json=as_json, is_silent=not is_first)
     resumed = before = None
@@ -169,9 +183,10 @@ def train(
                 return resumed
             assert dataset is not None
             found = open_or_prepare(dataset, version, data, prepared, output, check_all=verify)
-            if all_data:
-                flags["training.epochs"] = epochs_of_all_data(epochs, before)
-                found = found.without_held_out()
+            if all_data or refit:
+                option = "--all-data" if all_data else "--refit"
+                flags["training.epochs"] = epochs_without_validation(option, epochs, before)
+                found = found.without_held_out() if all_data else found.with_validation_for_training()
             of_preset = preset if before is None else before.preset
             base = None if before is None else before.configuration
             settings = configure(of_preset, dataset, config, flags, overrides or [], found, output, base=base)

@@ -115,8 +115,10 @@ def train_and_show(
     title = f"{found.name}, test, {users:,} users, {found.rules}, {epochs}"
     output.table(metrics_table(baselines | {preset: results["test"]}, title=title, ks=ks))
     output.note(f"{results['seconds_per_epoch']:.1f} s per epoch; run folder {run.path}")
+    if "validation" not in results:
+        output.note("trained on validation items too: this result is never compared with those that held them out")
     steps, planned = sum(record["steps"] for record in run.metrics()), config.training.epochs
-    if results["best_epoch"] == planned > 1 and steps < FEW_STEPS:
+    if "validation" in results and results["best_epoch"] == planned > 1 and steps < FEW_STEPS:
         output.note(f"{steps:,} steps are few, and the last epoch was the best: try --epochs {2 * planned}")
     output.note(f"Next: athwe case-study --run {run.name} --random 1")
     output.note(f"Or: athwe recommend --run {run.name} --to best.parquet")

@@ -55,14 +55,14 @@ def followed_run(context: typer.Context, name: str, runs: Path, dataset: str | N
     return FollowedRun(run, dataset or run.manifest()["data"]["name"])
 
 
-def epochs_of_all_data(epochs: int | None, before: FollowedRun | None) -> int:
-    """Epochs of a training that has nothing to stop early on."""
+def epochs_without_validation(option: str, epochs: int | None, before: FollowedRun | None) -> int:
+    """Epochs of a training that has nothing to stop early on; `option` is what the user typed for it."""
     found = epochs or (before and before.best_epoch)
     if not found:
         from athwe_core.errors import ConfigError
 
         rule = "needs the number of epochs, since nothing is held out to stop early on"
-        raise ConfigError("--all-data", rule, remedy="Add --from RUN, a finished run, or --epochs N")
+        raise ConfigError(option, rule, remedy="Add --from RUN, a finished run, or --epochs N")
     return found
 
 

@@ -65,12 +65,14 @@ class Run:
     @property
     def metrics(self) -> dict[str, Any]:
         """Results of the best weights: `validation` and `test` with metrics such as `ndcg@10`, `best_epoch`, `epochs` and
-        `seconds_per_epoch`.
+        `seconds_per_epoch`. A run that was refitted has no `validation`.
 
         Raises: CheckpointError when the run has not finished.
         """
         manifest = self.folder.manifest()
         if manifest["status"] == TRAINED:
+            if "test" in manifest["results"]:
+                return dict(manifest["results"])
             raise CheckpointError(f"run {self.name}", "was trained on all data, so it has no metrics")
         if manifest["status"] != FINISHED:
             raise CheckpointError(

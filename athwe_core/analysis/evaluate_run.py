@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from athwe_core.data.prepare import PreparedDataset
-from athwe_core.data.split import ALL_DATA
+from athwe_core.data.split import ALL_DATA, REFIT
 from athwe_core.errors import ConfigError
 from athwe_core.evaluation.baselines import popularity_ranks, transition_ranks
 from athwe_core.evaluation.evaluate import rank_users
@@ -47,11 +47,13 @@ def evaluate_run(
     are treated otherwise than in training.
     Raises:
         CheckpointError: The run has no best weights yet.
-        ConfigError: It was trained on all data.
+        ConfigError: It was trained on the items of this split.
     """
     if prepared.split_rule == ALL_DATA:
         why = "was trained on all data: nothing is held out to evaluate it on"
         raise ConfigError(f"run {run.name}", why, remedy="Evaluate the run that it followed")
+    if prepared.split_rule == REFIT and split == "validation":
+        raise ConfigError(f"run {run.name}", "was trained on the validation items too", remedy="Use --split test")
     config = run.config()
     rule = config.evaluation.exclude_seen if exclude_seen is None else exclude_seen
     ks = config.evaluation.ks if ks is None else ks

@@ -60,6 +60,8 @@ _AS_ONE_LOG = "Split the files anew: --split leave-one-out"
 LEAVE_ONE_OUT, GLOBAL_TIME, GIVEN = "leave-one-out", "global-time", "given"
 ALL_DATA = "all-data"
 """Of a training on all interactions: none is held out."""
+REFIT = "refit"
+"""Of a training on training and validation: only the test items are held out."""
 
 
 @dataclass(frozen=True)

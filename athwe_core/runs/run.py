@@ -227,7 +227,6 @@ class RunFolder:
             check_all: Read every file of it whole, see `open_prepared`.
         Raises: DataError when it is gone or its content is another one now.
         """
-        from athwe_core.data.split import ALL_DATA
         from athwe_core.data.store.dataset import open_prepared
 
         data = self.manifest()["data"]
@@ -239,7 +238,7 @@ class RunFolder:
                 prepared.manifest["content_hash"][:12],
                 "Prepare it again from the same files, or train again",
             )
-        return prepared.without_held_out() if data.get("split_rule") == ALL_DATA else prepared
+        return prepared.trained_on(data.get("split_rule"))
 
 
 def write_manifest(folder: Path, facts: dict[str, Any]) -> None:

@@ -18,7 +18,6 @@ from jaxtyping import Float64
 from athwe_core.data.packing import FIXED_PADDING, SOME_PADDING
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.data.rows import epoch_batches, training_rows
-from athwe_core.data.split import ALL_DATA
 from athwe_core.distributed import ALONE, ProcessGroup
 from athwe_core.errors import CheckpointError, DataError, require
 from athwe_core.evaluation.evaluate import rank_users
@@ -72,7 +71,7 @@ class Result:
     finished: bool
     """False when it was stopped; it can be resumed."""
     results: dict[str, Any]
-    """best_epoch, epochs, seconds_per_epoch, and unless trained on all data validation, test; empty when not finished."""
+    """best_epoch, epochs, seconds_per_epoch, and validation and test where they are held out; empty when not finished."""
 
 
 def train(
@@ -357,7 +356,8 @@ class _Training:
             "seconds_per_epoch": median(record["seconds"] for record in self.records),
         }
         frames = []
-        for split in () if self.prepared.split_rule == ALL_DATA else ("validation", "test"):
+        held_out = [split for split in ("validation", "test") if len(self.prepared.split.users(split))]
+        for split in held_out:
             known = self.best_ranks if split == "validation" else None
             ranks = None if self.should_stop() else self.ranks(split) if known is None else known
             if ranks is None:
@@ -374,7 +374,7 @@ class _Training:
         if self.world.is_first:
             if frames:
                 self.run.write_ranks(pl.concat(frames))
-            self.run.update_manifest(status=FINISHED if frames else TRAINED, results=results)
+            self.run.update_manifest(status=FINISHED if "validation" in held_out else TRAINED, results=results)
         return results
 
 

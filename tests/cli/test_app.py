@@ -72,6 +72,7 @@ COMMANDS = {
         "--resume",
         "--from",
         "--all-data",
+        "--refit",
         "--init-from",
         "--verify",
         "--checkpoint-minutes",

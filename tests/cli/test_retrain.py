@@ -1,4 +1,4 @@
-"""`athwe train --from` and `--all-data`: retraining."""
+"""`athwe train --from`, `--all-data` and `--refit`: retraining."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from cli_runner import call, one_error_line
 
 import athwe_core as athwe
-from athwe_core.data.split import ALL_DATA
+from athwe_core.data.split import ALL_DATA, REFIT
 
 
 @pytest.fixture(scope="module")
@@ -60,9 +60,39 @@ def test_a_run_on_all_data_recommends_and_is_never_judged_or_found_as_the_last(
     assert listed == {"demo/athwe/first": "finished", "demo/athwe/served": "trained"}
 
 
+def test_a_refit_trains_on_validation_and_ranks_the_same_test_items(world: Path) -> None:
+    result = call(world, "train", "--from", "first", "--refit", "validation", "--name", "refitted", "--json")
+    assert result.exit_code == 0, result.output
+    assert "trained on validation items too" in result.stderr
+    found, first = json.loads(result.stdout), json.loads((world / "first.json").read_text())
+    assert found["epochs"] == found["best_epoch"] == first["best_epoch"]
+    assert "validation" not in found
+    run = athwe.load_run("refitted", runs_dir=world / "runs", prepared_dir=world / "prepared")
+    assert (run.status, run.data.split_rule) == ("trained", REFIT)
+    assert run.metrics["test"] == found["test"] != first["test"]
+    assert run.evaluate(split="test")["metrics"] == pytest.approx(found["test"])
+    assert "was trained on the validation items too" in one_error_line(
+        call(world, "evaluate", "--run", "refitted", "--split", "validation")
+    )
+    assert call(world, "compare", "first", "refitted").exit_code != 0
+    assert json.loads(call(world, "evaluate", "--run", "last", "--json").stdout)["run"] == "demo/athwe/first"
+
+
+def test_a_refit_has_one_more_target_of_each_user_with_a_validation_item(world: Path) -> None:
+    data = athwe.load_dataset("demo", prepared_dir=world / "prepared")
+    longer = data.with_validation_for_training()
+    grown = longer.split.training_end - data.split.training_end
+    assert (grown == (data.split.validation >= 0)).all()
+    assert (longer.split.test == data.split.test).all()
+    assert len(longer.split.users("validation")) == 0
+    assert not longer.split.is_training(len(data.item_ids))[data.split.test].any()
+
+
 def test_mistakes_are_one_line(world: Path) -> None:
     for arguments, message in [
         (("--all-data", "--dataset", "demo"), "--all-data needs the number of epochs"),
+        (("--refit", "validation", "--dataset", "demo"), "--refit needs the number of epochs"),
+        (("--refit", "validation", "--all-data", "--from", "first"), "--refit cannot be combined with --all-data"),
         (("--from", "first", "--preset", "sasrec"), "--from cannot be combined with --preset"),
         (("--from", "first", "--init-from", "first"), "--from cannot be combined with --init-from"),
         (("--from", "frist"), "Did you mean"),

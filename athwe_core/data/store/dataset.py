@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float, Int32, Int64, UInt8
 
-from athwe_core.data.split import ALL_DATA, LEAVE_ONE_OUT, Split, leave_one_out
+from athwe_core.data.split import ALL_DATA, LEAVE_ONE_OUT, REFIT, Split, leave_one_out
 from athwe_core.data.store.schema import MANIFEST, damaged, read_version
 from athwe_core.errors import ConfigError, DataError
 from athwe_core.host_process import require_polars
@@ -107,15 +107,31 @@ class PreparedDataset:
 
     @property
     def split_rule(self) -> str:
-        """`leave-one-out`, `global-time`, `given`, or `all-data`, which holds out nothing."""
+        """`leave-one-out`, `global-time`, `given`; `refit` holds out the test items alone, `all-data` nothing."""
         return str(self.manifest["statistics"].get("split", LEAVE_ONE_OUT))
 
     def without_held_out(self) -> PreparedDataset:
         """The same with all interactions for training: nothing is left to evaluate on."""
-        none = np.full(self.num_users, -1, np.int64)
-        manifest = {**self.manifest, "statistics": {**self.manifest["statistics"], "split": ALL_DATA}}
         ends = np.asarray(self.offsets[1:])
-        return replace(self, manifest=manifest, training_ends=ends, validation_rows=none, test_rows=none)
+        return self._with_split(ALL_DATA, ends, test_rows=np.full(self.num_users, -1, np.int64))
+
+    def with_validation_for_training(self) -> PreparedDataset:
+        """The same with the validation items for training: only the test items are left to evaluate on."""
+        split = self.split
+        ends = np.where(split.validation >= 0, split.validation + 1, split.training_end)
+        return self._with_split(REFIT, ends, test_rows=split.test)
+
+    def trained_on(self, rule: str | None) -> PreparedDataset:
+        """The same under the split rule that a run recorded: `refit` and `all-data` are not prepared, but derived."""
+        derived = {ALL_DATA: self.without_held_out, REFIT: self.with_validation_for_training}
+        return derived[rule]() if rule in derived else self
+
+    def _with_split(
+        self, rule: str, training_ends: Int64[np.ndarray, "U"], *, test_rows: Int64[np.ndarray, "U"]
+    ) -> PreparedDataset:
+        manifest = {**self.manifest, "statistics": {**self.manifest["statistics"], "split": rule}}
+        none = np.full(self.num_users, -1, np.int64)
+        return replace(self, manifest=manifest, training_ends=training_ends, validation_rows=none, test_rows=test_rows)
 
     @property
     def rules(self) -> str:
