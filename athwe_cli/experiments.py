@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from athwe_cli.experiment_tables import cost_table, quick_look, result_table
+from athwe_cli.launchers import ray_or_none
 from athwe_cli.render import Output
 from athwe_cli.signals import noted_signals
 from athwe_cli.training_display import duration
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from athwe_core.analysis.experiments.plan import Experiment, Plan, PlannedRun
+    from athwe_core.analysis.experiments.ray_launcher import RayLauncher
     from athwe_core.data.prepare import PreparedDataset
+    from athwe_core.runs.find import RunFolder
 
 Seeds = Annotated[int, typer.Option("--seeds", help="Number of seeds. N means the seeds 0 to N-1.")]
 Epochs = Annotated[
@@ -35,7 +38,8 @@ Jobs = Annotated[
     int | None,
     typer.Option(
         "--jobs",
-        help="Runs to train at once, each in a process of its own. Default: one for each CUDA device, else 1.",
+        help="Runs to train at once, each in a process of its own. Default: one for each CUDA device, else 1; with "
+        "--launcher ray as many as the cluster has room for.",
         show_default=False,
     ),
 ]
@@ -65,46 +69,27 @@ def run_and_show(
     dry_run: bool,
     output: Output,
     track: list[str] | None = None,
+    launcher: str = "local",
+    ray_address: str | None = None,
 ) -> None:
     """Show the plan, train the missing runs, write and show the result.
 
     Raises: typer.Exit with 130 or 143 when interrupted.
     """
-    from athwe_core.analysis.experiments.execute import default_jobs, run_all
+    from athwe_core.analysis.experiments.execute import configs_to_train
     from athwe_core.analysis.experiments.plan import plan_experiment
     from athwe_core.analysis.experiments.result import aggregate
     from athwe_core.analysis.experiments.result_folder import require_free_name, write_result
-    from athwe_core.analysis.experiments.time_estimate import estimate
-    from athwe_core.errors import require
 
     require_free_name(runs, found.name, experiment.kind, name)
     plan = plan_experiment(experiment, found, runs_dir=runs)
-    jobs = default_jobs(plan) if jobs is None else jobs
-    require(jobs >= 1, "--jobs", "must be at least 1", jobs)
-    expected = estimate(plan, jobs=jobs)
-    lines = [*_plan_lines(plan), f"estimated {duration(expected.seconds)} ({expected.basis})"]
-    for line in lines:
-        (output.out if dry_run else output.err).print(line, markup=False, highlight=False, soft_wrap=True)
-    if dry_run:
-        output.json(plan.facts() | {"estimate": {"seconds": expected.seconds, "basis": expected.basis, "jobs": jobs}})
-        return
     command = shlex.join(["athwe", *sys.argv[1:]])
-    display = ExperimentDisplay(output, total=len(plan.to_train()))
-    with noted_signals() as received:
-        try:
-            folders = run_all(
-                plan,
-                jobs=jobs,
-                command=command,
-                listener=display,
-                should_stop=lambda: bool(received),
-                track=track or (),
-            )
-        finally:
-            display.close()
+    to_train = configs_to_train(plan)
+    where = ray_or_none(launcher, ray_address, to_train, jobs=jobs, runs=runs, found=found, output=output)
+    with where as launched:
+        folders = _train(plan, launched, jobs=jobs, dry_run=dry_run, command=command, output=output, track=track)
     if folders is None:
-        output.note(f"stopped and saved. Continue with the same command: {command}")
-        raise typer.Exit(128 + received[0])
+        return
     aggregated = aggregate(plan, folders, command=command)
     if experiment.kind == "models":
         from athwe_core.analysis.experiments.model_table import complete
@@ -116,6 +101,52 @@ def run_and_show(
         output.table(cost_table(result))
     output.note(f"result folder {result['folder']}")
     output.json(result)
+
+
+def _train(
+    plan: Plan,
+    launcher: RayLauncher | None,
+    *,
+    jobs: int | None,
+    dry_run: bool,
+    command: str,
+    output: Output,
+    track: list[str] | None,
+) -> dict[str, RunFolder] | None:
+    """Show the plan and train the missing runs; None after a dry run. Raises typer.Exit when interrupted."""
+    from athwe_core.analysis.experiments.execute import default_jobs, run_all
+    from athwe_core.analysis.experiments.time_estimate import estimate
+    from athwe_core.errors import require
+
+    if launcher is not None:
+        jobs = launcher.jobs
+    jobs = default_jobs(plan) if jobs is None else jobs
+    require(jobs >= 1, "--jobs", "must be at least 1", jobs)
+    expected = estimate(plan, jobs=jobs)
+    lines = [*_plan_lines(plan), f"estimated {duration(expected.seconds)} ({expected.basis})"]
+    for line in lines:
+        (output.out if dry_run else output.err).print(line, markup=False, highlight=False, soft_wrap=True)
+    if dry_run:
+        output.json(plan.facts() | {"estimate": {"seconds": expected.seconds, "basis": expected.basis, "jobs": jobs}})
+        return None
+    display = ExperimentDisplay(output, total=len(plan.to_train()))
+    with noted_signals() as received:
+        try:
+            folders = run_all(
+                plan,
+                jobs=jobs,
+                command=command,
+                listener=display,
+                should_stop=lambda: bool(received),
+                track=track or (),
+                launcher=launcher,
+            )
+        finally:
+            display.close()
+    if folders is None:
+        output.note(f"stopped and saved. Continue with the same command: {command}")
+        raise typer.Exit(128 + received[0])
+    return folders
 
 
 def _plan_lines(plan: Plan) -> list[str]:

@@ -24,8 +24,8 @@ OPTION_PANELS = {
     "download-images allow-private-hosts feature-rows half-features keep-feature-scale clusters",
     "Demo data": "",
     "Model": "preset modalities config set init-from space vary remove all",
-    "Training": "batching epochs patience batch-targets lr seeds jobs trials device precision compile checkpoint-minutes "
-    "resume all-data refit",
+    "Training": "batching epochs patience batch-targets lr seeds jobs launcher ray-address trials device precision compile "
+    "checkpoint-minutes resume all-data refit",
     "Judging": "metric k exclude-seen against groups force shuffles",
     "Sizes": "suite models growth largest only steps mean-length feature-width",
     "Address": "host port api-key-file page",

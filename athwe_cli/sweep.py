@@ -9,6 +9,7 @@ import typer
 from athwe_cli import experiments as exp
 from athwe_cli import options as opt
 from athwe_cli.errors import one_line_errors
+from athwe_cli.launchers import Launcher, RayAddress, require_launcher
 from athwe_cli.render import Output
 from athwe_cli.settings import configure, open_or_prepare
 
@@ -30,6 +31,8 @@ def sweep(
     metric: exp.Metric = "ndcg@10",
     split: exp.Split = "validation",
     jobs: exp.Jobs = None,
+    launcher: Launcher = "local",
+    ray_address: RayAddress = None,
     overrides: opt.Set = None,
     config: opt.ConfigFile = None,
     batching: opt.Batching = None,
@@ -56,6 +59,7 @@ def sweep(
     """
     output = Output(as_json=as_json)
     exp.refuse_seed(overrides or [])
+    require_launcher(launcher, ray_address)
     chosen, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {chosen} ({why})")
     from athwe_core.analysis.experiments.sweep import sweep as build
@@ -72,4 +76,15 @@ def sweep(
         split=split,
         quick_epochs=epochs,
     )
-    exp.run_and_show(experiment, found, runs=runs, jobs=jobs, name=name, dry_run=dry_run, output=output, track=track)
+    exp.run_and_show(
+        experiment,
+        found,
+        runs=runs,
+        jobs=jobs,
+        name=name,
+        dry_run=dry_run,
+        output=output,
+        track=track,
+        launcher=launcher,
+        ray_address=ray_address,
+    )

@@ -2,7 +2,11 @@
 
 The system releases the lock when its holder ends, however it ends. On a file system without locks (some network file
 systems) the file itself is the lock. It is taken over where its holder ran on this host and is dead. Nothing can be known
-about a holder on another host, so the error names the file to delete.
+about a holder on another host, so the error names the file to delete. Whoever does know that such a holder is gone removes
+its file with `remove_lost`.
+
+Where the host of a holder has died, a network file system with locks releases them itself, NFS 4 after its lease (90 s by
+default).
 """
 
 from __future__ import annotations
@@ -98,6 +102,23 @@ def read_owner(path: Path) -> Owner | None:
         return None
     is_sound = 0 < owner.process < 2**31 and owner.host.isprintable() and owner.since.tzinfo is not None
     return owner if is_sound else None
+
+
+def remove_lost(path: Path, *, process: int, host: str) -> None:
+    """Remove the lock file of a holder that is known to be gone, where the file itself is the lock.
+
+    Changes nothing where the file system has locks, or where somebody else holds this one.
+
+    Args:
+        path: The lock file.
+        process, host: The holder that is gone.
+    Raises:
+        OSError: The file cannot be removed.
+    """
+    owner = read_owner(path)
+    if owner is not None and (owner.process, owner.host) == (process, host) and not _has_locks(path):
+        path.with_name(path.name + OWNER).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def _acquire(path: Path, wait_seconds: float) -> BaseFileLock:

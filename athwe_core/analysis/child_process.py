@@ -32,7 +32,8 @@ Document = dict[str, Any]
 SECONDS_TO_SAVE = 300.0
 """How long a child that is to stop may take for its step and for saving before it is killed."""
 
-_RESULT, _ERROR = "result", "error"
+RESULT, ERROR = "result", "error"
+"""Events of a child's last message, its answer."""
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -46,6 +47,24 @@ class Message:
 
 class ChildError(AthweError):
     """An error of a library, or of athwe itself, in a child (exit code 1): type and first line. Its traceback is a note."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a child ended."""
+
+    code: int
+    """Its exit code; negative = the signal that ended it."""
+    answer: Message | None
+    """The result or the error of its work; None where it was killed before."""
+
+    def result(self, subject: str, *, remedy: str) -> Document:
+        """What the work returned, or its error, see `ChildProcess.result`."""
+        if self.answer is None:
+            raise AthweError(subject, f"must finish: its process ended with exit code {self.code}", remedy=remedy)
+        if self.answer.event == ERROR:
+            raise rebuild_exception(self.answer.fields, subject)
+        return self.answer.fields
 
 
 class ChildProcess:
@@ -117,12 +136,12 @@ class ChildProcess:
         Raises: the AthweError of the work, with its text and exit code; ChildError for any other error of the work;
             AthweError for a child that ended without an answer.
         """
+        return self.ending().result(subject, remedy=remedy)
+
+    def ending(self) -> Ending:
+        """How it ended; to be called when it has ended."""
         code = self.join()
-        if self._last is None:
-            raise AthweError(subject, f"must finish: its process ended with exit code {code}", remedy=remedy)
-        if self._last.event == _ERROR:
-            raise rebuild_exception(self._last.fields, subject)
-        return self._last.fields
+        return Ending(code, self._last)
 
     def _write(self, text: str) -> None:
         assert self._process.stdin is not None
@@ -138,7 +157,7 @@ class ChildProcess:
                     message = Message(found["event"], found["fields"])
                 except (ValueError, KeyError, TypeError):  # printed by a library before `serve`, or cut off by a kill
                     continue
-                if message.event in (_RESULT, _ERROR):
+                if message.event in (RESULT, ERROR):
                     self._last = message
                 else:
                     messages.put((self, message))
@@ -235,9 +254,9 @@ def serve(work: Callable[[Document, Parent], Mapping[str, Any]]) -> None:
     try:
         result = work(parent.document, parent)
     except Exception as error:
-        parent.send(_ERROR, **describe_exception(error))
+        parent.send(ERROR, **describe_exception(error))
     else:
-        parent.send(_RESULT, **result)
+        parent.send(RESULT, **result)
 
 
 def describe_exception(error: Exception) -> Document:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from athwe_core.errors import CheckpointError, ConfigError, DataError
-from athwe_core.locks import HeldError, held
+from athwe_core.locks import HeldError, held, remove_lost
 from athwe_core.runs.json_files import read_object, read_object_lines
 from athwe_core.runs.schema import RESTORE, EpochRecord, require_manifest, require_record
 from athwe_core.safe_write import file_hash, reason, remove_abandoned, replace_text, replacing
@@ -89,6 +89,11 @@ class RunFolder:
                 rule, remedy = f"cannot be written to ({reason(error)})", f"Fix that, then: {self.resume_command}"
                 raise CheckpointError(f"run {self.name}", rule, remedy=remedy) from None
             yield
+
+    def release_lost(self, *, process: int, host: str) -> None:
+        """Remove the locks of a process on a host that is known to be gone, see `locks.remove_lost`."""
+        for lock in (LOCK, CHANGE_LOCK):
+            remove_lost(self.path / lock, process=process, host=host)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

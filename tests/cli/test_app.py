@@ -19,6 +19,8 @@ ROOT = Path(__file__).parents[2]
 FOLDERS = {"--data", "--prepared", "--runs"}
 EXPERIMENT = {"--dataset", "--preset", "--seeds", "--epochs", "--metric", "--split", "--jobs", "--set", "--config"}
 EXPERIMENT |= {
+    "--launcher",
+    "--ray-address",
     "--track",
     "--batching",
     "--device",

@@ -1,27 +1,30 @@
-"""Training the runs of an experiment: one after another in this process, or several at once, each in its own process."""
+"""Training the runs of an experiment: one after another in this process, or several at once where a launcher starts them."""
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
-import torch
-
-from athwe_core.analysis.child_process import ChildProcess, Message
+from athwe_core.analysis.experiments.launch import (
+    POLL_SECONDS,
+    Launcher,
+    Messages,
+    Running,
+    assignable_devices,
+    local_launcher,
+)
 from athwe_core.analysis.experiments.plan import Plan, PlannedRun
+from athwe_core.config import Config
+from athwe_core.data.store.dataset import PreparedDataset
 from athwe_core.errors import CheckpointError, require
 from athwe_core.runs.find import RunFolder, create_run
 from athwe_core.runs.schema import EpochRecord
 from athwe_core.training.loop import train
 from athwe_core.training.tracking.listener import require_trackers, tracked
 
-RUN_MODULE = "athwe_core.analysis.experiments.run_one"
-POLL_SECONDS = 0.2
-"""How often a waiting parent checks whether it should stop."""
 KILLED_REMEDY = "Run the same command again, with fewer --jobs if memory was short; finished epochs are kept"
 
 
@@ -71,7 +74,12 @@ class _RunListener:
 
 def default_jobs(plan: Plan) -> int:
     """One run at a time for each CUDA device that can be assigned to runs, else 1."""
-    return max(1, len(_devices(plan.to_train())))
+    return max(1, len(assignable_devices(configs_to_train(plan))))
+
+
+def configs_to_train(plan: Plan) -> list[Config]:
+    """Configurations of the runs that are not finished, as their folders have them where these exist."""
+    return [run.existing.config() if run.existing else run.config for run in plan.to_train()]
 
 
 def run_all(
@@ -82,15 +90,18 @@ def run_all(
     listener: ExperimentListener,
     should_stop: Callable[[], bool] = lambda: False,
     track: Sequence[str] = (),
+    launcher: Launcher | None = None,
 ) -> dict[str, RunFolder] | None:
     """Train the runs of the plan that are not finished.
 
     Args:
-        jobs: runs at once, >= 1. One trains in this process. Of several, each has a process of its own, an equal share of
-            this process's threads, and a CUDA device of its own where there are several and the configuration names none.
+        jobs: runs at once, >= 1, without a launcher. One trains in this process. Of several, each has a process of its own,
+            an equal share of this process's threads, and a CUDA device of its own where there are several and the
+            configuration names none.
         command: the command that does this again, for the manifests of the runs.
         should_stop: called often; True saves every run under way and ends.
         track: trackers that record the runs which are trained, see `training.tracking`.
+        launcher: starts the runs, as many at once as it says; None = as `jobs` says.
     Returns: identity to finished run; None when stopped, after which the same call continues.
     Raises: the error of the run that failed, after the others are saved and their processes have ended (ChildError where it
         is no AthweError and arose in a process of its own); CheckpointError, before anything is trained, when another
@@ -108,8 +119,10 @@ def run_all(
         if planned.action == "reused":
             listener.run_reused(planned)
     jobs = min(jobs, len(to_train))
-    if jobs > 1:
-        finished = _in_processes(plan, to_train, folders, jobs, command, listener, should_stop, track)
+    if launcher is None and jobs > 1:
+        launcher = local_launcher(configs_to_train(plan), jobs=jobs)
+    if launcher is not None:
+        finished = _launched(plan, to_train, folders, launcher, command, listener, should_stop, track)
     else:
         finished = _in_this_process(plan, to_train, folders, command, listener, should_stop, track)
     return folders if finished else None
@@ -157,22 +170,26 @@ def _folder(plan: Plan, planned: PlannedRun, folders: dict[str, RunFolder], comm
     return folders[planned.identity]
 
 
-def _in_processes(
+def run_document(run: RunFolder, prepared: PreparedDataset, track: Sequence[str]) -> dict[str, object]:
+    """The arguments of `run_one`, for any working folder."""
+    prepared_dir = prepared.path.parent.parent
+    return {"run": str(run.path.absolute()), "prepared_dir": str(prepared_dir.absolute()), "track": list(track)}
+
+
+def _launched(
     plan: Plan,
     to_train: list[PlannedRun],
     folders: dict[str, RunFolder],
-    jobs: int,
+    launcher: Launcher,
     command: str,
     listener: ExperimentListener,
     should_stop: Callable[[], bool],
     track: Sequence[str],
 ) -> bool:
-    """Train several runs at once, each in a process of its own; whether all are finished."""
-    threads, devices = max(1, torch.get_num_threads() // jobs), _devices(to_train)
-    prepared_dir = plan.prepared.path.parent.parent
-    pending, slots, num_finished = deque(to_train), list(range(jobs)), 0
-    busy: dict[ChildProcess, tuple[PlannedRun, int]] = {}
-    messages: SimpleQueue[tuple[ChildProcess, Message | None]] = SimpleQueue()
+    """Train as many runs at once as the launcher has slots; whether all are finished."""
+    pending, slots, num_finished = deque(to_train), list(range(launcher.jobs)), 0
+    busy: dict[Running, tuple[PlannedRun, int]] = {}
+    messages: Messages = SimpleQueue()
     try:
         while pending or busy:
             if should_stop():
@@ -181,14 +198,8 @@ def _in_processes(
                     child.stop()
             while pending and slots:
                 planned, slot = pending.popleft(), slots.pop()
-                document = {
-                    "run": str(_folder(plan, planned, folders, command).path),
-                    "prepared_dir": str(prepared_dir),
-                    "track": list(track),
-                }
-                device = {"CUDA_VISIBLE_DEVICES": devices[slot % len(devices)]} if devices else {}
-                child = ChildProcess(RUN_MODULE, document, threads=threads, messages=messages, environment=device)
-                busy[child] = planned, slot
+                document = run_document(_folder(plan, planned, folders, command), plan.prepared, track)
+                busy[launcher.start(document, slot=slot, messages=messages)] = planned, slot
                 listener.run_begins(planned)
             try:
                 child, message = messages.get(timeout=POLL_SECONDS)
@@ -221,13 +232,3 @@ def _remove_partial_files(run: RunFolder) -> None:
     """Remove what a killed process left half-written, which taking the run's lock does."""
     with suppress(CheckpointError), run.locked():
         pass
-
-
-def _devices(to_train: list[PlannedRun]) -> list[str]:
-    """CUDA devices to assign, as CUDA_VISIBLE_DEVICES names them; empty where a run names one, or where there are not two."""
-    named = {(run.existing.config() if run.existing else run.config).training.device for run in to_train}
-    count = torch.cuda.device_count()
-    if not named <= {"auto", "cuda"} or count < 2:
-        return []
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return visible.split(",")[:count] if visible else [str(index) for index in range(count)]

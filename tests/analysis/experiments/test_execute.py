@@ -1,5 +1,7 @@
 """Runs trained here and in processes of their own: the same runs, stopped and gone on with, and failures as what they are."""
 
+from __future__ import annotations
+
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -9,13 +11,15 @@ from typing import Any, ClassVar
 
 import polars as pl
 import pytest
+import torch
 from experiment_cases import Memory, experiment_of
 from tracking_harness import use_fake_trackers
 
 from athwe_core.analysis.child_process import ChildProcess, Message
-from athwe_core.analysis.experiments import execute as execute_module
+from athwe_core.analysis.experiments import launch
 from athwe_core.analysis.experiments.execute import default_jobs, run_all
 from athwe_core.analysis.experiments.plan import Plan, PlannedRun, plan_experiment
+from athwe_core.analysis.experiments.run_one import train_run
 from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import AthweError, CheckpointError, ConfigError, NonFiniteLossError
@@ -152,7 +156,7 @@ class ScriptedChild:
         assert Path(document["run"]).is_dir()
         assert Path(document["prepared_dir"]).is_dir()
         assert document["track"] == []
-        assert (module, threads, environment) == (execute_module.RUN_MODULE, 1, {})
+        assert (module, threads, environment) == (launch.RUN_MODULE, 1, {})
         self.messages, self.is_stopped, self.is_joined = messages, False, False
         self.children.append(self)
         message = None if self.dies else Message("epoch_ends", {"record": {"epoch": 7}, "is_best": True})
@@ -175,7 +179,7 @@ class ScriptedChild:
 
 @pytest.fixture
 def scripted(monkeypatch: pytest.MonkeyPatch) -> type[ScriptedChild]:
-    monkeypatch.setattr(execute_module, "ChildProcess", ScriptedChild)
+    monkeypatch.setattr(launch, "ChildProcess", ScriptedChild)
     monkeypatch.setattr(ScriptedChild, "children", [])
     return ScriptedChild
 
@@ -249,27 +253,71 @@ def test_no_process_at_all_is_refused(world: Callable[..., Runs]) -> None:
         world().run(jobs=0)
 
 
-class TestDevices:
-    @pytest.fixture
-    def devices(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-        """Pretend that there are so many CUDA devices."""
-        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-        return lambda count: monkeypatch.setattr(execute_module.torch.cuda, "device_count", lambda: count)
+@pytest.mark.parametrize(
+    ("count", "device", "jobs"), [(0, "auto", 1), (1, "auto", 1), (2, "cpu", 1), (2, "cuda:1", 1), (3, "auto", 3)]
+)
+def test_one_run_for_each_device_where_none_is_asked_for(
+    count: int, device: str, jobs: int, world: Callable[..., Runs], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    assert default_jobs(world(both=(f"training.device={device}",)).plan()) == jobs
 
-    @pytest.mark.parametrize(
-        ("count", "device", "jobs"), [(0, "auto", 1), (1, "auto", 1), (2, "cpu", 1), (2, "cuda:1", 1), (3, "auto", 3)]
-    )
-    def test_one_run_for_each_device_where_none_is_asked_for(
-        self, count: int, device: str, jobs: int, world: Callable[..., Runs], devices: Callable[[int], None]
-    ) -> None:
-        devices(count)
-        assert default_jobs(world(both=(f"training.device={device}",)).plan()) == jobs
 
-    def test_devices_are_named_as_the_environment_names_them(
-        self, world: Callable[..., Runs], devices: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        devices(2)
-        to_train = world(both=("training.device=cuda",)).plan().to_train()
-        assert execute_module._devices(to_train) == ["0", "1"]
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5e1f")
-        assert execute_module._devices(to_train) == ["3", "GPU-5e1f"]
+class Elsewhere:
+    """A launcher of one slot whose runs are trained when somebody waits for them. It remembers what it was given."""
+
+    jobs = 1
+
+    def __init__(self) -> None:
+        self.documents: list[dict[str, Any]] = []
+
+    def start(self, document: dict[str, Any], *, slot: int, messages: Messages) -> LocalRun:
+        assert slot == 0
+        self.documents.append(document)
+        return LocalRun(document, messages)
+
+
+class LocalRun:
+    """A run that is trained here, at once; its parent wants nothing."""
+
+    def __init__(self, document: dict[str, Any], messages: Messages) -> None:
+        self.messages = messages
+        self.answer = train_run(document, self)  # type: ignore[arg-type]
+        messages.put((self, None))  # type: ignore[arg-type]
+
+    def send(self, event: str, **fields: Any) -> None:
+        self.messages.put((self, Message(event, fields)))  # type: ignore[arg-type]
+
+    def wants_stop(self) -> bool:
+        return False
+
+    def stop(self) -> None: ...
+
+    def join(self) -> None: ...
+
+    def result(self, subject: str, *, remedy: str) -> dict[str, bool]:
+        return self.answer
+
+
+def test_a_launcher_is_given_whole_paths_and_trains_one_run_after_the_other_in_its_slot(
+    world: Callable[..., Runs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = world(both=("training.epochs=1",))
+    here.folder = Path("runs")
+    launcher = Elsewhere()
+    found = run_all(here.plan(), jobs=2, command="", listener=here.memory, launcher=launcher)
+    assert found is not None
+    assert [run.manifest()["status"] for run in found.values()] == ["finished"] * 2
+    runs = [tmp_path / "runs" / "demo" / "athwe" / planned.name for planned in here.plan().runs]
+    prepared_dir = here.prepared.path.parent.parent
+    assert [document["run"] for document in launcher.documents] == [str(path) for path in runs]
+    assert {document["prepared_dir"] for document in launcher.documents} == {str(prepared_dir)}
+    assert here.memory.on_progress == [
+        ("begins", "v0 s0"),
+        ("finished", "v0 s0"),
+        ("begins", "v1 s0"),
+        ("finished", "v1 s0"),
+    ]
+    assert here.memory.epochs == [("v0 s0", 1), ("v1 s0", 1)]
