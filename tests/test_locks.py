@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from athwe_core.locks import NO_LOCKS, HeldError, Owner, held, read_owner
+from athwe_core.locks import NO_LOCKS, HeldError, Owner, held, read_owner, remove_lost
 
 HOLD = """
 import sys
@@ -241,11 +241,27 @@ class TestWithoutLocks:
         with held(path):
             pass
 
+    def test_who_knows_that_a_holder_is_gone_removes_its_lock_and_no_other(self, path: Path) -> None:
+        leave(path, 7, host="elsewhere")
+        for process, host in ((8, "elsewhere"), (7, "somewhere")):
+            remove_lost(path, process=process, host=host)
+            assert path.exists()
+        remove_lost(path, process=7, host="elsewhere")
+        assert list(path.parent.iterdir()) == []
+        remove_lost(path, process=7, host="elsewhere")
+
     def test_an_unsigned_file_is_of_another_process(self, path: Path) -> None:
         path.write_text("")
         error = refused(path)
         assert str(error) == "another process"
         assert f"delete {path}" in error.remedy
+
+
+def test_where_the_file_system_has_locks_it_releases_them_itself(path: Path) -> None:
+    with held(path):
+        remove_lost(path, process=os.getpid(), host=os.uname().nodename)
+        assert path.exists()
+        refused(path)
 
 
 def test_waiting_for_another_holder(path: Path) -> None:
