@@ -9,14 +9,22 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from athwe_core.batch import PackedBatch
+from athwe_core.data.split import leave_one_out
 from athwe_core.distributed import BatchShards, ProcessGroup
+from athwe_core.evaluation import blocks
+from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.losses.contrastive import excluded_pairs, symmetric_contrastive_loss
 from athwe_core.losses.pairwise import bpr_loss
+from athwe_core.models.protocol import Model
+from athwe_core.training.ranking_progress import RankingProgress, StopRanking
 
 COUNTS, MULTIPLE = (3, 0, 5), 4
 """Supervised tokens of each process, and the multiple to which each pads its own."""
@@ -90,6 +98,54 @@ def compare(
         assert not ours[count:].any(), "padding has no gradient"
 
 
+class Users:
+    """Twelve users of 4 to 9 items."""
+
+    def __init__(self) -> None:
+        rng = np.random.default_rng(0)
+        self.offsets = np.concatenate([[0], np.cumsum(rng.integers(4, 10, 12))])
+        self.item_ids = rng.integers(1, 40, self.offsets[-1]).astype(np.int32)
+        self.timestamps = np.arange(self.offsets[-1])
+        self.split = leave_one_out(self.offsets)
+
+
+class LastItem(Model):
+    """The vector of the latest item is that of the user."""
+
+    max_length, loss_weights, device = 5, {}, torch.device("cpu")
+
+    def losses(self, *_: Any) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def item_table(self) -> Tensor:
+        return torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
+
+    def user_vectors(self, batch: PackedBatch, table: Tensor | None = None) -> Tensor:
+        assert table is not None
+        return table[batch.item_ids[batch.target_index]]
+
+
+def check_ranking(group: ProcessGroup) -> None:
+    """Three processes have the ranks of one; a stop that one of them receives ends the ranking of all at the same block."""
+    blocks.BLOCK_USERS = 1
+    expected = rank_users(LastItem(), Users(), split="test")
+    assert rank_users(LastItem(), Users(), split="test", world=group).tolist() == expected.tolist()
+    calls: list[int] = []
+
+    def is_stopped() -> bool:
+        calls.append(1)
+        return group.any(group.rank == 1 and len(calls) == 2)
+
+    try:
+        progress = RankingProgress("test", print, is_stopped)
+        rank_users(LastItem(), Users(), split="test", world=group, on_progress=progress)
+    except StopRanking:
+        assert len(calls) == 2
+    else:
+        raise AssertionError("the ranking went on")
+    group.wait()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, size = Path(sys.argv[1]), len(COUNTS)
@@ -100,6 +156,7 @@ if __name__ == "__main__":
             try:
                 dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
                 check_group(ProcessGroup(rank, size))
+                check_ranking(ProcessGroup(rank, size))
                 check_shards(BatchShards(COUNTS, rank, MULTIPLE))
                 os._exit(0)
             except BaseException:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
-from threading import Barrier
+from collections.abc import Callable
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float, Float64, Int64
 from numpy.typing import NDArray
+from torch import Tensor
 
-from athwe_core.data.packing import pack
 from athwe_core.data.rows import Rows, SplitInteractionArrays, evaluation_rows, items_before
 from athwe_core.distributed import ALONE, ProcessGroup
-from athwe_core.evaluation.ranking import target_ranks
+from athwe_core.evaluation.blocks import encode, in_workers, most_users, user_blocks, workers_on
+from athwe_core.evaluation.ranking import distinct_others, refuse_nan
+from athwe_core.evaluation.tiles import Cells, TiledScores
 from athwe_core.models.protocol import Model
-
-BLOCK_USERS = 512
-BLOCK_TOKENS = 4096
-BLOCK_SCORES = 2**26
-"""Scores held at a time: 256 MiB. Beyond 131,072 items the blocks have fewer users."""
-MIN_BLOCK_USERS = 128
-"""Users that make a block worth a worker of its own."""
 
 
 def rank_users(
@@ -49,15 +41,16 @@ def rank_users(
         exclude_seen: take the items of the user's input out of the ranking, never the target.
         sample: rank only so many users, >= 1, see `sampled_rows`; None = all.
         world: processes that share the work, each some blocks of users; all return all ranks.
-        on_progress: called after each block with the number of users ranked so far and in all, of this process; an exception
-            that it raises ends the ranking.
+        on_progress: called after each block of this process with the number of users that all processes have ranked so far,
+            and that of all. All processes call it equally often and with the same numbers; an exception that it raises ends
+            the ranking.
     Returns: ranks in the order of `data.split.users(split)`, of the sample where there is one; halves where another item ties
         with the target.
     Raises: AthweError for a NaN score.
     """
     model.eval()
-    device, L = model.device, model.max_length
-    rows = evaluation_rows(data.split, split, max_length=L)
+    device = model.device
+    rows = evaluation_rows(data.split, split, max_length=model.max_length)
     if sample is not None:
         rows = sampled_rows(rows, sample)
     ranks = np.zeros(len(rows), np.float64)
@@ -66,17 +59,54 @@ def rank_users(
 
     @torch.inference_mode()
     def rank_block(chosen: NDArray[np.int64]) -> None:
-        batch = pack(data, rows, chosen, max_length=L).to(device)
-        scores = model.ranking_scores(batch, table, bias)
-        users = batch.user_index.cpu().numpy()
-        row = np.searchsorted(rows.user_index, users)
-        excluded = _seen(data, users, rows.stop[row], device) if exclude_seen else None
-        ranks[row] = target_ranks(scores, batch.target_ids, excluded=excluded).cpu().numpy()
+        if not len(chosen):
+            return
+        block = encode(model, data, rows, chosen, table)
+        row = np.searchsorted(rows.user_index, block.users)
+        excluded = _seen(data, block.users, rows.stop[row], device) if exclude_seen else None
+        ranks[row] = tiled_ranks(block.scores(model, table, bias), block.target_ids, excluded=excluded).cpu().numpy()
 
-    workers, users_at_once = workers_and_users(len(table), device)
-    blocks = list(islice(user_blocks(rows, users_at_once), world.rank, None, world.size))
-    in_workers(rank_block, blocks, workers, on_progress)
+    workers = workers_on(device)
+    blocks = user_blocks(rows, most=most_users(len(table)), workers=workers, processes=world.size)
+    ranked = np.cumsum([len(block) for block in blocks])[world.size - 1 :: world.size].tolist()
+    own = blocks[world.rank :: world.size]
+    in_workers(rank_block, own, workers, lambda done: on_progress(ranked[done - 1], len(rows)))
     return ranks if world.size == 1 else world.total(torch.from_numpy(ranks).to(device)).cpu().numpy()
+
+
+def tiled_ranks(
+    scores: TiledScores,
+    targets: Int64[Tensor, " B"],
+    *,
+    excluded: tuple[Int64[Tensor, " E"], Int64[Tensor, " E"]] | None = None,
+) -> Float[Tensor, " B"]:
+    """As `target_ranks`, of scores that come in tiles.
+
+    Each tile adds #(score > target's) - #(score < target's), the sum of the signs of the differences.
+
+    Args:
+        scores: of B users, float32 or float64.
+        targets, excluded: as in `target_ranks`.
+    Returns: as `target_ranks`.
+    Raises: AthweError for a NaN score.
+    """
+    own = scores.of_each(targets)
+    rows, items = torch.arange(len(targets), device=targets.device), targets
+    num_ranked = torch.full_like(own, scores.num_items)
+    if excluded is not None:
+        others = distinct_others(*excluded, targets=targets, num_columns=scores.num_items + 1)
+        num_ranked.index_add_(0, others[0], torch.ones_like(own[others[0]]), alpha=-1)
+        rows, items = torch.cat([rows, others[0]]), torch.cat([items, others[1]])
+    not_counted = Cells(rows, items, own[rows])  # as high as the target: the sign is 0
+    lead, largest = torch.zeros_like(own), torch.full_like(own, -torch.inf)
+    for first, cells in zip(scores.starts, scores.by_tile(not_counted), strict=True):
+        tile = scores.tile(first)
+        largest = torch.maximum(largest, tile.amax(dim=1))  # NaN if the row has one
+        tile[cells.rows, cells.items] = cells.values
+        lead += tile.sub_(own[:, None]).sign_().sum(dim=1)  # equal infinities differ by NaN, whose sign is 0
+        del tile  # so that the next one has its memory, which is in the cache
+    refuse_nan(largest.isnan())
+    return ((num_ranked + lead + 1) / 2).float()
 
 
 def sampled_rows(rows: Rows, count: int) -> Rows:
@@ -91,70 +121,6 @@ def sampled_rows(rows: Rows, count: int) -> Rows:
         return rows
     chosen = np.sort(np.random.default_rng(0).choice(len(rows), count, replace=False))
     return Rows(rows.start[chosen], rows.stop[chosen], rows.num_supervised[chosen], rows.user_index[chosen])
-
-
-def workers_and_users(num_item_rows: int, device: torch.device) -> tuple[int, int]:
-    """Blocks that are ranked side by side, and the most users of one: together they hold `BLOCK_SCORES`.
-
-    On a CPU as many as there are threads, but of a large catalogue fewer: each block reads all of its table, which must pay.
-    The threads that are left share the operations of a block.
-    """
-    threads = torch.get_num_threads() if device.type == "cpu" else 1
-    workers = max(min(threads, BLOCK_SCORES // (MIN_BLOCK_USERS * num_item_rows)), 1)
-    return workers, max(min(BLOCK_USERS, BLOCK_SCORES // (workers * num_item_rows)), 1)
-
-
-def in_workers(
-    rank_block: Callable[[NDArray[np.int64]], None],
-    blocks: list[NDArray[np.int64]],
-    workers: int,
-    on_progress: Callable[[int, int], None] = lambda *_: None,
-) -> None:
-    """Every block, some side by side: so threads wait for each other at the end, not in each operation.
-
-    Args:
-        rank_block: called once with each block, in several threads.
-        blocks: indices of users.
-        workers: blocks at a time; they share torch's threads.
-        on_progress: as in `rank_users`.
-    """
-    threads, workers = torch.get_num_threads(), min(workers, len(blocks))
-    done, users = 0, sum(map(len, blocks))
-    pool = None
-    all_began = Barrier(workers + 1)
-
-    def begin() -> None:
-        torch.set_num_threads(threads // workers)
-        torch.get_num_threads()  # from now on the setting of another thread does not reach this one
-        all_began.wait()
-
-    try:
-        if workers > 1:
-            pool = ThreadPoolExecutor(workers, initializer=begin)
-            ranked = pool.map(rank_block, blocks)  # at least as many blocks as workers, so all of them begin
-            all_began.wait()
-            torch.set_num_threads(threads)  # a worker's setting reaches every thread that begins after it
-        else:
-            ranked = map(rank_block, blocks)
-        for block, _ in zip(blocks, ranked, strict=True):
-            done += len(block)
-            on_progress(done, users)
-    finally:
-        all_began.abort()
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
-
-
-def user_blocks(rows: Rows, users_at_once: int) -> Iterator[NDArray[np.int64]]:
-    """Rows by length in blocks of bounded users and tokens."""
-    lengths = rows.stop - rows.start
-    order = np.argsort(lengths, kind="stable")
-    first = 0
-    while first < len(order):
-        tokens = np.cumsum(lengths[order[first : first + users_at_once]])
-        count = max(int(np.searchsorted(tokens, BLOCK_TOKENS, side="right")), 1)
-        yield order[first : first + count]
-        first += count
 
 
 def _seen(

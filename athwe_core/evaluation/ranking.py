@@ -38,10 +38,10 @@ def target_ranks(
     assert bool((targets > 0).all()), "targets must be items, got the padding"
     target_scores = scores.gather(1, targets[:, None])
     lead, has_nan = _leads(scores[:, 1:], target_scores)
-    _refuse_nan(has_nan)
+    refuse_nan(has_nan)
     num_ranked = torch.full_like(lead, scores.shape[1] - 1)
     if excluded is not None:
-        rows, columns = _distinct_others(*excluded, targets=targets, num_columns=scores.shape[1])
+        rows, columns = distinct_others(*excluded, targets=targets, num_columns=scores.shape[1])
         lead.index_add_(0, rows, (scores[rows, columns] - target_scores[rows, 0]).sign(), alpha=-1)
         num_ranked.index_add_(0, rows, torch.ones_like(rows, dtype=lead.dtype), alpha=-1)
     return ((num_ranked + lead + 1) / 2).float()
@@ -63,8 +63,8 @@ def _leads(
     return torch.cat(leads), torch.cat(maxima).isnan()
 
 
-def _refuse_nan(has_nan: Bool[Tensor, " B"]) -> None:
-    """Raise an AthweError with the rows that have a NaN."""
+def refuse_nan(has_nan: Bool[Tensor, " B"]) -> None:
+    """Raise an AthweError that names the rows that have a NaN."""
     rows = has_nan.nonzero()[:, 0].tolist()
     if rows:
         named = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
@@ -72,10 +72,16 @@ def _refuse_nan(has_nan: Bool[Tensor, " B"]) -> None:
         raise AthweError(f"scores of row {named}", "must not be NaN", remedy=remedy)
 
 
-def _distinct_others(
+def distinct_others(
     rows: Int64[Tensor, " E"], columns: Int64[Tensor, " E"], *, targets: Int64[Tensor, " B"], num_columns: int
 ) -> tuple[Int64[Tensor, " K"], Int64[Tensor, " K"]]:
-    """The distinct pairs, without those of their row's target or of the padding."""
+    """The distinct pairs, without those of their row's target or of the padding.
+
+    Args:
+        rows, columns: pairs in any order and with repeats.
+        targets: of each row.
+        num_columns: V.
+    """
     kept = (columns != targets[rows]) & (columns != 0)
     cells = torch.unique(rows[kept] * num_columns + columns[kept])
     return cells // num_columns, cells % num_columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,16 +13,17 @@ from jaxtyping import Float, Float32, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
-from athwe_core.batch import PackedBatch
 from athwe_core.data.histories import Histories
-from athwe_core.data.packing import pack
 from athwe_core.data.rows import items_before, rows_of_histories
 from athwe_core.errors import AthweError, ConfigError
-from athwe_core.evaluation.evaluate import BLOCK_SCORES, BLOCK_USERS, in_workers, user_blocks, workers_and_users
+from athwe_core.evaluation.blocks import BLOCK_USERS, UserBlock, encode, in_workers, most_users, user_blocks, workers_on
+from athwe_core.evaluation.tiles import Cells, TiledScores
 from athwe_core.models.protocol import Model
 
-SCORES_HELD = 6
-"""Memory for each score while the best are found, in scores: the score and, where scores tie, its bits twice and its key."""
+TILE_OF_BEST = 4
+"""Items of a tile for each item that is looked for, so that few tiles are joined with the best so far."""
+HELD_SCORES = 2**23
+"""Scores held at a time where very many items are looked for: with the bits and keys of ties 200 MiB."""
 LEAST_KEY = -(2**63)
 """Of the items that are left out; the key of no score."""
 Best = tuple[Int64[np.ndarray, "n K"], Float32[np.ndarray, "n K"]]
@@ -31,8 +33,8 @@ Best = tuple[Int64[np.ndarray, "n K"], Float32[np.ndarray, "n K"]]
 class Recommender:
     """Finds the best items of histories with a model whose item table is computed once.
 
-    Items of equal score are in the order of their numbers. Memory is bounded: scores are held for one block of users at a
-    time. The model reads the latest `model.max_length` items of each history.
+    Items of equal score are in the order of their numbers. Memory is bounded: scores are held for one block of users and some
+    items at a time. The model reads the latest `model.max_length` items of each history.
 
     Args:
         model: put into evaluation mode; not trained while this object is in use.
@@ -79,18 +81,23 @@ class Recommender:
         k = min(k, len(self._ranked) - 1)
         shape = (len(histories.user_ids), k)
         items, best = np.zeros(shape, np.int64), np.zeros(shape, np.float32)
+        if k == 0:
+            return items, best
         is_excluded = np.broadcast_to(exclude_seen, len(items))
-        item_of_column = torch.from_numpy(self._item_of_column).to(self._table.device)
+        column_of_item = torch.from_numpy(self._column_of_item).to(self._table.device)
 
-        def best_of(users: NDArray[np.int64], batch: PackedBatch, vectors: Float[Tensor, "B D"]) -> None:
-            scores = self._model.scores(vectors, self._ranked, self._ranked_bias)
-            seen = self._model.seen_items(batch)
-            scores = scores if seen is None else seen.among(item_of_column).add_to(scores)
-            row, column = self._seen(histories, users, is_excluded[users])
-            columns, found = top_items(scores, k=k, excluded=(torch.from_numpy(row), torch.from_numpy(column)))
+        def best_of(block: UserBlock) -> None:
+            users, terms = block.users, block.terms
+            if terms is not None:
+                terms = _with_columns(terms._replace(items=column_of_item[terms.items]))
+            score = partial(self._model.scores, block.vectors)
+            scores = TiledScores(
+                score, self._ranked, self._ranked_bias, users=len(users), terms=terms, least_items=TILE_OF_BEST * k
+            )
+            columns, found = best_in_tiles(scores, k=k, excluded=self._seen(histories, users, is_excluded[users]))
             items[users], best[users] = self._item_of_column[columns.cpu().numpy()], found.cpu().numpy()
 
-        self._each_block(histories, best_of)
+        self._each_block(histories, best_of, most=self._most_users(k))
         return items, best
 
     @torch.inference_mode()
@@ -105,12 +112,15 @@ class Recommender:
         """
         k = min(k, len(self._ranked) - 1)
         found, best = np.zeros((len(items), k), np.int64), np.zeros((len(items), k), np.float32)
+        if found.size == 0:
+            return found, best
         ranked, table = F.normalize(self._ranked), F.normalize(self._table)
-        at_once = max(min(BLOCK_USERS, BLOCK_SCORES // (SCORES_HELD * len(ranked))), 1)
-        for block in np.array_split(np.arange(len(items)), -(-len(items) // at_once)):
-            chosen = torch.from_numpy(items[block]).to(table.device)
+        for block in np.array_split(np.arange(len(items)), -(-len(items) // self._most_users(k))):
+            vectors = table[torch.from_numpy(items[block]).to(table.device)]
+            score = partial(_products, vectors)
+            scores = TiledScores(score, ranked, None, users=len(block), least_items=TILE_OF_BEST * k)
             own = torch.from_numpy(self._column_of_item[items[block]])
-            columns, cosines = top_items(table[chosen] @ ranked.T, k=k, excluded=(torch.arange(len(block)), own))
+            columns, cosines = best_in_tiles(scores, k=k, excluded=(torch.arange(len(block)), own))
             found[block], best[block] = self._item_of_column[columns.cpu().numpy()], cosines.cpu().numpy()
         return found, best
 
@@ -124,11 +134,11 @@ class Recommender:
         """
         found = np.zeros((len(histories.user_ids), self._table.shape[1]), np.float32)
 
-        def keep(users: NDArray[np.int64], _: PackedBatch, vectors: Float[Tensor, "B D"]) -> None:
-            self._require_products(vectors[:1])
-            found[users] = vectors.cpu().numpy()
+        def keep(block: UserBlock) -> None:
+            self._require_products(block.vectors[:1])
+            found[block.users] = block.vectors.cpu().numpy()
 
-        self._each_block(histories, keep)
+        self._each_block(histories, keep, most=BLOCK_USERS)
         return found
 
     @property
@@ -153,33 +163,94 @@ class Recommender:
             rule = "must score by products of user and item vectors to give vectors"
             raise ConfigError("model", rule, type(self._model).__name__, "Use recommend, or export --format hub")
 
-    def _each_block(
-        self, histories: Histories, use: Callable[[NDArray[np.int64], PackedBatch, Float[Tensor, "B D"]], None]
-    ) -> None:
-        """Call `use` with indices of users, their histories and the vector of each, some blocks side by side."""
-        model, table, L = self._model, self._table, self._model.max_length
-        data, rows = rows_of_histories(histories, max_length=L)
+    def _most_users(self, k: int) -> int:
+        """Users of a block whose k best items are found: fewer where tiles must have very many items."""
+        items = min(TILE_OF_BEST * k, len(self._ranked))
+        return max(min(most_users(len(self._ranked)), HELD_SCORES // items), 1)
+
+    def _each_block(self, histories: Histories, use: Callable[[UserBlock], None], *, most: int) -> None:
+        """Call `use` with users and their vectors, some blocks side by side."""
+        model, table = self._model, self._table
+        data, rows = rows_of_histories(histories, max_length=model.max_length)
 
         @torch.inference_mode()
-        def encode(block: NDArray[np.int64]) -> None:
-            batch = pack(data, rows, block, max_length=L).to(model.device)
-            use(batch.user_index.cpu().numpy(), batch, model.user_vectors(batch, table))
+        def work(block: NDArray[np.int64]) -> None:
+            use(encode(model, data, rows, block, table))
 
-        workers, users_at_once = workers_and_users(SCORES_HELD * len(self._ranked), model.device)
-        in_workers(encode, list(user_blocks(rows, users_at_once)), workers)
+        workers = workers_on(model.device)
+        in_workers(work, user_blocks(rows, most=most, workers=workers), workers)
 
     def _seen(
         self, histories: Histories, users: NDArray[np.int64], is_excluded: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    ) -> tuple[Int64[Tensor, " E"], Int64[Tensor, " E"]]:
         """(row of the block, column) of every item of the histories that are left out; 0 for an item that is not allowed."""
         rows = np.flatnonzero(is_excluded)
         at, item = items_before(histories, users[rows], np.asarray(histories.offsets)[users[rows] + 1])
-        return rows[at], self._column_of_item[item]
+        return torch.from_numpy(rows[at]), torch.from_numpy(self._column_of_item[item])
 
 
 def recommend_items(model: Model, histories: Histories, *, k: int, exclude_seen: bool = True) -> Best:
     """The k best items of the whole catalogue for each history; see `Recommender.top`."""
     return Recommender(model).top(histories, k=k, exclude_seen=exclude_seen)
+
+
+def best_in_tiles(
+    scores: TiledScores, *, k: int, excluded: tuple[Int64[Tensor, " E"], Int64[Tensor, " E"]]
+) -> tuple[Int64[Tensor, "B k"], Float[Tensor, "B k"]]:
+    """As `top_items`, of scores that come in tiles.
+
+    Most tiles have no score for a user that is above the k-th best so far; those are only compared with it.
+
+    Args:
+        scores: of B users.
+        k, excluded: as in `top_items`.
+    Returns: as `top_items`.
+    Raises: AthweError for a NaN score.
+    """
+    rows, columns = (part.to(scores.device) for part in excluded)
+    left_out = _with_columns(Cells(rows, columns, torch.zeros_like(rows)))
+    items = torch.zeros(scores.users, k, dtype=torch.int64, device=scores.device)
+    best = torch.zeros(scores.users, k, device=scores.device)
+    for first, (out_rows, out_columns, _) in zip(scores.starts, scores.by_tile(left_out), strict=True):
+        tile = scores.tile(first)
+        tile[out_rows, out_columns] = -torch.inf
+        may_rise = ~((tile.amax(dim=1) <= best[:, -1]) & (items[:, -1] > 0))  # also with a NaN
+        chosen = may_rise.nonzero()[:, 0]
+        rising = tile[chosen]
+        del tile  # so that the next one has its memory
+        if len(chosen):
+            is_out, number = may_rise[out_rows], may_rise.cumsum(0) - 1
+            out = number[out_rows[is_out]], out_columns[is_out]
+            items[chosen], best[chosen] = _joined(items[chosen], best[chosen], rising, first, out)
+    return items, best
+
+
+def _joined(
+    items: Int64[Tensor, "n k"],
+    best: Float[Tensor, "n k"],
+    scores: Float[Tensor, "n T"],
+    first: int,
+    excluded: tuple[Int64[Tensor, " E"], Int64[Tensor, " E"]],
+) -> tuple[Int64[Tensor, "n k"], Float[Tensor, "n k"]]:
+    """The best of those so far and of the next tile. So far: lower numbers, equal scores by number, item 0 at the end."""
+    n, k = items.shape
+    candidates = torch.cat([best.new_zeros(n, 1), best, scores], dim=1)
+    empty = (items == 0).nonzero(as_tuple=True)
+    pairs = torch.cat([empty[0], excluded[0]]), torch.cat([empty[1] + 1, excluded[1] + k + 1])
+    places, best = top_items(candidates, k=k, excluded=pairs)
+    known = items.gather(1, (places - 1).clamp(0, k - 1))
+    return torch.where(places > k, first + places - k - 1, known) * (places > 0), best
+
+
+def _products(vectors: Float[Tensor, "B K"], table: Float[Tensor, "T K"], _: Tensor | None) -> Float[Tensor, "B T"]:
+    """Scores of items without a bias."""
+    return vectors @ table.T
+
+
+def _with_columns(cells: Cells) -> Cells:
+    """Those that are not in column 0, the padding."""
+    is_kept = cells.items > 0
+    return Cells(*(part[is_kept] for part in cells))
 
 
 def top_items(

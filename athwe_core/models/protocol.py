@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any, cast
+from typing import Any, cast, final
 
 import torch
 from jaxtyping import Float
@@ -152,10 +152,12 @@ class Model(nn.Module, ABC):
         """Scores of all items for user vectors, without the terms of seen items.
 
         A model whose score is no inner product defines it here; its user vectors and its table may differ in width then.
+        The score of an item depends on no other item: ranking computes the scores of some items at a time.
 
         Args:
             user_vectors: from `user_vectors`.
-            table, bias: what `item_table` and `item_bias` return.
+            table, bias: what `item_table` and `item_bias` return, or the same rows of both.
+        Returns: scores in memory of their own, which the caller may overwrite.
         """
         scores = user_vectors @ table.T
         return scores if bias is None else scores + bias
@@ -168,10 +170,13 @@ class Model(nn.Module, ABC):
         repeat = self._modules.get("repeat")
         return None if repeat is None else cast(SeenItems, repeat(batch))
 
+    @final
     def ranking_scores(
         self, batch: PackedBatch, table: Float[Tensor, "V K"], bias: Float[Tensor, " V"] | None
     ) -> Float[Tensor, "N V"]:
         """Scores of all items after each supervised position, by which they are ranked.
+
+        Ranking itself computes the same from `user_vectors`, `scores` and `seen_items` in tiles of items.
 
         Args:
             table, bias: what `item_table` and `item_bias` return.

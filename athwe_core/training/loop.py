@@ -326,10 +326,10 @@ class _Training:
         return is_best
 
     def ranks(self, split: str, *, sample: int | None = None) -> Float64[np.ndarray, " U"] | None:
-        """Ranks of the held-out items by the current weights; None when stopped. Several processes rank to the end."""
+        """Ranks of the held-out items by the current weights; None when any of the processes is to stop."""
         exclude_seen = self.config.evaluation.exclude_seen
-        model, world = self.setup.model, self.world
-        on_progress = RankingProgress(split, self.notify, lambda: world.size == 1 and self.stop_requested())
+        model = self.setup.model
+        on_progress = RankingProgress(split, self.notify, self.should_stop)
         try:
             return rank_users(
                 model,
@@ -337,7 +337,7 @@ class _Training:
                 split=split,
                 exclude_seen=exclude_seen,
                 sample=sample,
-                world=world,
+                world=self.world,
                 on_progress=on_progress,
             )
         except StopRanking:

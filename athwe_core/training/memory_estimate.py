@@ -7,7 +7,7 @@
     features    the model's buffers: text and image vectors, categories, clusters; on a CPU also their mapped files
     state       16 bytes a weight: weight, gradient and Adam's two moments
     step        all other tensors of a forward and backward pass
-    evaluation  item table, and the blocks of users that are ranked at a time
+    evaluation  item table, and a batch of users and a tile of scores for each worker
     saving      a copy of Adam's moments
 
 Weights and features are counted on torch's meta device. When they do not fit, nothing is built. Otherwise a step is taken on
@@ -31,7 +31,8 @@ from athwe_core.data.prepare import PreparedDataset
 from athwe_core.data.rows import Rows, batch_boundaries, training_rows
 from athwe_core.data.split import Split
 from athwe_core.device import available_memory, resolve_device, resolve_precision
-from athwe_core.evaluation.evaluate import BLOCK_TOKENS, rank_users, workers_and_users
+from athwe_core.evaluation.blocks import BATCH_TOKENS, most_users, workers_on
+from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
 from athwe_core.models.inputs import make_catalogue, meta_model
 from athwe_core.training.build import TrainingSetup, build_setup
@@ -241,9 +242,9 @@ def _evaluation_bytes(setup: TrainingSetup, prepared: PreparedDataset, config: C
     asked = split.users("test")
     if not len(asked):  # trained on all data
         return 0.0
-    workers, most_users = workers_and_users(prepared.num_item_rows, setup.device)
     history = np.minimum(split.test[asked] - split.start[asked], config.model.max_length)
-    at_once = min(workers * min(most_users, int(BLOCK_TOKENS / history.mean()) + 1), len(asked))
+    in_batch = min(most_users(prepared.num_item_rows), int(BATCH_TOKENS / history.mean()) + 1)
+    at_once = min(workers_on(setup.device) * in_batch, len(asked))
     sizes = sorted({min(count, at_once) for count in USERS_RANKED})
     peaks = []
     for count in sizes:

@@ -3,22 +3,28 @@
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from athwe_core.config import Config
-from athwe_core.data.packing import pack_histories
+from athwe_core.data.packing import pack, pack_histories
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
-from athwe_core.data.rows import evaluation_rows
+from athwe_core.data.rows import evaluation_rows, items_before
+from athwe_core.distributed import ProcessGroup
 from athwe_core.errors import AthweError
-from athwe_core.evaluation import evaluate
+from athwe_core.evaluation import blocks, evaluate, tiles
 from athwe_core.evaluation.baselines import popularity_ranks, training_popularity, transition_ranks
-from athwe_core.evaluation.evaluate import rank_users, sampled_rows
+from athwe_core.evaluation.evaluate import rank_users, sampled_rows, tiled_ranks
 from athwe_core.evaluation.groups import per_user_frame
+from athwe_core.evaluation.ranking import target_ranks
+from athwe_core.evaluation.tiles import Cells, TiledScores
 from athwe_core.models.inputs import training_time_range
 from athwe_core.training.build import build_setup
 
@@ -71,6 +77,94 @@ def test_a_sample_is_the_same_users_every_time_with_the_ranks_that_they_have_amo
     assert sampled_rows(rows, len(rows)) is rows
 
 
+MODELS = {"sasrec": (), "lrurec": (), "missrec": (), "hm4sr": ("model.repeat=true",)}
+"""Without a bias and with one, scores that are no products, terms of seen items."""
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+@pytest.mark.parametrize("preset", list(MODELS))
+def test_ranks_in_tiles_are_those_among_all_scores_at_once(
+    preset: str,
+    exclude_seen: bool,
+    global_time_data: PreparedDataset,
+    make_config: Callable[..., Config],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = global_time_data
+    model = build_setup(make_config(preset, *MODELS[preset]), data).model.eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, 0.3, generator=torch.Generator().manual_seed(0))
+    rows = evaluation_rows(data.split, "test", max_length=model.max_length)
+    with torch.inference_mode():
+        batch = pack(data, rows, np.arange(len(rows)), max_length=model.max_length)
+        scores = model.ranking_scores(batch, model.item_table(), model.item_bias())
+        users = batch.user_index.numpy()
+        at = np.searchsorted(rows.user_index, users)
+        seen = tuple(torch.from_numpy(part) for part in items_before(data, users, rows.stop[at]))
+        expected = np.empty(len(rows))
+        expected[at] = target_ranks(scores, batch.target_ids, excluded=seen if exclude_seen else None).numpy()
+    monkeypatch.setattr(tiles, "TILE_SCORES", 1)  # as many items as a product needs
+    monkeypatch.setattr(blocks, "BATCH_TOKENS", 40)
+    found = rank_users(model, data, split="test", exclude_seen=exclude_seen)
+    assert found.tolist() == pytest.approx(expected.tolist(), abs=0.5)
+    assert (found == expected).mean() > 0.9
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@given(st.integers(1, 5), st.integers(1, 9), st.integers(1, 4), st.data())
+def test_tiled_ranks_are_those_of_the_whole_table(users: int, items: int, size: int, data: st.DataObject) -> None:
+    """The table's columns are the scores, so that they are exact. Ties, infinities, terms and what is excluded."""
+    values = st.sampled_from([-INF, -1.0, 0.0, 1 / 3, 1.0, INF])
+    cells = data.draw(st.lists(values, min_size=users * items, max_size=users * items))
+    scores = torch.cat([torch.full((users, 1), NAN), torch.tensor(cells).view(users, items)], dim=1)
+    place = st.tuples(st.integers(0, users - 1), st.integers(1, items))
+    targets = torch.tensor(data.draw(st.lists(st.integers(1, items), min_size=users, max_size=users)))
+    excluded = tuple(torch.tensor(data.draw(st.lists(place, max_size=9)), dtype=torch.int64).view(-1, 2).T)
+    raised = torch.tensor(data.draw(st.lists(place, unique=True, max_size=9)), dtype=torch.int64).view(-1, 2).T
+    terms = Cells(raised[0], raised[1], torch.tensor([-1.0, 1 / 3, 1.0]).repeat(3)[: raised.shape[1]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "TILE_SCORES", size * users)
+        patch.setattr(tiles, "TILE_MULTIPLE", 1)
+        tiled = TiledScores(lambda part, _: part.T.clone(), scores.T.contiguous(), None, users=users, terms=terms)
+        found = [tiled_ranks(tiled, targets), tiled_ranks(tiled, targets, excluded=excluded)]
+    scores[raised[0], raised[1]] += terms.values
+    expected = [target_ranks(scores, targets), target_ranks(scores, targets, excluded=excluded)]
+    assert [ranks.tolist() for ranks in found] == [ranks.tolist() for ranks in expected]
+
+
+def test_a_nan_score_of_any_tile_is_an_error_also_of_an_excluded_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "TILE_SCORES", 1)
+    table = torch.zeros(150, 3)
+    table[140, 1] = NAN
+    tiled = TiledScores(lambda part, _: part.T.clone(), table, None, users=3)
+    excluded = torch.tensor([1]), torch.tensor([140])
+    with pytest.raises(AthweError, match="scores of row 1 must not be NaN"):
+        tiled_ranks(tiled, torch.ones(3, dtype=torch.int64), excluded=excluded)
+
+
+def test_progress_counts_the_users_of_all_processes(
+    global_time_data: PreparedDataset, make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Equally often in each, so that all can agree to stop at the same block."""
+    monkeypatch.setattr(blocks, "BLOCK_USERS", 9)
+    monkeypatch.setattr(ProcessGroup, "total", lambda _, value: value)
+    network = build_setup(make_config("sasrec"), global_time_data).model
+    users = len(global_time_data.split.users("test"))
+    reports: list[list[tuple[int, int]]] = [[], [], []]
+    ranks = []
+    for rank, seen in enumerate(reports):
+        world = ProcessGroup(rank, 3)
+        note = partial(lambda seen, *at: seen.append(at), seen)
+        ranks.append(rank_users(network, global_time_data, split="test", world=world, on_progress=note))
+    assert reports[0] == reports[1] == reports[2]
+    assert len(reports[0]) > 1
+    assert reports[0][-1] == (users, users)
+    assert sum(ranks).tolist() == rank_users(network, global_time_data, split="test").tolist()
+
+
 @pytest.fixture
 def four_threads() -> Iterator[None]:
     before = torch.get_num_threads()
@@ -91,7 +185,7 @@ def test_blocks_are_ranked_side_by_side_and_the_threads_are_as_before(
     if is_broken:
         with torch.no_grad():
             network.tables.id.weight[3] = torch.nan
-    ranking_of, seen = evaluate.target_ranks, set()
+    ranking_of, seen = evaluate.tiled_ranks, set()
     meet = threading.Barrier(2, timeout=60)
 
     def noted(*given: Any, **named: Any) -> torch.Tensor:
@@ -101,8 +195,9 @@ def test_blocks_are_ranked_side_by_side_and_the_threads_are_as_before(
         assert torch.get_num_threads() == 2
         return ranking_of(*given, **named)
 
-    monkeypatch.setattr(evaluate, "target_ranks", noted)
-    monkeypatch.setattr(evaluate, "workers_and_users", lambda *_: (2, 5))
+    monkeypatch.setattr(evaluate, "tiled_ranks", noted)
+    monkeypatch.setattr(evaluate, "workers_on", lambda _: 2)
+    monkeypatch.setattr(evaluate, "most_users", lambda _: 5)
     of_new_threads = set()
 
     def start_a_thread(*_: int) -> None:
@@ -118,26 +213,6 @@ def test_blocks_are_ranked_side_by_side_and_the_threads_are_as_before(
         assert of_new_threads == {4}  # other threads of the program are not slowed down by the workers' setting
     assert len(seen) == 2
     assert torch.get_num_threads() == 4
-
-
-@pytest.mark.usefixtures("four_threads")
-@pytest.mark.parametrize(
-    ("num_item_rows", "device", "workers", "users"),
-    [
-        (12_102, "cpu", 4, 512),
-        (100_000, "cpu", 4, 167),
-        (200_000, "cpu", 2, 167),
-        (1_000_000, "cpu", 1, 67),
-        (100_000_000, "cpu", 1, 1),
-        (12_102, "cuda", 1, 512),
-        (200_000, "cuda", 1, 335),
-    ],
-)
-def test_fewer_blocks_side_by_side_where_the_catalogue_is_large(
-    num_item_rows: int, device: str, workers: int, users: int
-) -> None:
-    assert evaluate.workers_and_users(num_item_rows, torch.device(device)) == (workers, users)
-    assert workers * users * num_item_rows <= max(evaluate.BLOCK_SCORES, num_item_rows)
 
 
 def test_baselines_and_groups_of_a_global_split_cover_the_asked_users_only(global_time_data: PreparedDataset) -> None:

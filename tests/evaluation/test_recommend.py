@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from athwe_core.data.histories import Histories
 from athwe_core.errors import AthweError, ConfigError
-from athwe_core.evaluation import evaluate, recommend
-from athwe_core.evaluation.recommend import Recommender, recommend_items, top_items
+from athwe_core.evaluation import blocks, recommend, tiles
+from athwe_core.evaluation.recommend import Recommender, best_in_tiles, recommend_items, top_items
+from athwe_core.evaluation.tiles import TiledScores
 from athwe_core.models.protocol import Model
 from athwe_core.nn.repetition import Repetition
 
@@ -45,6 +46,47 @@ def test_many_rows_with_and_without_ties_equal_sorting_everything(spread: int) -
     for row, numbers in enumerate(scores.tolist()):
         kept = [item for item in range(1, 40) if (row, item) not in left_out]
         assert items[row].tolist() == sorted(kept, key=lambda item: (-numbers[item], item))[:7]
+
+
+@given(st.integers(1, 4), st.integers(2, 12), st.integers(1, 5), st.data())
+def test_the_best_of_tiles_are_those_of_all_scores_together(
+    users: int, items: int, size: int, data: st.DataObject
+) -> None:
+    """The table's columns are the users' scores, so that products with unit vectors are exact, infinite scores included."""
+    cells = data.draw(st.lists(VALUES, min_size=users * items, max_size=users * items))
+    scores = torch.tensor(cells, dtype=torch.float32).view(items, users)
+    table = torch.cat([torch.full((1, users), torch.inf), scores])
+    pairs = data.draw(st.lists(st.tuples(st.integers(0, users - 1), st.integers(0, items)), max_size=12))
+    seen = tuple(torch.tensor(pairs, dtype=torch.int64).view(-1, 2).T)
+    k = data.draw(st.integers(1, items))
+    expected = top_items(table.T.clone(), k=k, excluded=seen)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "TILE_SCORES", size * users)
+        patch.setattr(tiles, "TILE_MULTIPLE", 1)
+        found = best_in_tiles(TiledScores(lambda part, _: part.T.clone(), table, None, users=users), k=k, excluded=seen)
+    assert [part.tolist() for part in found] == [part.tolist() for part in expected]
+
+
+def test_tiles_without_a_better_score_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "TILE_SCORES", 2 * 64)
+    table = torch.arange(640, 0, -1.0)[:, None].expand(640, 2)  # only the first tile has any of the best
+    sizes: list[int] = []
+    sort_of = recommend.top_items
+    monkeypatch.setattr(
+        recommend, "top_items", lambda scores, **how: (sizes.append(len(scores)), sort_of(scores, **how))[1]
+    )
+    scores = TiledScores(lambda part, _: part.T.clone(), table, None, users=2)
+    items, _ = best_in_tiles(scores, k=3, excluded=NOTHING)
+    assert items.tolist() == [[1, 2, 3]] * 2
+    assert sizes == [2]
+
+
+def test_a_score_that_is_no_number_in_a_late_tile_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiles, "TILE_SCORES", 64)
+    table = torch.arange(640, 0, -1.0)[:, None].clone()
+    table[600] = torch.nan
+    with pytest.raises(AthweError, match=r"^scores must not be NaN"):
+        best_in_tiles(TiledScores(lambda part, _: part.T.clone(), table, None, users=1), k=1, excluded=NOTHING)
 
 
 def test_a_score_that_is_no_number_is_an_error() -> None:
@@ -87,7 +129,7 @@ def test_blocks_of_users_give_each_user_the_items_of_its_own_history(monkeypatch
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     ids = torch.randint(1, 9, (int(offsets[-1]),), generator=generator).numpy().astype(np.int32)
     histories = Histories([str(user) for user in range(7)], offsets, ids, np.arange(len(ids)))
-    monkeypatch.setattr(evaluate, "BLOCK_SCORES", 2 * recommend.SCORES_HELD * len(table))
+    monkeypatch.setattr(blocks, "BLOCK_SCORES", 2 * len(table))
     model = Dots(table)
     items, scores = recommend_items(model, histories, k=20)
     assert items.shape == (7, 8)
@@ -128,7 +170,7 @@ def test_only_allowed_items_are_found_with_the_scores_that_they_have_anyway(excl
 def test_blocks_side_by_side_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     histories, table = small_histories(), whole_table()
     expected = recommend_items(Dots(table), histories, k=8)
-    monkeypatch.setattr(evaluate, "BLOCK_USERS", 1)
+    monkeypatch.setattr(blocks, "BLOCK_USERS", 1)
     torch.set_num_threads(2)
     try:
         found = recommend_items(Dots(table), histories, k=8)

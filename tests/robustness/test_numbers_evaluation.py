@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 
 from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
-from athwe_core.evaluation import evaluate
+from athwe_core.evaluation import blocks, evaluate, tiles
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.evaluation.ranking import target_ranks
+from athwe_core.evaluation.tiles import TiledScores
 from athwe_core.models.athwe.network import Network
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.training.build import build_setup
@@ -70,14 +71,16 @@ def bounds(
     ends = []
     for sign in (1, -1):
 
-        def moved(scores: torch.Tensor, targets: torch.Tensor, sign: int = sign, **others: Any) -> torch.Tensor:
+        def moved(tiled: TiledScores, targets: torch.Tensor, sign: int = sign, **others: Any) -> torch.Tensor:
+            padding = torch.zeros(len(targets), 1, dtype=torch.float64)
+            scores = torch.cat([padding, *(tiled.tile(first) for first in tiled.starts)], dim=1)
             assert scores.dtype == torch.float64
             changed = scores.clone()
             changed[torch.arange(len(targets)), targets] += sign * ROUNDING * scores.abs().amax(dim=1)
             return target_ranks(changed, targets, **others)
 
         with patch.context() as patched:
-            patched.setattr(evaluate, "target_ranks", moved)
+            patched.setattr(evaluate, "tiled_ranks", moved)
             ends.append(rank_users(copy.deepcopy(network).double(), data, split="test", exclude_seen=exclude_seen))
     return ends[0], ends[1]
 
@@ -94,11 +97,12 @@ def test_numbers_ranks_lie_within_float32_rounding_of_float64_whatever_the_block
         return rank_users(network, found, split="test", exclude_seen=True)
 
     variants = {"as it is": ranked()}
-    for users, tokens in ((3, 8192), (512, 40)):
+    for users, tokens, scores in ((3, 8192, 2**19), (512, 40, 2**19), (512, 8192, 1)):
         with monkeypatch.context() as patched:
-            patched.setattr(evaluate, "BLOCK_USERS", users)
-            patched.setattr(evaluate, "BLOCK_TOKENS", tokens)
-            variants[f"blocks of {users} users, {tokens} tokens"] = ranked()
+            patched.setattr(blocks, "BLOCK_USERS", users)
+            patched.setattr(blocks, "BATCH_TOKENS", tokens)
+            patched.setattr(tiles, "TILE_SCORES", scores)
+            variants[f"blocks of {users} users, {tokens} tokens, tiles of {scores} scores"] = ranked()
     order = np.random.default_rng(0).permutation(data.num_users)
     variants["users in another order"] = np.empty(data.num_users)
     variants["users in another order"][order] = ranked(permuted(data, order))
@@ -116,7 +120,7 @@ def test_numbers_ranks_with_two_threads_lie_within_float32_rounding(
     _, network = world
     in_one_block = rank_users(network, data, split="test")
     with monkeypatch.context() as patched:
-        patched.setattr(evaluate, "BLOCK_USERS", 7)
+        patched.setattr(blocks, "BLOCK_USERS", 7)
         side_by_side = rank_users(network, data, split="test")
     torch.set_num_threads(1)
     best, worst = bounds(network, data, False, monkeypatch)

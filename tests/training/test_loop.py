@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import CheckpointError, NonFiniteLossError
-from athwe_core.evaluation import evaluate
+from athwe_core.evaluation import blocks, evaluate
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.models.inputs import adapt_to_data, training_time_range
 from athwe_core.models.registry import replace_in
@@ -114,21 +114,21 @@ def test_a_run_stopped_while_it_ranks_goes_on_to_the_same_end(
 ) -> None:
     straight, broken = make_run("straight", "training.epochs=1"), make_run("broken", "training.epochs=1")
     expected = train(straight, prepared, listener=Silence())
-    blocks: list[int] = []
-    target_ranks = evaluate.target_ranks
+    ranked: list[int] = []
+    tiled_ranks = evaluate.tiled_ranks
 
     def noted(*given: Any, **named: Any) -> torch.Tensor:
-        blocks.append(len(given[0]))
-        return target_ranks(*given, **named)
+        ranked.append(len(given[1]))
+        return tiled_ranks(*given, **named)
 
-    monkeypatch.setattr(evaluate, "BLOCK_USERS", 16)
-    monkeypatch.setattr(evaluate, "target_ranks", noted)
+    monkeypatch.setattr(blocks, "BLOCK_USERS", 16)
+    monkeypatch.setattr(evaluate, "tiled_ranks", noted)
     a_ranking = -(-len(prepared.split.users("test")) // 16)
     until = (ranking - 1) * a_ranking + 2
     listener = Silence()
-    stopped = train(broken, prepared, listener=listener, should_stop=lambda: len(blocks) >= until)
+    stopped = train(broken, prepared, listener=listener, should_stop=lambda: len(ranked) >= until)
     assert stopped == Result(False, {})
-    assert len(blocks) == until
+    assert len(ranked) == until
     assert broken.manifest()["status"] == "interrupted"
     steps = len(listener.steps)
     found = train(broken, prepared, listener=listener)
@@ -143,7 +143,7 @@ def test_a_run_stopped_while_it_ranks_goes_on_to_the_same_end(
 def test_a_long_ranking_says_how_far_it_is(
     make_run: Callable[..., RunFolder], prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(evaluate, "BLOCK_USERS", 50)
+    monkeypatch.setattr(blocks, "BLOCK_USERS", 50)
     said: list[str] = []
     train(make_run("run", "training.epochs=1"), prepared, listener=Silence(), notify=said.append)
     assert said == []

@@ -20,7 +20,7 @@ PERMITTED = {
         "imports concurrent.futures",
     ): "texts to and rows from processes of its own",
     ("athwe_core/data/readers/amazon_metadata.py", "imports multiprocessing"): "the same",
-    ("athwe_core/evaluation/evaluate.py", "imports concurrent.futures"): "threads: nothing is pickled between them",
+    ("athwe_core/evaluation/blocks.py", "imports concurrent.futures"): "threads: nothing is pickled between them",
     ("athwe_core/serving/batching.py", "imports concurrent.futures"): "futures of a thread: nothing is pickled",
     ("athwe_core/serving/service.py", "imports concurrent.futures"): "the same",
     ("athwe_core/training/batches.py", "imports concurrent.futures"): "a thread: nothing is pickled",

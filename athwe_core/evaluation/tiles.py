@@ -1,0 +1,125 @@
+"""Scores of some users for the whole catalogue in tiles of consecutive items, so that no (users, items) table is held."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+TILE_SCORES = 2**19
+"""Scores of a tile on a CPU: 2 MiB, which stay in the cache of a core from the product until they are counted."""
+DEVICE_TILE_SCORES = 2**26
+"""Scores of a tile on another device: 256 MiB, so that the products are few and large."""
+TILE_MULTIPLE = 64
+"""Items of a tile. Libraries treat the last columns of other shapes apart, so that equal items could score differently."""
+
+ScoreItems = Callable[[Float[Tensor, "T K"], Float[Tensor, " T"] | None], Float[Tensor, "B T"]]
+"""Vectors and biases of some items to new scores of them, one row a user."""
+
+
+class Cells(NamedTuple):
+    """Some cells of a (users, items) table with a value for each."""
+
+    rows: Int64[Tensor, " C"]
+    items: Int64[Tensor, " C"]
+    values: Float[Tensor, " C"]
+
+
+def tile_items(users: int, device: torch.device) -> int:
+    """Items of a tile for so many users."""
+    scores = TILE_SCORES if device.type == "cpu" else DEVICE_TILE_SCORES
+    return max(scores // users // TILE_MULTIPLE, 1) * TILE_MULTIPLE
+
+
+class TiledScores:
+    """Scores of B users for items 1..V-1, computed whenever they are read.
+
+    All products have the same shape: the last tile begins earlier where the catalogue is no multiple, and the items that it
+    repeats are left out. So a score does not depend on the tile, and items of equal vectors have equal scores.
+
+    Args:
+        score: computes the scores of some items for all the users.
+        table: vectors of all items; row 0 is the padding, which has no score.
+        bias: of all items.
+        users: B, >= 1.
+        terms: added to single scores.
+        least_items: of a tile, where the catalogue has as many.
+
+    Attributes:
+        starts: the first item of each tile.
+    """
+
+    def __init__(
+        self,
+        score: ScoreItems,
+        table: Float[Tensor, "V K"],
+        bias: Float[Tensor, " V"] | None,
+        *,
+        users: int,
+        terms: Cells | None = None,
+        least_items: int = 1,
+    ) -> None:
+        self.num_items, self.users = len(table) - 1, users
+        self._score, self._table, self._bias, self._terms = score, table, bias, terms
+        self._size = min(max(tile_items(users, table.device), least_items), self.num_items)
+        self.starts = range(1, self.num_items + 1, self._size)
+        self._terms_of = dict(zip(self.starts, self.by_tile(terms), strict=True))
+
+    def tile(self, first: int) -> Float[Tensor, "B T"]:
+        """The scores of the items of a tile, in new memory.
+
+        Args:
+            first: the tile's first item, one of `starts`.
+        """
+        begin = min(first, self.num_items + 1 - self._size)
+        scores = self._product(slice(begin, begin + self._size))[:, first - begin :]
+        rows, columns, values = self._terms_of[first]
+        if len(rows):
+            scores.index_put_((rows, columns), values.to(scores.dtype), accumulate=True)
+        return scores
+
+    def by_tile(self, cells: Cells | None) -> Iterator[Cells]:
+        """The cells of each tile, with columns of the tile instead of items.
+
+        Args:
+            cells: in any order, of items 1..V-1; None = no cells.
+        """
+        if cells is None:
+            nothing = torch.zeros(0, dtype=torch.int64, device=self._table.device)
+            cells = Cells(nothing, nothing, nothing)
+        order = cells.items.argsort()
+        rows, items, values = (part[order] for part in cells)
+        ends = torch.tensor([*self.starts, self.num_items + 1], device=items.device)
+        places = torch.searchsorted(items, ends).tolist()
+        for first, start, stop in zip(self.starts, places[:-1], places[1:], strict=True):
+            yield Cells(rows[start:stop], items[start:stop] - first, values[start:stop])
+
+    def of_each(self, items: Int64[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """The score of one item for each user, from products of the same shape as those of the tiles.
+
+        Args:
+            items: in 1..V-1.
+        """
+        found = []
+        for first in range(0, self.users, self._size):
+            part = items[first : first + self._size]
+            product = self._product(F.pad(part, (0, self._size - len(part))))
+            found.append(product[first : first + len(part)].diagonal())
+        scores = torch.cat(found)
+        if self._terms is not None:
+            rows, of, values = self._terms
+            is_own = of == items[rows]
+            scores.index_put_((rows[is_own],), values[is_own].to(scores.dtype), accumulate=True)
+        return scores
+
+    @property
+    def device(self) -> torch.device:
+        """Where the scores are."""
+        return self._table.device
+
+    def _product(self, items: slice | Tensor) -> Float[Tensor, "B T"]:
+        return self._score(self._table[items], None if self._bias is None else self._bias[items])
