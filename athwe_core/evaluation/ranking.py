@@ -64,7 +64,12 @@ def _leads(
 
 
 def refuse_nan(has_nan: Bool[Tensor, " B"]) -> None:
-    """Raise an AthweError that names the rows that have a NaN."""
+    """Refuse scores with a NaN.
+
+    Args:
+        has_nan: whether a row has one.
+    Raises: AthweError that names those rows.
+    """
     rows = has_nan.nonzero()[:, 0].tolist()
     if rows:
         named = ", ".join(map(str, rows[:8])) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
@@ -81,6 +86,7 @@ def distinct_others(
         rows, columns: pairs in any order and with repeats.
         targets: of each row.
         num_columns: V.
+    Returns: rows and columns, by row and column.
     """
     kept = (columns != targets[rows]) & (columns != 0)
     cells = torch.unique(rows[kept] * num_columns + columns[kept])

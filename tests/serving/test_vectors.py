@@ -57,6 +57,9 @@ class Biased(torch.nn.Module):
     def user_vectors(self, batch: object, table: torch.Tensor) -> torch.Tensor:
         return table[batch.item_ids[batch.target_index]]
 
+    def seen_items(self, batch: object) -> None:
+        """It has none."""
+
     def scores(self, user_vectors: torch.Tensor, table: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return user_vectors @ table.T + bias
 
