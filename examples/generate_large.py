@@ -3,7 +3,8 @@
     python examples/generate_large.py --interactions 10000000 --format parquet --to raw
     athwe prepare --dataset large --raw raw
 
-Writes large.jsonl.gz and meta_large.jsonl.gz, or large.parquet and large.items.parquet. Few users and items have many
+Writes large.jsonl.gz and meta_large.jsonl.gz, or large.parquet (with `--parts 20` large-000.parquet to large-019.parquet) and
+large.items.parquet. Few users and items have many
 interactions, most have few. The JSON lines contain review texts, repeated rows and a few negative times, as real files do.
 """
 
@@ -82,10 +83,15 @@ def _compressed(path: Path) -> IO[bytes]:
     return cast("IO[bytes]", gzip.open(path, "wb", compresslevel=1))
 
 
-def write_parquet(folder: Path, name: str, count: int, num_users: int, num_items: int, seed: int) -> None:
-    """Write interactions and item metadata as two parquet files."""
+def write_parquet(
+    folder: Path, name: str, count: int, num_users: int, num_items: int, seed: int, *, parts: int = 1
+) -> None:
+    """Write interactions, in one file or several, and item metadata as parquet files."""
     rng = np.random.default_rng(seed)
-    reviews(count, num_users, num_items, rng).write_parquet(folder / f"{name}.parquet", row_group_size=CHUNK)
+    for part in range(parts):
+        path = folder / (f"{name}.parquet" if parts == 1 else f"{name}-{part:03}.parquet")
+        size = count * (part + 1) // parts - count * part // parts
+        reviews(size, num_users, num_items, rng).write_parquet(path, row_group_size=CHUNK)
     catalogue(num_items, rng).write_parquet(folder / f"{name}.items.parquet")
 
 
@@ -96,15 +102,18 @@ def main() -> None:
     parser.add_argument("--users", type=int, help="default: a tenth of --interactions")
     parser.add_argument("--items", type=int, help="default: a fiftieth of --interactions")
     parser.add_argument("--format", choices=("jsonl", "parquet"), default="jsonl")
+    parser.add_argument("--parts", type=int, default=1, help="parquet files of interactions")
     parser.add_argument("--name", default="large")
     parser.add_argument("--to", type=Path, default=Path("raw"))
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     given.to.mkdir(parents=True, exist_ok=True)
     users, items = given.users or max(given.interactions // 10, 10), given.items or max(given.interactions // 50, 10)
-    write = write_parquet if given.format == "parquet" else write_json_lines
-    write(given.to, given.name, given.interactions, users, items, given.seed)
-    for path in sorted(given.to.glob(f"*{given.name}.*")):
+    if given.format == "parquet":
+        write_parquet(given.to, given.name, given.interactions, users, items, given.seed, parts=given.parts)
+    else:
+        write_json_lines(given.to, given.name, given.interactions, users, items, given.seed)
+    for path in sorted(given.to.glob(f"*{given.name}[.-]*")):
         print(f"{path}  {path.stat().st_size / 1e6:,.1f} MB")
 
 

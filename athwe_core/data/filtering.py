@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Integer
 
+from athwe_core.data.long_arrays import bound, count_numbers, lex_order, row_blocks, rows_by_user
 from athwe_core.errors import DataError
 
 
@@ -13,36 +14,44 @@ def first_occurrences(
 ) -> Bool[np.ndarray, "I"]:
     """Mark the first row in file order of every (user, item, time); users and items are numbers >= 0."""
     is_first = np.ones(len(users), dtype=bool)
-    if not len(users):
-        return is_first
-    pairs = users.astype(np.int64) * (int(items.max()) + 1) + items
-    order = np.argsort(pairs, kind="stable")
-    is_same = np.diff(pairs[order]) == 0
-    rows = order[np.append(is_same, False) | np.append(False, is_same)]  # few: times matter only where pairs repeat
-    rows = rows[np.lexsort((timestamps[rows], pairs[rows]))]  # stable: equal rows stay in file order
-    is_repeat = (np.diff(pairs[rows]) == 0) & (np.diff(timestamps[rows]) == 0)
-    is_first[rows[1:][is_repeat]] = False
+    for rows in rows_by_user(users, count_numbers(users, bound(users))):
+        ordered = rows[lex_order(items[rows], users[rows])]
+        is_same = (np.diff(users[ordered]) == 0) & (np.diff(items[ordered]) == 0)
+        few = ordered[np.append(is_same, False) | np.append(False, is_same)]  # times matter only where pairs repeat
+        if not len(few):
+            continue
+        few = few[lex_order(timestamps[few], items[few], users[few])]  # stable: equal rows stay in file order
+        is_repeat = np.logical_and.reduce([np.diff(key[few]) == 0 for key in (users, items, timestamps)])
+        is_first[few[1:][is_repeat]] = False
     return is_first
 
 
-def k_core(users: Integer[np.ndarray, "I"], items: Integer[np.ndarray, "I"], *, minimum: int) -> Bool[np.ndarray, "I"]:
+def k_core(
+    users: Integer[np.ndarray, "I"],
+    items: Integer[np.ndarray, "I"],
+    *,
+    minimum: int,
+    among: Bool[np.ndarray, "I"] | None = None,
+) -> Bool[np.ndarray, "I"]:
     """Mark the rows of the largest subset in which each user and each item has at least `minimum` rows.
 
     Args:
         users, items: (I,) numbers >= 0, small enough to count (0..number of users or items).
         minimum: Rows a user and an item must keep, >= 0.
+        among: (I,) rows to choose from; None = all.
     Returns:
         (I,) mask, all False when nothing remains. That subset is unique, so filtering again changes nothing.
     """
-    kept = np.arange(len(users))
-    while len(kept):
-        of_users, of_items = users[kept], items[kept]
-        has_enough = (np.bincount(of_users) >= minimum)[of_users] & (np.bincount(of_items) >= minimum)[of_items]
-        if has_enough.all():
-            break
-        kept = kept[has_enough]
-    is_kept = np.zeros(len(users), dtype=bool)
-    is_kept[kept] = True
+    is_kept = np.ones(len(users), dtype=bool) if among is None else among.copy()
+    of_users, of_items = (count_numbers(numbers, bound(numbers), is_kept) for numbers in (users, items))
+    while any(((counts > 0) & (counts < minimum)).any() for counts in (of_users, of_items)):
+        users_stay, items_stay = of_users >= minimum, of_items >= minimum
+        for block in row_blocks(len(users), max(len(of_users), len(of_items))):
+            stays = users_stay[users[block]] & items_stay[items[block]]
+            dropped = is_kept[block] & ~stays
+            of_users -= np.bincount(users[block][dropped], minlength=len(of_users))
+            of_items -= np.bincount(items[block][dropped], minlength=len(of_items))
+            is_kept[block] &= stays
     return is_kept
 
 

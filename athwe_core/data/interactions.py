@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import polars as pl
 from jaxtyping import Int8, Int32, Int64
 
 from athwe_core.data.filtering import first_occurrences, k_core, refuse_too_few
+from athwe_core.data.long_arrays import bound, count_numbers, lex_order, rows_by_user
 from athwe_core.data.notes import Filtering, TimesKept, plausible_times, refuse_disorder
 from athwe_core.data.options import PrepareOptions, SplitRule
 from athwe_core.data.readers.reading import RowCounts
@@ -71,69 +72,80 @@ class Interactions:
         return {**found, **split, "test_rows": self.split.test}
 
 
-def number_and_order(records: Records, name: str, options: PrepareOptions) -> Interactions:
-    """Filter, number users and items by first appearance in what is left, order by user and time.
-
-    A given split is not filtered: it stays what its makers made it.
+def filter_records(records: Records, name: str, options: PrepareOptions) -> Records:
+    """Leave out repeated rows, then users and items with too few; a given split keeps them: it stays what its makers made.
 
     Args:
-        records: What a reader found.
+        records: What a reader found. The result shares no array with them, so that they can be freed before the sort.
         name: Of the data set, for messages.
-        options: Filter, tie order and split.
+        options: Filter and split.
     Returns:
-        The interactions; their notes and counts tell what became of each row.
+        What is left, numbered by first appearance in it; its notes and counts tell what became of each row.
     Raises:
-        DataError: Too few users or items are left, or a given split is not in the order of time.
-        ConfigError: The split leaves no evaluation target, or items are to be kept and no table has them.
+        DataError: Too few users or items are left.
     """
-    users, items, timestamps = records.user_tokens.numbers, records.item_tokens.numbers, records.timestamps
-    has_parts = records.parts is not None and options.split in ("auto", GIVEN)
-    is_first = first_occurrences(users, items, timestamps)
-    rows = np.flatnonzero(is_first)
-    num_first = len(rows)
-    minimum = 1 if has_parts else options.min_interactions
-    rows = rows[k_core(users[rows], items[rows], minimum=minimum)]
-    kept_users, kept_items, times = records.user_tokens.take(rows), records.item_tokens.take(rows), timestamps[rows]
-    parts = records.parts[rows] if has_parts and records.parts is not None else None
-    num_users, item_names = len(kept_users.names), kept_items.names.to_list()
-    refuse_too_few(num_users, len(item_names), name=name, minimum=minimum)
-    order = order_by_time(
-        kept_users.numbers,
-        item_names,
-        kept_items.numbers,
-        times,
-        tie_order=options.tie_order,
-        seed=options.seed,
-        parts=parts,
-    )
+    users, items = records.user_tokens, records.item_tokens
+    is_first = first_occurrences(users.numbers, items.numbers, records.timestamps)
+    minimum = 1 if _has_parts(records, options) else options.min_interactions
+    kept = records.keep(k_core(users.numbers, items.numbers, minimum=minimum, among=is_first))
+    num_users, num_items = len(kept.user_tokens.names), len(kept.item_tokens.names)
+    refuse_too_few(num_users, num_items, name=name, minimum=minimum)
     filtering = Filtering(
         minimum=minimum,
         num_read=len(records),
-        num_distinct=num_first,
-        num_kept=len(rows),
-        users=(len(records.user_tokens.names), num_users),
-        items=(len(records.item_tokens.names), len(item_names)),
-        num_late=_count_late(kept_users.numbers, times),
+        num_distinct=int(np.count_nonzero(is_first)),
+        num_kept=len(kept),
+        users=(len(users.names), num_users),
+        items=(len(items.names), num_items),
+        num_late=_count_late(kept.user_tokens.numbers, kept.timestamps),
     )
-    notes = [*records.notes, *filtering.notes(), *_times_kept(times).notes()]
     counts = None if records.counts is None else filtering.without(records.counts)
+    return replace(kept, notes=(*records.notes, *filtering.notes()), counts=counts)
+
+
+def number_and_order(records: Records, options: PrepareOptions) -> Interactions:
+    """Order filtered records by user and time, and split them.
+
+    Args:
+        records: From `filter_records`.
+        options: Tie order and split.
+    Returns:
+        The interactions. Users and items have the numbers of the records; item 0 is the padding.
+    Raises:
+        DataError: A given split is not in the order of time.
+        ConfigError: The split leaves no evaluation target, or items are to be kept and no table has them.
+    """
+    users, items, times = records.user_tokens, records.item_tokens, records.timestamps
+    notes = [*records.notes, *_times_kept(times).notes()]
+    parts = records.parts if _has_parts(records, options) else None
+    item_names = items.names.to_list()
+    order = order_by_time(
+        users.numbers, item_names, items.numbers, times, tie_order=options.tie_order, seed=options.seed, parts=parts
+    )
     others = further_items(records.items, item_names) if options.keep_items else []
     if others:
         notes.append(f"{len(others):,} further items of {records.items.source} stay in the catalogue")  # type: ignore[union-attr]
-    offsets, timestamps = user_offsets(kept_users.numbers, num_users), times[order]
+    offsets, timestamps = user_offsets(users.numbers, len(users.names)), times[order]
     split, rule = _split(offsets, timestamps, parts[order] if parts is not None else None, options)
+    item_ids = items.numbers[order]
+    item_ids += np.int32(1)
     return Interactions(
         offsets=offsets,
-        item_ids=kept_items.numbers[order] + np.int32(1),
+        item_ids=item_ids,
         timestamps=timestamps,
-        user_tokens=kept_users.names,
+        user_tokens=users.names,
         item_tokens=["", *item_names, *others],
         file_rows=order,
         split=split,
         split_rule=rule,
         notes=tuple(notes),
-        counts=counts,
+        counts=records.counts,
     )
+
+
+def _has_parts(records: Records, options: PrepareOptions) -> bool:
+    """Whether the files are a given split, and it is used."""
+    return records.parts is not None and options.split in ("auto", GIVEN)
 
 
 def further_items(items: ItemTable | None, item_names: list[str]) -> list[str]:
@@ -170,9 +182,12 @@ def _refuse_disorder(offsets: Int64[np.ndarray, "U_plus_1"], timestamps: Int64[n
 
 def _count_late(users: Int32[np.ndarray, "I"], timestamps: Int64[np.ndarray, "I"]) -> int:
     """Rows earlier than the row before of the same user, in file order."""
-    by_user = np.argsort(users, kind="stable")
-    is_same_user = np.diff(users[by_user]) == 0
-    return int(np.count_nonzero(is_same_user & (np.diff(timestamps[by_user]) < 0)))
+    count = 0
+    for rows in rows_by_user(users, count_numbers(users, bound(users))):
+        by_user = rows[lex_order(users[rows])]
+        is_same_user = np.diff(users[by_user]) == 0
+        count += int(np.count_nonzero(is_same_user & (np.diff(timestamps[by_user]) < 0)))
+    return count
 
 
 def _times_kept(timestamps: Int64[np.ndarray, "I"]) -> TimesKept:

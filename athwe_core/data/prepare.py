@@ -18,7 +18,7 @@ from athwe_core.data.features import scale
 from athwe_core.data.features.build import TEXT_FORMAT, EncodingSettings, FeatureWork, plan_work
 from athwe_core.data.features.collect import ItemFeatures, collect_features
 from athwe_core.data.features.from_files import VECTOR_STEMS, find_feature_files, has_given
-from athwe_core.data.interactions import Interactions, number_and_order
+from athwe_core.data.interactions import Interactions, filter_records, number_and_order
 from athwe_core.data.options import DEMO, PrepareOptions, SplitRule
 from athwe_core.data.readers.detect import Source, available_datasets, find_source, read_source
 from athwe_core.data.readers.reading import ByteProgress, Reading, ignore
@@ -228,11 +228,12 @@ def _write_table(frame: pl.DataFrame, path: Path) -> None:
 def _load(source: Source, options: PrepareOptions, reading: Reading) -> _Loaded:
     if source.kind == DEMO:
         generated = generate_module.generate(options.demo_users, options.demo_items, seed=options.seed)
-        interactions = number_and_order(generated.records, source.name, options)
+        interactions = number_and_order(filter_records(generated.records, source.name, options), options)
         return _Loaded(generated.records.items, interactions, generated.features)
     records = read_source(source, options, reading)
     features_of = partial(collect_features, source.folder, records.items)
-    interactions = number_and_order(records, source.name, options)
+    records = filter_records(records, source.name, options)  # in the place of what was read, which is freed
+    interactions = number_and_order(records, options)
     if records.items is not None:
         _refuse_other_items(records.items, interactions.item_tokens)
     return _Loaded(records.items, interactions, features_of, records.is_rewritten)

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int8, Int64
 from numpy.typing import NDArray
 
+from athwe_core.data.long_arrays import bound, count_numbers, lex_order, rows_by_user
 from athwe_core.data.options import LEAST_INTERACTIONS, TieOrder
 from athwe_core.errors import ConfigError, DataError
 
@@ -38,22 +39,26 @@ def order_by_time(
     Raises:
         ConfigError: An unknown tie order.
     """
-    keys = (timestamps, users) if parts is None else (timestamps, parts, users)
-    if tie_order == "file":
-        return np.lexsort(keys)  # stable
+    keys = [timestamps, users] if parts is None else [timestamps, parts, users]
     if tie_order == "item":
         rank = np.empty(len(item_tokens), dtype=np.int64)
         rank[sorted(range(len(item_tokens)), key=item_tokens.__getitem__)] = np.arange(len(item_tokens))
-        return np.lexsort((rank[items], *keys))
-    if tie_order == "random":
-        draw = np.random.default_rng(seed).permutation(len(users))
-        return np.lexsort((draw, *keys))
-    raise ConfigError("--tie-order", f"must be one of {', '.join(get_args(TieOrder))}", tie_order)
+    elif tie_order == "random":
+        keys.insert(0, np.random.default_rng(seed).permutation(len(users)))
+    elif tie_order != "file":
+        raise ConfigError("--tie-order", f"must be one of {', '.join(get_args(TieOrder))}", tie_order)
+    order = np.empty(len(users), dtype=np.int64)
+    begun = 0
+    for rows in rows_by_user(users, count_numbers(users, bound(users))):
+        ties = [rank[items[rows]]] if tie_order == "item" else []
+        order[begun : begun + len(rows)] = rows[lex_order(*ties, *(key[rows] for key in keys))]  # stable
+        begun += len(rows)
+    return order
 
 
 def user_offsets(users: Int64[np.ndarray, "I"], num_users: int) -> Int64[np.ndarray, "U_plus_1"]:
     """CSR offsets: the rows of user u are `offsets[u]:offsets[u + 1]` once ordered by user."""
-    return np.concatenate([[0], np.cumsum(np.bincount(users, minlength=num_users))]).astype(np.int64)
+    return np.concatenate([[0], np.cumsum(count_numbers(users, num_users))])
 
 
 _AS_ONE_LOG = "Split the files anew: --split leave-one-out"
@@ -131,8 +136,7 @@ def global_time(
     refuse_moments(validation_from, test_from)
 
     def first_row_from(moment: int) -> Int64[np.ndarray, "U"]:
-        before = np.concatenate([[0], np.cumsum(timestamps < moment)])
-        return offsets[:-1] + before[offsets[1:]] - before[offsets[:-1]]
+        return offsets[:-1] + _rows_of_users(timestamps < moment, offsets)
 
     return split_at(offsets, first_row_from(validation_from), first_row_from(test_from))
 
@@ -187,8 +191,7 @@ def given_split(offsets: Int64[np.ndarray, "U_plus_1"], parts: Int8[np.ndarray, 
     Raises:
         DataError: Nothing to train on, or no target.
     """
-    users = np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
-    return split_parts(offsets, [np.bincount(users[parts == part], minlength=len(offsets) - 1) for part in range(3)])
+    return split_parts(offsets, [_rows_of_users(parts == part, offsets) for part in range(3)])
 
 
 def split_parts(offsets: Int64[np.ndarray, "U_plus_1"], counts: Sequence[Int64[np.ndarray, "U"]]) -> Split:
@@ -207,6 +210,11 @@ def split_parts(offsets: Int64[np.ndarray, "U_plus_1"], counts: Sequence[Int64[n
     if not (counts[0] > 1).any():
         raise DataError("given split", "must leave a user with two training interactions", remedy=_AS_ONE_LOG)
     return found
+
+
+def _rows_of_users(is_counted: NDArray[np.bool_], offsets: Int64[np.ndarray, "U_plus_1"]) -> Int64[np.ndarray, "U"]:
+    """How many of each user's rows are marked; every user has rows."""
+    return np.add.reduceat(is_counted, offsets[:-1], dtype=np.int64)
 
 
 def tied_test_share(split: Split, timestamps: Int64[np.ndarray, "I"]) -> float:

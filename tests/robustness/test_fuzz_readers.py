@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 
 from athwe_core.data.features.categories import category_table
 from athwe_core.data.features.text import text_features
-from athwe_core.data.interactions import number_and_order
+from athwe_core.data.interactions import filter_records, number_and_order
 from athwe_core.data.options import PrepareOptions
 from athwe_core.data.readers import amazon_metadata
 from athwe_core.data.readers.detect import find_source, read_source
@@ -74,7 +74,7 @@ def read_all(folder: Path, files: dict[str, bytes], **options: Any) -> str:
         source = find_source("toy", data_dir=folder, options=chosen)
         records = read_source(source, chosen, Reading(source.paths, chosen.max_bad_lines))
         check(records)
-        interactions = number_and_order(records, "toy", chosen)
+        interactions = number_and_order(filter_records(records, "toy", chosen), chosen)
         assert len(interactions.item_ids) == interactions.offsets[-1]
         tokens = interactions.item_tokens
         category_table(records.items, tokens, column=None, max_categories=9)

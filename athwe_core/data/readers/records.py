@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 import polars as pl
-from jaxtyping import Int32, Int64
+from jaxtyping import Bool, Int32, Int64, Integer
 from numpy.typing import NDArray
 
+from athwe_core.data.long_arrays import GrowingArray, bound, count_numbers, row_blocks
 from athwe_core.data.notes import MissingIds, doubtful_user, no_usable_rows, several_spellings
 from athwe_core.data.readers.ids import clean_ids
 from athwe_core.data.readers.reading import RowCounts
 from athwe_core.data.readers.text_cleaning import NAME_SEPARATOR
-
-_ROWS_AT_ONCE = 500_000
-_MERGE_AT = 1_000_000  # names that wait for their number
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ class RawIds:
         """Number (I,) texts by first appearance."""
         coder = IdCoder()
         coder.add(pl.Series(texts, dtype=pl.String))
-        return coder.ids()
+        return coder.taken()
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -70,16 +68,11 @@ class RawIds:
         distinct = names.unique(maintain_order=True)
         return RawIds(_positions(names, distinct)[self.numbers], distinct)
 
-    def take(self, rows: Int64[np.ndarray, "R"]) -> RawIds:
-        """The given rows; names are numbered anew, by first appearance in them."""
+    def take(self, rows: Int64[np.ndarray, "R"] | Bool[np.ndarray, "I"]) -> RawIds:
+        """The given or marked rows; names are numbered anew, by first appearance in them."""
         chosen = self.numbers[rows]
-        first = np.full(len(self.names), len(chosen), dtype=np.int64)
-        first[chosen[::-1]] = np.arange(len(chosen))[::-1]  # of equal indices the last assignment stays
-        present = np.flatnonzero(first < len(chosen))
-        present = present[np.argsort(first[present])]
-        number = np.zeros(len(self.names), dtype=np.int32)
-        number[present] = np.arange(len(present))
-        return RawIds(number[chosen], self.names.gather(present))
+        numbers, first = _by_first_appearance(chosen)
+        return RawIds(numbers, self.names.gather(chosen[first]))
 
     def to_list(self) -> list[str]:
         """The (I,) texts."""
@@ -87,52 +80,49 @@ class RawIds:
 
 
 class IdCoder:
-    """Numbers texts that come in pieces, as `RawIds`; holds the distinct texts only."""
+    """Numbers texts that come in pieces, as `RawIds`; holds the distinct texts only.
+
+    polars' categories number the texts of all pieces with one table, which lives as long as a piece does.
+    """
 
     def __init__(self) -> None:
-        self._names = pl.Series([], dtype=pl.String)
-        self._numbers: list[NDArray[np.int32]] = []
-        self._pieces: list[pl.Series] = []
-        self._waiting: list[tuple[pl.Series, NDArray[np.int32]]] = []
+        self._type = pl.Categorical(pl.Categories.random())
+        self._pieces = [pl.Series([], dtype=pl.String).cast(self._type)]
 
     def add(self, texts: pl.Series) -> None:
         """Append rows."""
-        self._pieces.append(texts)
-        if sum(map(len, self._pieces)) >= _ROWS_AT_ONCE:
-            self._gather()
+        self._pieces.append(texts.cast(self._type))
 
-    def ids(self) -> RawIds:
-        """All rows so far."""
-        self._gather()
-        self._merge()
-        self._numbers = [np.concatenate(self._numbers)] if self._numbers else [np.zeros(0, np.int32)]
-        return RawIds(self._numbers[0], self._names)
+    def names(self) -> pl.Series:
+        """The distinct texts so far, in the order in which they first appear."""
+        return pl.concat(self._pieces).unique(maintain_order=True).cast(pl.String)
 
-    def _gather(self) -> None:
-        """Number the pieces among themselves: rarely, since small pieces cost as much as large ones."""
-        if not self._pieces:
-            return
-        texts, self._pieces = pl.concat(self._pieces), []
-        names = texts.unique(maintain_order=True)
-        self._waiting.append((_copied(names), _positions(texts, names)))
-        if sum(len(waiting) for waiting, _ in self._waiting) > max(_MERGE_AT, len(self._names)):
-            self._merge()
+    def taken(self) -> RawIds:
+        """All rows so far; none are left here."""
+        rows = pl.concat(self._pieces, rechunk=True)
+        del self._pieces[1:]
+        numbers, first = _by_first_appearance(rows.to_physical().to_numpy())
+        return RawIds(numbers, rows.gather(first).cast(pl.String))
 
-    def _merge(self) -> None:
-        names = pl.concat([self._names, *(waiting for waiting, _ in self._waiting)]).unique(maintain_order=True)
-        for waiting, numbers in self._waiting:
-            self._numbers.append(_positions(waiting, names)[numbers])
-        self._names, self._waiting = _copied(names), []
+
+def _by_first_appearance(
+    numbers: Integer[np.ndarray, "I"],
+) -> tuple[Int32[np.ndarray, "I"], Int64[np.ndarray, "N"]]:
+    """Rows that have any numbers, numbered by first appearance; and the first row of each new number."""
+    first = np.full(bound(numbers), len(numbers), dtype=np.int64)
+    for block in reversed([*row_blocks(len(numbers))]):
+        rows = np.arange(block.start, block.stop)
+        first[numbers[block][::-1]] = rows[::-1]  # of equal indices the last assignment stays
+    present = np.flatnonzero(first < len(numbers))
+    present = present[np.argsort(first[present])]
+    number = np.zeros(len(first), dtype=np.int32)
+    number[present] = np.arange(len(present))
+    return number[numbers], first[present]
 
 
 def _positions(texts: pl.Series, names: pl.Series) -> NDArray[np.int32]:
     """Row of each text in `names`, which holds it."""
     return texts.cast(pl.Enum(names)).to_physical().to_numpy().astype(np.int32)
-
-
-def _copied(texts: pl.Series) -> pl.Series:
-    """The texts in memory of their own; polars' strings are views that would keep the whole block they came from."""
-    return texts + ""
 
 
 @dataclass(frozen=True)
@@ -161,6 +151,16 @@ class Records:
     def __len__(self) -> int:
         return len(self.timestamps)
 
+    def keep(self, is_kept: Bool[np.ndarray, "I"]) -> Records:
+        """The marked rows."""
+        return replace(
+            self,
+            user_tokens=self.user_tokens.take(is_kept),
+            item_tokens=self.item_tokens.take(is_kept),
+            timestamps=self.timestamps[is_kept],
+            parts=None if self.parts is None else self.parts[is_kept],
+        )
+
 
 def are_ids(texts: pl.Series) -> pl.Series:
     """(I,) whether each text can be an id or stand for none: it has no NUL."""
@@ -179,7 +179,7 @@ class RecordsBuilder:
 
     def __init__(self) -> None:
         self._users, self._items = IdCoder(), IdCoder()
-        self._timestamps: list[Int64[np.ndarray, "n"]] = [np.zeros(0, np.int64)]
+        self._timestamps = GrowingArray(np.int64)
         self._parts: list[tuple[int, int]] = []
 
     def add(self, users: pl.Series, items: pl.Series, timestamps: Any, *, part: int = 0) -> None:
@@ -191,7 +191,7 @@ class RecordsBuilder:
 
     def item_names(self, place: str) -> set[str]:
         """The distinct item ids of the rows so far, in one spelling."""
-        return set(clean_ids(self._items.ids().names, "item", place).texts)
+        return set(clean_ids(self._items.names(), "item", place).texts)
 
     def build(
         self,
@@ -219,9 +219,9 @@ class RecordsBuilder:
         is_kept = np.ones(counts.read, dtype=bool)
         placeholders, is_rewritten = [], False
         for what, coder in (("user", self._users), ("item", self._items)):
-            raw = coder.ids()
+            raw = coder.taken()
             clean = clean_ids(raw.names, what, place)
-            in_rows = np.bincount(raw.numbers, minlength=len(raw.names))
+            in_rows = count_numbers(raw.numbers, len(raw.names))
             missing = np.flatnonzero(clean.is_placeholder.to_numpy())
             placeholders += [(what, raw.names[int(name)], int(in_rows[name])) for name in missing]
             is_kept &= ~clean.is_placeholder.to_numpy()[raw.numbers]
@@ -233,13 +233,12 @@ class RecordsBuilder:
             found[what] = raw.renamed(clean.texts) if rewritten.any() else raw
         missing_ids = MissingIds(int(np.count_nonzero(~is_kept)), counts.read, placeholders)
         missing_ids.refuse_above(max_missing_ids, place)
-        timestamps, users, item_ids = np.concatenate(self._timestamps), found["user"], found["item"]
-        parts = np.repeat(*np.array(self._parts or [(0, 0)]).T).astype(np.int8) if has_parts else None
+        timestamps, users, item_ids = self._timestamps.taken(), found["user"], found["item"]
+        parts = _repeated(self._parts) if has_parts else None
         extra += missing_ids.notes()
         if missing_ids.num_rows:
-            rows = np.flatnonzero(is_kept)
-            users, item_ids, timestamps = users.take(rows), item_ids.take(rows), timestamps[rows]
-            parts = parts[rows] if parts is not None else None
+            users, item_ids, timestamps = users.take(is_kept), item_ids.take(is_kept), timestamps[is_kept]
+            parts = parts[is_kept] if parts is not None else None
         counts = missing_ids.without(counts)
         extra += _doubtful_users(users)
         if not len(timestamps):
@@ -247,9 +246,15 @@ class RecordsBuilder:
         return Records(users, item_ids, timestamps, items, (counts.sentence(), *extra), counts, parts, is_rewritten)
 
 
+def _repeated(parts: Sequence[tuple[int, int]]) -> NDArray[np.int8]:
+    """The part of each row, of pairs of a part and how many rows follow that belong to it."""
+    numbers, lengths = np.array(parts or [(0, 0)]).T
+    return np.repeat(numbers.astype(np.int8), lengths)
+
+
 def _doubtful_users(users: RawIds) -> list[str]:
     """A question about a user with far more rows than the others, who may stand for everybody without an id."""
-    in_rows = np.bincount(users.numbers, minlength=1)
+    in_rows = count_numbers(users.numbers, len(users.names))
     if not len(users):
         return []
     first = int(in_rows.argmax())

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from athwe_core.data.readers import records
 from athwe_core.data.readers.reading import RowCounts
 from athwe_core.data.readers.records import IdCoder, RawIds, RecordsBuilder, are_ids, split_sequence
 
@@ -21,18 +20,14 @@ def test_numbers_follow_first_appearance() -> None:
     assert tokens.to_list() == ["b", "a", "b", "c", "a"]
 
 
-@given(
-    texts=TEXTS, cuts=st.lists(st.integers(0, 40), max_size=4), merge_at=st.integers(0, 5), at_once=st.integers(1, 9)
-)
-def test_texts_in_pieces_are_numbered_as_in_one(texts: list[str], cuts: list[int], merge_at: int, at_once: int) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(records, "_ROWS_AT_ONCE", at_once)
-        patch.setattr(records, "_MERGE_AT", merge_at)
-        coder = IdCoder()
-        edges = [0, *sorted(min(cut, len(texts)) for cut in cuts), len(texts)]
-        for begin, end in pairwise(edges):
-            coder.add(pl.Series(texts[begin:end], dtype=pl.String))
-        found = coder.ids()
+@given(texts=TEXTS, cuts=st.lists(st.integers(0, 40), max_size=4))
+def test_texts_in_pieces_are_numbered_as_in_one(texts: list[str], cuts: list[int]) -> None:
+    coder = IdCoder()
+    edges = [0, *sorted(min(cut, len(texts)) for cut in cuts), len(texts)]
+    for begin, end in pairwise(edges):
+        coder.add(pl.Series(texts[begin:end], dtype=pl.String))
+    assert coder.names().to_list() == list(dict.fromkeys(texts))
+    found = coder.taken()
     assert found.to_list() == texts
     assert found.names.to_list() == list(dict.fromkeys(texts))
 
