@@ -13,6 +13,7 @@ from rich.table import Table
 
 from athwe_cli import options as opt
 from athwe_cli.errors import one_line_errors
+from athwe_cli.launchers import Launcher, RayAddress, ray_or_none, require_launcher
 from athwe_cli.render import Output, metrics_table
 from athwe_cli.settings import configure, open_or_prepare
 from athwe_cli.signals import noted_signals
@@ -42,6 +43,16 @@ def tune(
     seed: Annotated[
         int, typer.Option(help="Seed of the proposals. Every trial trains with the seed of the configuration.")
     ] = 0,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Trials at once, each in a process of its own. A proposal learns from those that have ended. Default: 1; "
+            "with --launcher ray as many as the cluster has room for.",
+            show_default=False,
+        ),
+    ] = None,
+    launcher: Launcher = "local",
+    ray_address: RayAddress = None,
     name: Annotated[
         str | None, typer.Option(help="Name of the study. Default: data set and preset.", show_default=False)
     ] = None,
@@ -64,6 +75,7 @@ def tune(
     Example: athwe tune --dataset demo --space mine.yaml --trials 10 --epochs 5 --set training.lr=0.003
     """
     output = Output(as_json=as_json)
+    require_launcher(launcher, ray_address)
     chosen, why = opt.choose_dataset(dataset, runs)
     output.note(f"data set {chosen} ({why})")
     from athwe_core.analysis.tuning.search_space import combinations, parse_space, read_space
@@ -75,16 +87,20 @@ def tune(
         output.table(_space_table(parsed, combinations(parsed)))
         output.json({"space": {key: str(part) for key, part in parsed.items()}, "combinations": combinations(parsed)})
         return
+    from athwe_core.analysis.experiments.launch import local_launcher
     from athwe_core.analysis.tuning.tune import Tuning
     from athwe_core.analysis.tuning.tune import tune as run_study
+    from athwe_core.errors import require
     from athwe_core.evaluation.metrics import metric_name
 
+    require(jobs is None or jobs >= 1, "--jobs", "must be at least 1", jobs)
     study = name or f"{chosen}-{preset}"
     tuning = Tuning(space=parsed, base=base, prepared=found, runs_dir=runs, preset=preset, name=study, seed=seed)
     output.note(f"prepared version {found.version}, {found.rules}; study {tuning.folder}")
     command = shlex.join(["athwe", *sys.argv[1:]])
     display = _Display(output, metric=metric_name(base.training.selection_metric))
-    with noted_signals() as received:
+    where = ray_or_none(launcher, ray_address, [base] * trials, jobs=jobs, runs=runs, found=found, output=output)
+    with where as launched, noted_signals() as received:
         try:
             result = run_study(
                 tuning,
@@ -93,6 +109,7 @@ def tune(
                 listener=display,
                 should_stop=lambda: bool(received),
                 track=track or (),
+                launcher=launched or (local_launcher([base], jobs=jobs) if jobs not in (None, 1) else None),
             )
         finally:
             display.close()

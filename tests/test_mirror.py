@@ -13,6 +13,7 @@ TESTED_IN = {
     "athwe_core/analysis/benchmark/scaling_figure.py": "tests/analysis/benchmark/test_scaling.py",
     "athwe_core/analysis/experiments/compared_rows.py": "tests/analysis/experiments/test_comparison.py",
     "athwe_core/analysis/experiments/model_table.py": "tests/cli/test_table1.py",
+    "athwe_core/analysis/tuning/launched_trials.py": "tests/analysis/tuning/test_tune.py",
     "athwe_core/analysis/tuning/trials.py": "tests/analysis/tuning/test_tune.py",
     "athwe_core/library_run.py": "tests/test_library.py",
     "athwe_core/config_schema.py": "tests/test_config.py",

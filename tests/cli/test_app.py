@@ -146,7 +146,20 @@ COMMANDS = {
     "download": {"name", "--yes", "--overwrite", "--sources", "--data", "--json"},
     "datasets": {"action", "name", "--version", "--yes", "--prepared", "--runs", "--json"},
     "report": {"--dataset", "--run", "--to", "--prepared", "--runs", "--json"},
-    "tune": {"--dataset", "--preset", "--space", "--trials", "--epochs", "--seed", "--name", "--set", "--config"}
+    "tune": {
+        "--jobs",
+        "--launcher",
+        "--ray-address",
+        "--dataset",
+        "--preset",
+        "--space",
+        "--trials",
+        "--epochs",
+        "--seed",
+        "--name",
+        "--set",
+        "--config",
+    }
     | {"--track", "--dry-run", "--json", *FOLDERS},
 }
 

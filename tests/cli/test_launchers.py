@@ -25,7 +25,7 @@ def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launchers.importlib.util, "find_spec", lambda name: object())
 
 
-@pytest.mark.parametrize("command", ["sweep", "ablate", "table1"])
+@pytest.mark.parametrize("command", ["sweep", "ablate", "table1", "tune"])
 def test_a_missing_library_is_one_line_before_the_data(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

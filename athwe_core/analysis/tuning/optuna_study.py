@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -78,13 +79,17 @@ def settled(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     ]
 
 
-def requeue_interrupted(study: optuna.Study) -> bool:
-    """Put an interrupted trial back in the queue, with the same values; whether the queue has a trial."""
+def requeue_interrupted(study: optuna.Study, under_way: Sequence[int] = ()) -> bool:
+    """Put an interrupted trial back in the queue, with the same values; whether the queue has a trial.
+
+    Args:
+        under_way: optuna's numbers of trials that run but were not interrupted.
+    """
     states = load_optuna().trial.TrialState
     for trial in study.get_trials(deepcopy=False):
         if trial.state == states.WAITING:
             return True
-        if trial.state == states.RUNNING:
+        if trial.state == states.RUNNING and trial.number not in under_way:
             study.tell(trial.number, state=states.FAIL)
             if "reason" not in trial.user_attrs:
                 study.enqueue_trial(trial.user_attrs["params"], user_attrs=trial.user_attrs)

@@ -100,11 +100,17 @@ class Tuning:
         return RunFolder(Path(self.runs_dir) / self.prepared.name / self.preset / f"tune-{self.name}-{number}")
 
 
-def next_trial(study: optuna.Study, tuning: Tuning) -> optuna.trial.Trial | None:
-    """The trial that was interrupted, else a new one; None when no untried combination is found."""
-    if not requeue_interrupted(study):
-        number = len(settled(study))
-        values = _propose(study, tuning, number)
+def next_trial(
+    study: optuna.Study, tuning: Tuning, under_way: Sequence[optuna.trial.Trial] = ()
+) -> optuna.trial.Trial | None:
+    """A trial that was interrupted, else a new one; None when no untried combination is found.
+
+    Args:
+        under_way: trials of this process that have not ended.
+    """
+    if not requeue_interrupted(study, [trial.number for trial in under_way]):
+        number = len(settled(study)) + len(under_way)
+        values = _propose(study, tuning, number, [trial.user_attrs["identity"] for trial in under_way])
         if values is None:
             return None
         params = {key: part.encode(values[key]) for key, part in tuning.space.items()}
@@ -125,48 +131,68 @@ def finish_trial(
     track: Sequence[str],
 ) -> bool:
     """Train the trial's run to its end, or until it is pruned or fails; False when it was stopped."""
-    states = load_optuna().trial.TrialState
-    number, values = trial.user_attrs["number"], tuning.decode(trial.params)
-    config = tuning.config(values)
-    run = _run(tuning, number, config, command)
-    listener.trial_begins(number, trials=trials, values=values, run=run.name)
-    reports = _Reports(trial, listener, config.training.epochs)
+    run, reports = begin_trial(trial, tuning, trials=trials, command=command, listener=listener)
     try:
         with tracked(reports, track, run, notify=listener.note) as tracking:
             try:
                 for record in run.metrics():
                     reports.report(record)
                 result = train(run, tuning.prepared, listener=tracking, should_stop=should_stop, notify=listener.note)
-            except _EndedEarlyError:
+            except EndedEarlyError:
                 result = None
-        if result is None:
-            run.update_manifest(status=PRUNED)
-            study.tell(trial, state=states.PRUNED)
-            listener.trial_ends(number, state="pruned", value=None)
-            return True
-        if not result.finished:
+        if result is not None and not result.finished:
             return False
     except NonFiniteLossError as error:
-        trial.set_user_attr("reason", str(error))
-        study.tell(trial, state=states.FAIL)
-        listener.trial_ends(number, state="failed", value=None)
+        settle_failed(study, trial, error, listener)
     else:
-        value = max(selected(record)[1] for record in run.metrics())
-        study.tell(trial, value)
-        listener.trial_ends(number, state="complete", value=value)
+        (settle_pruned if result is None else settle_complete)(study, trial, run, listener)
     return True
 
 
-class _EndedEarlyError(Exception):
+def begin_trial(
+    trial: optuna.trial.Trial, tuning: Tuning, *, trials: int, command: str, listener: TuningListener
+) -> tuple[RunFolder, Reports]:
+    """The trial's run, which exists when the trial was interrupted, and what reports its epochs to optuna."""
+    number, values = trial.user_attrs["number"], tuning.decode(trial.params)
+    config = tuning.config(values)
+    run = _run(tuning, number, config, command)
+    listener.trial_begins(number, trials=trials, values=values, run=run.name)
+    return run, Reports(trial, listener, config.training.epochs)
+
+
+def settle_pruned(study: optuna.Study, trial: optuna.trial.Trial, run: RunFolder, listener: TuningListener) -> None:
+    """Record that the trial was stopped early because other trials did better."""
+    run.update_manifest(status=PRUNED)
+    study.tell(trial, state=load_optuna().trial.TrialState.PRUNED)
+    listener.trial_ends(trial.user_attrs["number"], state="pruned", value=None)
+
+
+def settle_failed(
+    study: optuna.Study, trial: optuna.trial.Trial, error: NonFiniteLossError, listener: TuningListener
+) -> None:
+    """Record that a loss of the trial was not finite."""
+    trial.set_user_attr("reason", str(error))
+    study.tell(trial, state=load_optuna().trial.TrialState.FAIL)
+    listener.trial_ends(trial.user_attrs["number"], state="failed", value=None)
+
+
+def settle_complete(study: optuna.Study, trial: optuna.trial.Trial, run: RunFolder, listener: TuningListener) -> None:
+    """Record the best validation value of the trial's epochs."""
+    value = max(selected(record)[1] for record in run.metrics())
+    study.tell(trial, value)
+    listener.trial_ends(trial.user_attrs["number"], state="complete", value=value)
+
+
+class EndedEarlyError(Exception):
     """Ends the training of a trial that is pruned; its state is saved."""
 
 
 @dataclass
-class _Reports:
+class Reports:
     """The training loop's listener: validation values go to optuna, everything to the listener of the study."""
 
     trial: optuna.trial.Trial
-    listener: TuningListener
+    listener: Listener
     last_epoch: int
     reported: set[int] = field(default_factory=set)
 
@@ -181,19 +207,22 @@ class _Reports:
         self.report(record)
 
     def report(self, record: EpochRecord) -> None:
-        """Report an epoch to optuna, once; raises _EndedEarlyError when the trial is to be pruned."""
+        """Report an epoch to optuna, once; raises EndedEarlyError when the trial is to be pruned."""
         epoch = record["epoch"]
         if epoch not in self.reported:
             self.reported.add(epoch)
             self.trial.report(selected(record)[1], epoch)
         if epoch < self.last_epoch and self.trial.should_prune():
-            raise _EndedEarlyError
+            raise EndedEarlyError
 
 
-def _propose(study: optuna.Study, tuning: Tuning, number: int) -> Values | None:
-    """Values that no settled trial has: from the tree-structured Parzen estimator, at random where it repeats itself."""
+def _propose(study: optuna.Study, tuning: Tuning, number: int, under_way: Sequence[str]) -> Values | None:
+    """Values that neither a settled trial has nor one of the identities `under_way`.
+
+    They are from the tree-structured Parzen estimator, at random where it repeats itself.
+    """
     optuna = load_optuna()
-    tried = {trial.user_attrs["identity"] for trial in settled(study)}
+    tried = {trial.user_attrs["identity"] for trial in settled(study)}.union(under_way)
     seed = keyed_seed(tuning.seed, "sampler", number) % 2**32
     scratch = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
     scratch.add_trials(settled(study))

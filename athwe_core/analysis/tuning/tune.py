@@ -8,7 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypedDict
 
+from athwe_core.analysis.experiments.launch import Launcher
 from athwe_core.analysis.experiments.result import Software
+from athwe_core.analysis.tuning.launched_trials import launch_trials
 from athwe_core.analysis.tuning.optuna_study import importances, load_optuna, open_study, settled
 from athwe_core.analysis.tuning.search_space import Values, combinations
 from athwe_core.analysis.tuning.trials import Tuning, TuningListener, finish_trial, next_trial
@@ -90,6 +92,7 @@ def tune(
     listener: TuningListener,
     should_stop: Callable[[], bool] = lambda: False,
     track: Sequence[str] = (),
+    launcher: Launcher | None = None,
 ) -> TuningResult | None:
     """Continue the study until it has `trials` trials; an interrupted trial is continued first.
 
@@ -105,6 +108,7 @@ def tune(
         listener: called about trials and their training.
         should_stop: called after every step; True saves the state and ends.
         track: trackers that record the trials' runs, see `training.tracking`.
+        launcher: starts the trials, as many at once as it says; None = one after the other, in this process.
     Returns: the result; None when stopped.
     Raises: ConfigError without optuna, or for a study begun with other settings; CheckpointError when another process works
         on the study or its journal is unreadable; NonFiniteLossError when no trial is complete.
@@ -122,12 +126,27 @@ def tune(
             warmup_epochs=tuning.warmup_epochs,
         )
         notes: list[str] = []
+        if launcher is not None:
+            is_enough = launch_trials(
+                study,
+                tuning,
+                launcher,
+                trials=trials,
+                command=command,
+                listener=listener,
+                should_stop=should_stop,
+                track=track,
+            )
+            if is_enough is None:
+                return None
+            if not is_enough:
+                notes.append(_exhausted(len(settled(study))))
         while (done := len(settled(study))) < trials and not notes:
             if should_stop():
                 return None
             trial = next_trial(study, tuning)
             if trial is None:
-                notes.append(f"the study ends after {done} trials: no untried combination is left")
+                notes.append(_exhausted(done))
             elif not finish_trial(
                 study,
                 trial,
@@ -140,6 +159,10 @@ def tune(
             ):
                 return None
         return _write_result(study, tuning, notes=notes, command=command)
+
+
+def _exhausted(done: int) -> str:
+    return f"the study ends after {done} trials: no untried combination is left"
 
 
 @contextmanager

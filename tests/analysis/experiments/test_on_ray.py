@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import Timer
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -17,6 +18,8 @@ from athwe_core.analysis.experiments.execute import run_all
 from athwe_core.analysis.experiments.plan import Plan, PlannedRun, plan_experiment
 from athwe_core.analysis.experiments.ray_cluster import load_ray
 from athwe_core.analysis.experiments.ray_launcher import RayLauncher, ray_launcher
+from athwe_core.analysis.tuning.search_space import parse_space
+from athwe_core.analysis.tuning.tune import Tuning, tune
 from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import ConfigError, NonFiniteLossError
@@ -25,6 +28,7 @@ from athwe_core.warning_filters import warnings_as
 
 pytestmark = [pytest.mark.engines, pytest.mark.filterwarnings("ignore")]
 MakeConfig = Callable[..., Config]
+EVENTS = ("trial_begins", "trial_ends", "epoch_begins", "step_ends", "epoch_ends", "note")
 ENDLESS = ("training.epochs=100000", "training.patience=100000")
 
 
@@ -158,6 +162,26 @@ def test_a_folder_that_nodes_do_not_see_is_refused(
         launcher(here),
     ):
         pass
+
+
+def test_trials_of_a_study_are_those_of_one_after_the_other(
+    small: PreparedDataset, tiny_config: MakeConfig, cluster: Cluster, tmp_path: Path
+) -> None:
+    base = tiny_config("training.epochs=1")
+    space = parse_space({"training.lr": {"low": 0.001, "high": 0.1, "log": True}}, base)
+    folders = {"--runs": tmp_path, "--prepared": small.path.parent.parent}
+
+    def trials(name: str, launcher: RayLauncher | None) -> list[Any]:
+        tuning = Tuning(space=space, base=base, prepared=small, runs_dir=tmp_path, preset="athwe", name=name, seed=0)
+        ears = SimpleNamespace(**{event: lambda *_, **__: None for event in EVENTS})
+        found = tune(tuning, trials=3, command="", listener=ears, launcher=launcher)  # type: ignore[arg-type]
+        assert found is not None
+        return [(trial["state"], trial["value"], trial["values"]) for trial in found["trials"]]
+
+    with ray_launcher([base] * 3, jobs=None, folders=folders, address=cluster.ray.address) as launched:
+        assert launched.jobs == 2
+        there = trials("there", launched)
+    assert there == trials("here", None)
 
 
 def test_a_run_whose_node_is_killed_goes_on_elsewhere_from_its_checkpoint(

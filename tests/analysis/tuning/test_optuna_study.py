@@ -50,6 +50,14 @@ def test_other_settings_are_refused(tmp_path: Path, settings: Settings, text: st
         opened(tmp_path, settings)
 
 
+def test_a_trial_that_is_under_way_was_not_interrupted(tmp_path: Path) -> None:
+    study = opened(tmp_path)
+    trials = [begin_trial(study, lr) for lr in (0.02, 0.03)]
+    assert not requeue_interrupted(study, [trial.number for trial in trials])
+    assert requeue_interrupted(study, [trials[0].number])
+    assert study.ask(SPACE).params == {"training.lr": 0.03}
+
+
 def test_an_interrupted_trial_continues_with_its_values(tmp_path: Path) -> None:
     study = opened(tmp_path)
     assert not requeue_interrupted(study)

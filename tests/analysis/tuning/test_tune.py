@@ -1,5 +1,7 @@
 """Tuning on a small demo data set: what a study leaves, that it goes on after anything, and that it sees no test score."""
 
+from __future__ import annotations
+
 import errno
 import fcntl
 import json
@@ -12,6 +14,9 @@ import pytest
 import yaml
 from tracking_harness import use_fake_trackers
 
+from athwe_core.analysis.child_process import Message
+from athwe_core.analysis.experiments.launch import Messages
+from athwe_core.analysis.experiments.run_one import train_run
 from athwe_core.analysis.tuning import trials as trials_module
 from athwe_core.analysis.tuning.search_space import parse_space
 from athwe_core.analysis.tuning.tune import Tuning, tune
@@ -118,7 +123,7 @@ def facts(result: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 def scripted(*proposals: dict[str, Any]) -> Callable[..., dict[str, Any]]:
     """Proposals in order of the trials' numbers."""
-    return lambda study, tuning, number: proposals[number]
+    return lambda study, tuning, number, under_way: proposals[number]
 
 
 def test_a_study_leaves_runs_result_and_best_configuration(
@@ -439,3 +444,110 @@ class TestJournal:
         (tuning.folder / "journal.log").write_text("no\njournal\n")
         with pytest.raises(CheckpointError, match=r"journal\.log must be the journal of a study"):
             run(tuning, 1)
+
+
+class Elsewhere:
+    """A launcher whose runs are trained at once, here. Each is stopped after `most` messages or fails with an error."""
+
+    def __init__(self, jobs: int, *, most: int = 10**9, error: Exception | None = None) -> None:
+        self.jobs, self.most, self.error = jobs, most, error
+        self.runs: list[LaunchedRun] = []
+
+    def start(self, document: dict[str, Any], *, slot: int, messages: Messages) -> LaunchedRun:
+        assert slot in range(self.jobs)
+        self.runs.append(LaunchedRun(document, messages, self))
+        return self.runs[-1]
+
+
+class LaunchedRun:
+    """One of them, which is its own parent."""
+
+    def __init__(self, document: dict[str, Any], messages: Messages, launcher: Elsewhere) -> None:
+        self.messages, self.most, self.sent, self.stops, self.is_joined = messages, launcher.most, 0, 0, False
+        self.outcome: dict[str, bool] | Exception
+        try:
+            if launcher.error is not None:
+                raise launcher.error
+            self.outcome = train_run(document, self)  # type: ignore[arg-type]
+        except Exception as error:
+            self.outcome = error
+        messages.put((self, None))
+
+    def send(self, event: str, **fields: Any) -> None:
+        self.sent += 1
+        self.messages.put((self, Message(event, fields)))
+
+    def wants_stop(self) -> bool:
+        return self.sent >= self.most
+
+    def stop(self) -> None:
+        self.stops += 1
+
+    def join(self) -> None:
+        self.is_joined = True
+
+    def result(self, subject: str, *, remedy: str) -> dict[str, bool]:
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
+
+
+class TestLaunched:
+    """Trials whose runs a launcher starts."""
+
+    def run(self, tuning: Tuning, trials: int, launcher: Elsewhere, ears: Ears | None = None, **rest: Any) -> Any:
+        return tune(tuning, trials=trials, command="", listener=ears or Ears(), launcher=launcher, **rest)
+
+    def test_two_at_once_are_the_trials_of_one_after_the_other(
+        self, make_tuning: MakeTuning, uninterrupted: list[tuple[Any, ...]]
+    ) -> None:
+        tuning, ears, launcher = make_tuning(), Ears(), Elsewhere(2)
+        result = self.run(tuning, 2, launcher, ears)
+        assert facts(result) == uninterrupted
+        assert ears.states == ["complete"] * 2
+        assert ears.on_progress[:2] == [("trial_begins", 1), ("trial_begins", 2)], "the second did not wait"
+        for number, trial in enumerate(result["trials"]):
+            assert f"trial {number}: epoch 1: validation NDCG@20 {trial['value']:.4f} (best so far)" in ears.notes
+        assert facts(self.run(tuning, 1, nobody := Elsewhere(2))) == uninterrupted
+        assert nobody.runs == []
+
+    def test_stopped_trials_go_on(self, make_tuning: MakeTuning, uninterrupted: list[tuple[Any, ...]]) -> None:
+        tuning, ears, launcher = make_tuning(), Ears(), Elsewhere(2, most=1)
+        assert self.run(tuning, 2, launcher, ears, should_stop=lambda: len(launcher.runs) == 2) is None
+        assert ears.states == []
+        assert all(run.stops for run in launcher.runs)
+        assert facts(self.run(tuning, 2, Elsewhere(2))) == uninterrupted
+        assert len(list((tuning.runs_dir / "demo" / "hm4sr").iterdir())) == 2
+
+    def test_a_trial_below_the_median_is_stopped(
+        self, make_tuning: MakeTuning, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rates = {"training.lr": {"choices": [0.03, 1e-9]}}
+        monkeypatch.setattr(trials_module, "_propose", scripted({"training.lr": 0.03}, {"training.lr": 1e-9}))
+        tuning = make_tuning("training.epochs=3", space=rates, startup_trials=1, warmup_epochs=0)
+        ears, launcher = Ears(), Elsewhere(1)
+        result = self.run(tuning, 2, launcher, ears)
+        assert ears.states == ["complete", "pruned"]
+        assert [trial["epochs"] for trial in result["trials"]] == [3, 1]
+        assert [run.stops > 0 for run in launcher.runs] == [False, True]
+        assert tuning.run(1).manifest()["status"] == "pruned"
+
+    def test_a_loss_that_is_not_finite_counts_and_any_other_error_ends_the_others(
+        self, make_tuning: MakeTuning, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        rates = {"training.lr": {"choices": [1e30, 0.01]}}
+        monkeypatch.setattr(trials_module, "_propose", scripted({"training.lr": 1e30}, {"training.lr": 0.01}))
+        tuning = make_tuning("training.epochs=2", space=rates)
+        broken = Elsewhere(2, error=CheckpointError("run x", "must be whole"))
+        with pytest.raises(CheckpointError, match="run x must be whole"):
+            self.run(tuning, 2, broken)
+        assert [run.is_joined for run in broken.runs] == [False, True]
+        result = self.run(tuning, 2, Elsewhere(2))
+        assert [trial["state"] for trial in result["trials"]] == ["failed", "complete"]
+        assert "must be finite" in result["trials"][0]["reason"]
+
+    def test_no_untried_combination_is_left(self, make_tuning: MakeTuning) -> None:
+        tuning = make_tuning(space={"model.dropout": {"choices": [0.0, 0.1]}})
+        result = self.run(tuning, 5, Elsewhere(3))
+        assert len(result["trials"]) == 2
+        assert result["notes"] == ["the study ends after 2 trials: no untried combination is left"]
