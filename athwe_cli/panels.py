@@ -29,6 +29,7 @@ OPTION_PANELS = {
     "Judging": "metric k exclude-seen against groups force shuffles",
     "Sizes": "suite models growth largest only steps mean-length feature-width",
     "Address": "host port api-key-file page",
+    "Engine": "engine spark-master",
     "Limits": "max-k max-history max-body-kb max-batch max-queue timeout-seconds check-seconds",
     "Output": "name to format export overwrite html no-html latex markdown csv data-licence track dry-run yes json",
     "Folders": "data prepared runs",

@@ -143,6 +143,21 @@ def prepare(
     time_format: opt.TimeFormat = None,
     max_bad_lines: opt.MaxBadLines = 0.001,
     max_missing_ids: opt.MaxMissingIds = 0.01,
+    engine: Annotated[
+        str,
+        typer.Option(
+            help="local: this process reads, filters and orders; spark: Spark does, with the same result. Needs Java 17 and "
+            "pip install 'athwe[spark]'."
+        ),
+    ] = "local",
+    spark_master: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --engine spark: URL of the master, such as spark://host:7077 or local[4]. Default: that of Spark's own "
+            "configuration, else all cores of this machine.",
+            show_default=False,
+        ),
+    ] = None,
     export: Annotated[
         str | None,
         typer.Option(
@@ -170,6 +185,8 @@ def prepare(
 
     Example: athwe prepare --dataset logs --raw 'logs/day=*/*.csv.gz' --time-format '%d.%m.%Y %H:%M'
 
+    Example: athwe prepare --dataset logs --raw /shared/logs --engine spark --spark-master spark://host:7077
+
     Example: athwe prepare --dataset Toys_and_Games --export recbole --to recbole_data
 
     Example: athwe prepare --dataset Beauty --text-encoder bert-base-uncased --text-pooling mean --clusters 100
@@ -183,6 +200,8 @@ def prepare(
     output = Output(as_json=as_json)
     if raw and dataset is None:
         raise ConfigError("--dataset", "must name the data set that --raw has the files of")
+    if refresh is not None and (engine, spark_master) != ("local", None):
+        raise ConfigError("--refresh", "makes features in this process and takes neither --engine nor --spark-master")
     if refresh is not None and (raw or item_file):
         raise ConfigError(
             "--refresh", "makes features of what is prepared already and reads no --raw and no --item-file"
@@ -241,7 +260,8 @@ def prepare(
         progress=display,
     )
     try:
-        as_it_is = export is not None and chosen == PrepareOptions() and not (raw or item_file or refresh)
+        is_as_before = chosen == PrepareOptions() and (engine, spark_master) == ("local", None)
+        as_it_is = export is not None and is_as_before and not (raw or item_file or refresh)
         if as_it_is and list_versions(name, prepared_dir=prepared):
             found = open_prepared(name, prepared_dir=prepared)
             output.note(f"exporting version {found.version} as it is prepared: {found.rules}")
@@ -254,6 +274,8 @@ def prepare(
                 raw=raw or (),
                 item_file=item_file,
                 encoding=encoding,
+                engine=engine,  # type: ignore[arg-type]  # checked there
+                spark_master=spark_master,
                 notify=output.note,
                 progress=reading,
             )

@@ -11,7 +11,7 @@ from jaxtyping import Int8, Int32, Int64
 
 from athwe_core.data.filtering import first_occurrences, k_core, refuse_too_few
 from athwe_core.data.long_arrays import bound, count_numbers, lex_order, rows_by_user
-from athwe_core.data.notes import Filtering, TimesKept, plausible_times, refuse_disorder
+from athwe_core.data.notes import Filtering, TimesKept, kept_in_catalogue, plausible_times, refuse_disorder
 from athwe_core.data.options import PrepareOptions, SplitRule
 from athwe_core.data.readers.reading import RowCounts
 from athwe_core.data.readers.records import ItemTable, Records
@@ -124,7 +124,7 @@ def number_and_order(records: Records, options: PrepareOptions) -> Interactions:
     )
     others = further_items(records.items, item_names) if options.keep_items else []
     if others:
-        notes.append(f"{len(others):,} further items of {records.items.source} stay in the catalogue")  # type: ignore[union-attr]
+        notes.append(kept_in_catalogue(len(others), records.items.source))  # type: ignore[union-attr]
     offsets, timestamps = user_offsets(users.numbers, len(users.names)), times[order]
     split, rule = _split(offsets, timestamps, parts[order] if parts is not None else None, options)
     item_ids = items.numbers[order]

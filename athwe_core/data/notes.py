@@ -130,9 +130,9 @@ class TimesKept:
     """The times of the rows that are kept, seconds.
 
     Attributes:
-        lowest, highest, median: Of all rows.
+        lowest, highest, median: Of all rows. The median counts only where there is an odd time.
         num_rows: All rows.
-        num_odd: Rows with a time before 1995 or after next year, see `is_odd`.
+        num_odd: Rows with a time outside `plausible_times`.
         first_odd: The first of these times in the order of the files; None without one.
     """
 
@@ -166,3 +166,8 @@ def refuse_disorder(num_users_in_disorder: int, num_users: int) -> None:
         rule = "must be in the order of time: training, validation, test of each user"
         remedy = "Split the files anew: --split leave-one-out"
         raise DataError("given split", rule, f"{num_users_in_disorder} of {num_users} users are not", remedy)
+
+
+def kept_in_catalogue(count: int, source: str) -> str:
+    """About items without interactions that stay: how many, and of which file."""
+    return f"{count:,} further items of {source} stay in the catalogue"

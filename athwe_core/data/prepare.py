@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import polars as pl
 
@@ -21,9 +21,11 @@ from athwe_core.data.features.from_files import VECTOR_STEMS, find_feature_files
 from athwe_core.data.interactions import Interactions, filter_records, number_and_order
 from athwe_core.data.options import DEMO, PrepareOptions, SplitRule
 from athwe_core.data.readers.detect import Source, available_datasets, find_source, read_source
+from athwe_core.data.readers.movielens import MOVIELENS
 from athwe_core.data.readers.reading import ByteProgress, Reading, ignore
 from athwe_core.data.readers.records import ItemTable
 from athwe_core.data.readers.sniff import ATOMIC, INTERACTIONS, ITEMS
+from athwe_core.data.spark.session import require_spark
 from athwe_core.data.split import tied_test_share
 from athwe_core.data.store.dataset import (
     PreparedDataset,
@@ -35,7 +37,7 @@ from athwe_core.data.store.dataset import (
     prepared_folder,
 )
 from athwe_core.data.store.schema import FORMAT, save_arrays, write_manifest
-from athwe_core.errors import DataError
+from athwe_core.errors import ConfigError, DataError, require
 from athwe_core.host_process import require_polars
 from athwe_core.messages import brief, clipped
 from athwe_core.safe_write import file_hash, reason
@@ -43,6 +45,7 @@ from athwe_core.safe_write import file_hash, reason
 __all__ = ["PrepareOptions", "PreparedDataset", "available_datasets", "list_versions", "open_prepared", "prepare"]
 
 
+Engine = Literal["local", "spark"]
 READER = 2
 """Generation of the readers: raise when the same files would be read in another way."""
 _LARGE = 10**9  # bytes that take seconds to hash
@@ -57,6 +60,8 @@ def prepare(
     raw: Sequence[Path] = (),
     item_file: Path | None = None,
     encoding: EncodingSettings | None = None,
+    engine: Engine = "local",
+    spark_master: str | None = None,
     notify: Callable[[str], None] = ignore,
     progress: ByteProgress = ignore,
 ) -> PreparedDataset:
@@ -72,6 +77,9 @@ def prepare(
         raw: Files, folders and patterns to read in place of `data_dir/NAME`, see `find_source`; only read.
         item_file: Item table of a `table`.
         encoding: Where the pictures are and how encoders work; the defaults where None.
+        engine: What reads, filters and orders: this process (`local`), or `spark`, which needs the extra `spark` and Java 17
+            and reads tables and Amazon reviews. The version and its content are the same.
+        spark_master: Of spark: URL of the master, see `spark.session.spark_session`.
         notify: Called with one sentence for each thing the user should know.
         progress: Called with the bytes read so far and in all.
     Returns:
@@ -84,6 +92,7 @@ def prepare(
     options = options or PrepareOptions()
     folder = prepared_folder(prepared_dir, name)
     source = find_source(name, data_dir=Path(data_dir), raw=raw, item_file=item_file, options=options)
+    _check_engine(engine, spark_master, source)
     options = replace(options, split=_split_rule(source, options))
     if source.why:
         notify(source.why)
@@ -93,24 +102,27 @@ def prepare(
         notify(f"hashing {num_bytes / 1e9:.1f} GB of source files, to know whether they are prepared already")
     hashes = {path: file_hash(path) for path in (*source.paths, *feature_files)}
     reading = Reading(source.paths, options.max_bad_lines, progress)
+    load = partial(_load, source, options, reading)
+    if engine == "spark":
+        load = partial(_load_with_spark, source, options, progress, master=spark_master, folder=folder)
     work = _plan_work(source, options, encoding or EncodingSettings(), folder, notify)
     loaded = None
     if work.needs_item_table:
-        loaded = _load(source, options, reading)
+        loaded = load()
         work.find_pictures(source.folder, loaded.items, loaded.interactions.item_tokens)
         for note in work.notes:
             notify(note)
     version = _version(source, hashes, options, work)
     versions = list_versions(name, prepared_dir=prepared_dir)
     if source.kind == ATOMIC and not (version in versions and _counts_rows(name, prepared_dir, version)):
-        loaded = loaded or _load(source, options, reading)
+        loaded = loaded or load()
         if loaded.is_rewritten:
             version = _version(source, hashes, options, work, reader=READER)
     if version in versions:
         notify(f"{name} is already prepared with these files and options: version {version}")
     else:
         with new_version(folder, version) as temporary:
-            manifest = _write(temporary, source, hashes, work, loaded or _load(source, options, reading))
+            manifest = _write(temporary, source, hashes, work, loaded or load())
             statistics = {**manifest["statistics"], "version": version, "notes": manifest["notes"]}
             write_manifest(temporary, {"name": name, "version": version, **manifest, "statistics": statistics})
         work.finish()
@@ -231,12 +243,38 @@ def _load(source: Source, options: PrepareOptions, reading: Reading) -> _Loaded:
         interactions = number_and_order(filter_records(generated.records, source.name, options), options)
         return _Loaded(generated.records.items, interactions, generated.features)
     records = read_source(source, options, reading)
-    features_of = partial(collect_features, source.folder, records.items)
     records = filter_records(records, source.name, options)  # in the place of what was read, which is freed
     interactions = number_and_order(records, options)
-    if records.items is not None:
-        _refuse_other_items(records.items, interactions.item_tokens)
-    return _Loaded(records.items, interactions, features_of, records.is_rewritten)
+    return _with_features(source, records.items, interactions, is_rewritten=records.is_rewritten)
+
+
+def _load_with_spark(
+    source: Source, options: PrepareOptions, progress: ByteProgress, *, master: str | None, folder: Path
+) -> _Loaded:
+    from athwe_core.data.spark.engine import SparkEngine  # noqa: PLC0415 - pyspark is an extra
+
+    items, interactions = SparkEngine(master, folder, progress).load(source, options)
+    return _with_features(source, items, interactions)
+
+
+def _with_features(
+    source: Source, items: ItemTable | None, interactions: Interactions, *, is_rewritten: bool = False
+) -> _Loaded:
+    if items is not None:
+        _refuse_other_items(items, interactions.item_tokens)
+    return _Loaded(items, interactions, partial(collect_features, source.folder, items), is_rewritten)
+
+
+def _check_engine(engine: Engine, master: str | None, source: Source) -> None:
+    """Raise ConfigError where the engine is unknown, cannot read the source, or is not installed."""
+    require(engine in get_args(Engine), "--engine", f"must be one of {', '.join(get_args(Engine))}", engine)
+    if engine == "local":
+        require(master is None, "--spark-master", "needs --engine spark", master)
+        return
+    if source.kind in (ATOMIC, MOVIELENS, DEMO):
+        rule = f"reads tables and Amazon reviews, and this is {source.kind}"
+        raise ConfigError("--engine spark", rule, remedy="Use --engine local")
+    require_spark()
 
 
 def _refuse_other_items(items: ItemTable, item_tokens: list[str]) -> None:

@@ -46,7 +46,7 @@ COMMANDS = {
         "--seed",
         "--json",
     }
-    | {"--max-categories", "--text-width", "--users", "--items", *FOLDERS}
+    | {"--max-categories", "--text-width", "--users", "--items", "--engine", "--spark-master", *FOLDERS}
     | {"--text-layers", "--image-layers", "--keep-items"}
     | {"--text-encoder", "--text-pooling", "--text-max-tokens", "--image-encoder", "--images", "--image-column"}
     | {"--download-images", "--allow-private-hosts", "--clusters", "--refresh", "--device"}

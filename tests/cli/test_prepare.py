@@ -226,3 +226,21 @@ class TestDemo:
         assert "Bad.inter" in line
         assert "3" in line
         assert "soon" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("--engine", "flink"), "--engine must be one of local, spark, got 'flink'"),
+        (("--spark-master", "local[2]"), "--spark-master needs --engine spark, got 'local[2]'"),
+        (("--engine", "spark"), "--engine spark reads tables and Amazon reviews, and this is demo. Use --engine local"),
+        (
+            ("--engine", "spark", "--refresh", "text"),
+            "--refresh makes features in this process and takes neither --engine",
+        ),
+    ],
+)
+def test_an_engine_that_cannot_do_it_is_refused(arguments: tuple[str, ...], line: str, tmp_path: Path) -> None:
+    result = call(tmp_path, "prepare", "--dataset", "demo", *arguments)
+    assert result.exit_code == 2
+    assert line in one_error_line(result)
