@@ -143,6 +143,14 @@ def test_the_workflow_runs_ci_on_the_oldest_and_the_newest_python() -> None:
     assert ".ci/run" in [step.get("run") for step in job["steps"]]
 
 
+def test_the_workflow_runs_the_tests_that_need_other_engines() -> None:
+    job = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["engines"]
+    assert ".ci/engines" in [step.get("run") for step in job["steps"]]
+    extras = tomllib.loads(read("pyproject.toml"))["project"]["optional-dependencies"]
+    assert '".[test,ray,spark]"' in read(".ci/engines")
+    assert {"ray", "spark"} <= extras.keys()
+
+
 def test_pre_commit_runs_the_checks_of_ci() -> None:
     hooks = [hook for each in yaml.safe_load(read(".pre-commit-config.yaml"))["repos"] for hook in each["hooks"]]
     local = {hook["id"]: hook["entry"].split()[:2] for hook in hooks if hook.get("language") == "system"}
