@@ -18,7 +18,8 @@ import torch
 import athwe_core as athwe
 from athwe_core.data.packing import pack
 from athwe_core.data.rows import evaluation_rows
-from athwe_core.evaluation.evaluate import sampled_rows, user_blocks
+from athwe_core.evaluation.blocks import user_blocks
+from athwe_core.evaluation.evaluate import sampled_rows
 from athwe_core.evaluation.metrics import mean_metrics
 from athwe_core.evaluation.ranking import target_ranks
 
@@ -47,7 +48,7 @@ def ranks_by_weight(runs: list[athwe.Run], split: str, users: int) -> dict[float
     rows = sampled_rows(evaluation_rows(data.split, split, max_length=length), users)
     tables = [(run.model, run.model.item_table(), run.model.item_bias()) for run in runs]
     found: dict[float, np.ndarray] = {weight: np.zeros(len(rows)) for weight in WEIGHTS}
-    for chosen in user_blocks(rows, BLOCK_USERS):
+    for chosen in user_blocks(rows, most=BLOCK_USERS, workers=1):
         batch = pack(data, rows, chosen, max_length=length)
         row = np.searchsorted(rows.user_index, batch.user_index.numpy())
         logarithms = torch.zeros(len(row), data.num_item_rows)
