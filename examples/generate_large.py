@@ -3,9 +3,10 @@
     python examples/generate_large.py --interactions 10000000 --format parquet --to raw
     athwe prepare --dataset large --raw raw
 
-Writes large.jsonl.gz and meta_large.jsonl.gz, or large.parquet (with `--parts 20` large-000.parquet to large-019.parquet) and
-large.items.parquet. Few users and items have many
-interactions, most have few. The JSON lines contain review texts, repeated rows and a few negative times, as real files do.
+Writes large.jsonl.gz and meta_large.jsonl.gz, or large.parquet and large.items.parquet. With `--parts 20` interactions are in
+large-000.parquet to large-019.parquet: `--raw 'raw/large-*.parquet' --item-file raw/large.items.parquet`. Few users and items
+have many interactions, most have few. The JSON lines contain review texts, repeated rows and a few negative times, as real
+files do.
 """
 
 import argparse

@@ -33,11 +33,16 @@ def test_generated_data_can_be_prepared(tmp_path: Path, form: str) -> None:
         form,
         "--to",
         "raw",
+        *(["--parts", "2"] if form == "parquet" else []),
     ]
     found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr
-    assert len(found.stdout.splitlines()) == 2
-    prepared = prepare("large", data_dir=tmp_path, prepared_dir=tmp_path, raw=[tmp_path / "raw"])
+    assert len(found.stdout.splitlines()) == (3 if form == "parquet" else 2)
+    folder = tmp_path / "raw"
+    raw, items = (
+        ([folder / "large-*.parquet"], folder / "large.items.parquet") if form == "parquet" else ([folder], None)
+    )
+    prepared = prepare("large", data_dir=tmp_path, prepared_dir=tmp_path, raw=raw, item_file=items)
     assert prepared.manifest["source"] == ("table" if form == "parquet" else "amazon-2023")
     assert prepared.statistics["interactions"] > 1500
     assert prepared.text_features is not None
