@@ -49,8 +49,7 @@ def explained(text: str, master: str) -> AthweError:
     """
     where = f"Spark ({master})"
     if _NO_URL.search(text):
-        remedy = "E.g. --spark-master spark://host:7077, or local[2]"
-        return ConfigError("--spark-master", "must be the URL of a Spark master", master, remedy)
+        return _no_url(master)
     if _FULL.search(text):
         remedy = (
             "Free some space, or name other folders: SPARK_LOCAL_DIRS for what Spark sorts, --prepared for the rest"
@@ -75,3 +74,18 @@ def explained(text: str, master: str) -> AthweError:
     causes = _CAUSE.findall(text)
     cause = clipped(causes[-1] if causes else text.strip().splitlines()[0])
     return AthweError(where, f"stopped with an error ({cause}); what was prepared before is kept", remedy=LOCALLY)
+
+
+def explained_start(text: str, master: str) -> AthweError:
+    """The error for a Java process that ended before it could be spoken to; `text` is what it wrote."""
+    if _NO_URL.search(text):
+        return _no_url(master)
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("at ")]
+    errors = [line for line in lines if re.search(r"error|exception|could not|unable", line, re.IGNORECASE)]
+    rule = f"could not be started ({clipped((errors or lines)[-1])})"
+    return ConfigError("Spark", rule, remedy="Check JAVA_HOME, SPARK_HOME and Spark's configuration")
+
+
+def _no_url(master: str) -> AthweError:
+    remedy = "E.g. --spark-master spark://host:7077, or local[2]"
+    return ConfigError("--spark-master", "must be the URL of a Spark master", master, remedy)

@@ -14,11 +14,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from athwe_core.data.spark.failures import explained_failures
+from athwe_core.data.spark.failures import explained_failures, explained_start
 from athwe_core.errors import ConfigError
-from athwe_core.messages import brief
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -98,8 +97,9 @@ def _started(master: str | None, work_folder: Path) -> SparkSession:
                 SparkConf(loadDefaults=False).setAll(list(settings.items())), {"stdout": log, "stderr": log}
             )
         except Exception as error:
-            rule = f"could not be started ({_last_line(log) or error})"
-            raise ConfigError("Spark", rule, remedy="Check JAVA_HOME, SPARK_HOME and Spark's configuration") from None
+            log.seek(0)
+            shown = log.read().decode("utf-8", "replace") or str(error)
+            raise explained_start(shown, master or MASTER) from None
     handler = signal.getsignal(signal.SIGINT)
     SparkContext._ensure_initialized(gateway=gateway)
     configuration = SparkConf()  # with what Spark's own configuration files say
@@ -111,11 +111,3 @@ def _started(master: str | None, work_folder: Path) -> SparkSession:
     if "PYSPARK_PYTHON" not in os.environ:
         context.pythonExec = sys.executable
     return SparkSession(context)
-
-
-def _last_line(log: IO[Any]) -> str:
-    """The last line of Java's output that names an error."""
-    log.seek(0)
-    lines = log.read().decode("utf-8", "replace").splitlines()
-    errors = [line.strip() for line in lines if re.search(r"error|exception|could not|unable", line, re.IGNORECASE)]
-    return brief(errors[-1]) if errors else ""

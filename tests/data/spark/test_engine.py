@@ -119,7 +119,7 @@ def test_the_same_files_give_the_same_version_byte_for_byte(
     assert by_spark.manifest == local.manifest
     assert by_spark.version == local.version
     assert local.num_users > 10
-    assert sorted(path.name for path in by_spark.path.parent.iterdir()) == [by_spark.version, "current"]
+    assert {path.name for path in by_spark.path.parent.iterdir()} == {by_spark.version, "current"}
 
 
 def test_reviews_and_metadata_of_amazon_with_items_that_nobody_bought(
@@ -217,7 +217,7 @@ def test_an_unfinished_job_leaves_the_old_version_and_nothing_else(
             engine="spark",
         )
     assert current_version("toy", prepared_dir=tmp_path) == old.version
-    assert sorted(each.name for each in (tmp_path / "toy").iterdir()) == [old.version, "current"]
+    assert {each.name for each in (tmp_path / "toy").iterdir()} == {old.version, "current"}
     assert spark.range(3).count() == 3  # the session of the calling program goes on
 
 
@@ -238,6 +238,6 @@ def test_a_full_disk_is_one_line_and_the_old_version_stays(size: str, tmp_path: 
             prepare("demo", data_dir=tmp_path, prepared_dir=disk.path, raw=[path], engine="spark")
         assert "\n" not in str(caught.value)
         assert current_version("demo", prepared_dir=disk.path) == old.version
-        assert sorted(each.name for each in (disk.path / "demo").iterdir()) == [old.version, "current"]
+        assert {each.name for each in (disk.path / "demo").iterdir()} == {old.version, "current"}
     finally:
         disk.unmount()

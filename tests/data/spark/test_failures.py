@@ -2,7 +2,7 @@
 
 import pytest
 
-from athwe_core.data.spark.failures import explained, explained_failures
+from athwe_core.data.spark.failures import explained, explained_failures, explained_start
 from athwe_core.errors import AthweError, ConfigError, DataError
 
 LOST = """An error occurred while calling o85.parquet.
@@ -46,3 +46,18 @@ def test_errors_of_other_libraries_and_of_athwe_pass() -> None:
         explained_failures("local[2]"),
     ):
         raise ConnectionRefusedError("refused")  # its Java process is gone
+
+
+SUBMIT = """Exception in thread "main"
+org.apache.spark.SparkException: Master must either be yarn or start with spark, k8s, or local
+\tat org.apache.spark.deploy.SparkSubmit.error(SparkSubmit.scala:1059)
+"""
+
+
+def test_a_java_process_that_does_not_start_tells_why() -> None:
+    assert str(explained_start(SUBMIT, "nowhere")).startswith(
+        "--spark-master must be the URL of a Spark master, got 'nowhere'"
+    )
+    text = "Error occurred during initialization of VM\nError: Could not reserve enough space\n\tat nothing\n"
+    line = "Spark could not be started (Error: Could not reserve enough space). Check JAVA_HOME, SPARK_HOME"
+    assert str(explained_start(text, "local[2]")).startswith(line)
