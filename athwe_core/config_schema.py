@@ -189,6 +189,9 @@ class TrainingConfig(Section):
     precision: Literal["auto", "fp32", "bf16"]
     compiler: OnOff
     """Steps through torch's compiler, on CUDA recorded as graphs; auto = on CUDA."""
+    shard_tables: bool
+    """Whether the processes of a torchrun job divide the item tables by rows, each with 1/N of the id table, of its moments
+    and of the features; with `losses.catalogue.kind=sampled`. One process holds them whole."""
     device: Annotated[str, must("be auto, cpu, cuda, cuda:N or mps", lambda name: _DEVICE.fullmatch(name) is not None)]
 
 

@@ -181,9 +181,14 @@ def all_here(num_targets: int) -> BatchShards:
     return BatchShards((num_targets,))
 
 
+def world_size() -> int:
+    """Number of processes of the job on all machines; 1 for a single process."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def are_several() -> bool:
     """Whether torchrun started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+    return world_size() > 1
 
 
 def local_rank() -> int:

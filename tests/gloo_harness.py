@@ -12,22 +12,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
+from athwe_core import row_shard
 from athwe_core.batch import PackedBatch
 from athwe_core.data.split import leave_one_out
 from athwe_core.distributed import BatchShards, ProcessGroup
+from athwe_core.errors import NonFiniteLossError
 from athwe_core.evaluation import blocks
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.losses.contrastive import excluded_pairs, symmetric_contrastive_loss
 from athwe_core.losses.pairwise import bpr_loss
 from athwe_core.models.protocol import Model
+from athwe_core.nn import item_embeddings
+from athwe_core.nn.item_embeddings import ItemEmbeddings
+from athwe_core.row_shard import RowShard
+from athwe_core.runs.checkpoint import load_optimizer, load_weights, save_checkpoint
+from athwe_core.training.optim import LazyAdam, make_optimizer
 from athwe_core.training.ranking_progress import RankingProgress, StopRanking
 
 COUNTS, MULTIPLE = (3, 0, 5), 4
 """Supervised tokens of each process, and the multiple to which each pads its own."""
+
+NUM_ITEMS = 50
+WANTED = [[7, 0, 49, 7, 6], [], [7, 21, 1]]
+"""Items that each process looks up: one twice, one in two processes, a new one."""
 
 
 def check_group(group: ProcessGroup) -> None:
@@ -84,6 +96,75 @@ def check_shards(shards: BatchShards) -> None:
 
     whole = bpr_loss(views[0][:, 0], views[1], targets)
     compare(bpr_loss(mine[0][:, 0], mine[1], my_targets, num_targets=N), whole, mine, views, own, shards)
+
+
+class Tables(nn.Module):
+    """A model of nothing but item tables, its ids drawn in a piece for each 16 rows of a process."""
+
+    def __init__(self, world: ProcessGroup) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(6)
+        features = {"text": torch.randn(NUM_ITEMS, 4, generator=generator)}
+        self.tables = ItemEmbeddings(
+            features,
+            hidden_size=3,
+            num_item_rows=NUM_ITEMS,
+            sparse=True,
+            is_new=torch.arange(NUM_ITEMS) % 5 == 1,
+            world=world,
+        )
+        self.tables.rows.draw_normal(self.tables.id.weight, 1.0, generator)
+        with torch.no_grad():
+            for parameter in (self.tables.unknown, *self.tables.projections.parameters()):
+                assert parameter is not None
+                parameter.normal_(generator=generator)
+
+    def step(self, wanted: list[list[int]]) -> tuple[Tensor, LazyAdam]:
+        """Vectors of items, and an Adam that has moved the weights by the sum of their squares."""
+        optimizer = make_optimizer(self, lr=0.1)
+        assert isinstance(optimizer, LazyAdam)
+        vectors = [self.tables(torch.tensor(items, dtype=torch.int64)) for items in wanted]
+        torch.cat(vectors).square().sum().backward()
+        optimizer.step()
+        return vectors[0].detach(), optimizer
+
+
+def check_tables(group: ProcessGroup, folder: Path) -> None:
+    """A table that processes divide, against a whole one: look-ups, a step of Adam, a checkpoint and its reading."""
+    whole, own = Tables(ProcessGroup()), Tables(group)
+    rows = RowShard(NUM_ITEMS, group).rows
+    assert torch.equal(own.tables.id.weight, whole.tables.id.weight[rows])
+    torch.testing.assert_close(own.tables(), whole.tables()[rows])
+    _, whole_adam = whole.step(WANTED)
+    expected = Tables(ProcessGroup()).tables(torch.tensor(WANTED[group.rank], dtype=torch.int64)).detach()
+    found, adam = own.step([WANTED[group.rank]])
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(own.tables.id.weight, whole.tables.id.weight[rows])
+    for part, value in adam.state[own.tables.id.weight].items():
+        other = whole_adam.state[whole.tables.id.weight][part]
+        torch.testing.assert_close(value, other if part == "step" else other[rows])
+
+    save_checkpoint(folder / "last", own, {"n": 1}, adam)
+    group.wait()
+    again, again_adam = Tables(ProcessGroup()), make_optimizer(whole, lr=0.1)
+    load_weights(folder / "last", again)
+    torch.testing.assert_close(again.tables.id.weight, whole.tables.id.weight)
+    load_optimizer(folder / "last", whole, again_adam)
+    moment = again_adam.state[whole.tables.id.weight]["exp_avg"]
+    torch.testing.assert_close(moment, whole_adam.state[whole.tables.id.weight]["exp_avg"])
+    for size in (2, 4):  # what another number of processes reads
+        other = Tables(ProcessGroup(min(group.rank, size - 1), size))
+        other_adam = make_optimizer(other, lr=0.1)
+        load_weights(folder / "last", other)
+        load_optimizer(folder / "last", other, other_adam)
+        assert torch.equal(other.tables.id.weight, again.tables.id.weight[other.tables.rows.rows])
+        assert torch.equal(other_adam.state[other.tables.id.weight]["exp_avg"], moment[other.tables.rows.rows])
+
+    with torch.no_grad():
+        own.tables.id.weight[0, 0] = torch.nan if group.rank == 1 else 0.0
+    where = "weight tables.id.weight" if group.rank == 1 else "a weight of another process"
+    with pytest.raises(NonFiniteLossError, match=where):
+        save_checkpoint(folder / "last", own, {"n": 2}, adam)
 
 
 def compare(
@@ -149,6 +230,8 @@ def check_ranking(group: ProcessGroup) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, size = Path(sys.argv[1]), len(COUNTS)
+    (folder / "mapped").mkdir()
+    row_shard._ROWS_AT_ONCE = 16
     children = []
     for rank in range(size):
         child = os.fork()
@@ -158,6 +241,9 @@ if __name__ == "__main__":
                 check_group(ProcessGroup(rank, size))
                 check_ranking(ProcessGroup(rank, size))
                 check_shards(BatchShards(COUNTS, rank, MULTIPLE))
+                check_tables(ProcessGroup(rank, size), folder)
+                item_embeddings.RESIDENT_BYTES = 0  # features stay where they are
+                check_tables(ProcessGroup(rank, size), folder / "mapped")
                 os._exit(0)
             except BaseException:
                 traceback.print_exc()

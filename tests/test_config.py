@@ -215,6 +215,20 @@ def test_a_key_that_came_later_may_be_missing(section: str, key: str) -> None:
     assert config_from_tree(tree) == build_config("sasrec")
 
 
+def test_tables_are_divided_only_where_a_step_needs_few_rows() -> None:
+    change = [{"training": {"shard_tables": True}}]
+    rule = (
+        "training.shard_tables needs losses.catalogue.kind=sampled, got True. Use --set losses.catalogue.kind=sampled"
+    )
+    with pytest.raises(ConfigError, match=re.escape(rule)):
+        build_config("hm4sr", change)
+    rule = "training.shard_tables must be false with model tedrec, got True. Use --set training.shard_tables=false"
+    with pytest.raises(ConfigError, match=re.escape(rule)):
+        build_config("tedrec", change)
+    config = build_config("sasrec", [*change, {"losses": {"catalogue": {"kind": "sampled"}}}])
+    assert config.training.shard_tables
+
+
 def test_the_model_of_a_preset_cannot_be_changed() -> None:
     text = "model.name is athwe in the preset hm4sr and cannot be changed, got 'other'. Choose a preset of that model"
     with pytest.raises(ConfigError, match=re.escape(text)):

@@ -14,6 +14,7 @@ from athwe_core.distributed import (
     are_several,
     init_distributed,
     local_rank,
+    world_size,
 )
 from athwe_core.errors import ConfigError
 
@@ -77,6 +78,7 @@ def test_the_environment_says_which_process_this_is(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("LOCAL_RANK", "1")
     assert are_several()
     assert local_rank() == 1
+    assert world_size() == 2
 
 
 def test_an_environment_that_torchrun_did_not_complete_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

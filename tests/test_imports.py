@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = [
     {"warning_filters"},
     {"errors", "batch", "messages", "safe_write", "locks"},
-    {"config", "config_schema", "device", "distributed", "host_process"},
+    {"config", "config_schema", "device", "distributed", "host_process", "row_shard"},
     {"nn", "losses", "data", "evaluation.metrics", "evaluation.ranking"},
     {"models"},
     {"runs"},

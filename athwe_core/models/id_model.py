@@ -19,7 +19,7 @@ from athwe_core.losses.pairwise import binary_cross_entropy, bpr_loss, item_scor
 from athwe_core.models.golden import Golden
 from athwe_core.models.protocol import Draws, LossInputs, Model, ModelInputs, Removal, Tree
 from athwe_core.nn.dropout import dropout
-from athwe_core.nn.item_embeddings import ItemEmbeddings, table_and_items
+from athwe_core.nn.item_embeddings import ItemEmbeddings, divided_rows, table_and_items
 
 INIT_STD = 0.02
 
@@ -65,16 +65,20 @@ class IdModel(Model):
             num_item_rows=inputs.catalogue.num_item_rows,
             compute_dtype=inputs.compute_dtype,
             sparse=self.loss_kind == "sampled",
+            world=inputs.world,
         )
 
     @torch.no_grad()
     def reset_parameters(self, generator: torch.Generator | None = None) -> None:
         """normal(0, 0.02) for matrices and embeddings, zeros for biases, ones for LayerNorm."""
+        shards = divided_rows(self)
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
                 parameter.zero_()
             elif "norm" in name:
                 parameter.fill_(1.0)
+            elif name in shards:
+                shards[name].draw_normal(parameter, INIT_STD, generator)
             else:
                 parameter.normal_(0, INIT_STD, generator=generator)
 
@@ -169,7 +173,7 @@ class IdModel(Model):
         return self.encode(table[batch.item_ids], batch)
 
     def item_table(self) -> Float[Tensor, "V D"]:
-        """The id table, whose row 0 is the padding."""
+        """The id table, whose row 0 is the padding; where it is divided, the rows of this process."""
         return self.tables()
 
     def with_padding(self, items: Float[Tensor, "T D"], rows: PaddedView) -> Float[Tensor, "B L D"]:

@@ -14,6 +14,7 @@ from athwe_core.config import Config, config_tree
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.data.similar_items import most_similar_items
 from athwe_core.data.split import Split
+from athwe_core.distributed import ALONE, ProcessGroup
 from athwe_core.errors import DataError
 from athwe_core.models.protocol import Available, Model, ModelInputs
 from athwe_core.models.registry import build_model, config_from_tree, find_model
@@ -66,17 +67,24 @@ def model_inputs(
     *,
     compute_dtype: torch.dtype = torch.float32,
     generator: torch.Generator | None = None,
+    world: ProcessGroup = ALONE,
 ) -> ModelInputs:
     """Everything that the model of `config` is built from."""
-    catalogue, histories = make_catalogue(prepared, config), needed_histories(prepared, config)
-    return ModelInputs(catalogue, training_time_range(prepared), compute_dtype, generator, histories)
+    catalogue, histories = make_catalogue(prepared, config, world=world), needed_histories(prepared, config)
+    return ModelInputs(catalogue, training_time_range(prepared), compute_dtype, generator, histories, world)
 
 
 def meta_model(
-    prepared: PreparedDataset, config: Config, *, compute_dtype: torch.dtype = torch.float32
+    prepared: PreparedDataset,
+    config: Config,
+    *,
+    compute_dtype: torch.dtype = torch.float32,
+    world: ProcessGroup = ALONE,
 ) -> Model | None:
     """The model of `config` on torch's meta device, where tensors have shapes but take no memory.
 
+    Args:
+        world: processes that divide the item tables where the configuration has `training.shard_tables`.
     Returns: the model; None where its builder needs the values of the features.
     Raises: AthweError for a configuration that the builder refuses.
     """
@@ -84,7 +92,8 @@ def meta_model(
         with torch.device("meta"), _NoRandomNumbers():
             catalogue = make_catalogue(prepared, config, on_meta=True)
             histories = needed_histories(prepared, config)
-            inputs = ModelInputs(catalogue, training_time_range(prepared), compute_dtype, histories=histories)
+            times, sharing = training_time_range(prepared), world if config.training.shard_tables else ALONE
+            inputs = ModelInputs(catalogue, times, compute_dtype, histories=histories, world=sharing)
             return build_model(config, inputs)
     except (NotImplementedError, RuntimeError):  # torch raises one of them for a value of a meta tensor
         return None
@@ -97,10 +106,13 @@ class _NoRandomNumbers(TorchFunctionMode):
         return args[0] if func in (torch.Tensor.normal_, torch.Tensor.uniform_) else func(*args, **(kwargs or {}))
 
 
-def make_catalogue(prepared: PreparedDataset, config: Config, *, on_meta: bool = False) -> Catalogue:
+def make_catalogue(
+    prepared: PreparedDataset, config: Config, *, on_meta: bool = False, world: ProcessGroup = ALONE
+) -> Catalogue:
     """The item-side tensors that the configuration uses.
 
     Args:
+        world: processes over which the item tables are divided; of several, each reads its rows of the features later.
         on_meta: features and categories are on torch's meta device: their files are not read.
     """
     is_sampled = config.losses.catalogue.kind == "sampled"
@@ -109,7 +121,7 @@ def make_catalogue(prepared: PreparedDataset, config: Config, *, on_meta: bool =
     def tensor(array: NDArray[Any], *, on_meta: bool = on_meta) -> torch.Tensor:
         if on_meta:
             return torch.empty(array.shape, dtype=torch.from_numpy(np.array(array[:0])).dtype, device="meta")
-        stays_mapped = is_sampled and array.nbytes > RESIDENT_BYTES
+        stays_mapped = is_sampled and (array.nbytes > RESIDENT_BYTES or world.size > 1)
         return torch.from_numpy(np.asarray(array) if stays_mapped else np.array(array))
 
     features = {"text": prepared.text_features, "image": prepared.image_features}

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from athwe_core.batch import Catalogue, Histories, PackedBatch, SeenItems, TimeRange
 from athwe_core.config import Config
-from athwe_core.distributed import BatchShards
+from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
 from athwe_core.losses.catalogue_ce import CHUNK_ELEMENTS
 from athwe_core.losses.sampled_ce import Candidates
 from athwe_core.models.golden import Golden
@@ -44,6 +44,8 @@ class ModelInputs:
     """Draws the initial weights; None = torch's default generator."""
     histories: Histories | None = None
     """The training split, for models that declare it in `InputNeeds`."""
+    world: ProcessGroup = ALONE
+    """Processes over which the item tables are divided by rows; for models with `ModelSpec.offers_sharding`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,6 +293,9 @@ class ModelSpec:
     """Largest difference allowed by output name, where it is not the usual one."""
     offers_repeat: bool = True
     """Whether `model.repeat` may be true: the main loss takes `seen_items`."""
+    offers_sharding: bool = False
+    """Whether `training.shard_tables` may be true: item vectors come from an `ItemEmbeddings` named `tables`, which is given
+    `ModelInputs.world`, and `losses` and `user_vectors` use the rows of the batch's items and candidates only."""
     presets: Traversable = field(default_factory=lambda: resources.files("athwe_core") / "presets")
     """Folder with the presets that set `model.name` to this model."""
 

@@ -31,6 +31,7 @@ ADDED_KEYS: dict[tuple[str, str], object] = {
     ("training", "selection_metric"): "ndcg@20",
     ("training", "schedule"): {"kind": "constant", "warmup": 0.1, "final": 0.02},
     ("training", "weight_decay"): 0.0,
+    ("training", "shard_tables"): False,
     ("evaluation", "validation_users"): None,
     ("model", "repeat"): False,
 }
@@ -181,6 +182,13 @@ def config_from_tree(tree: object) -> Config:
         else f"must be false with model {spec.name}",
         config.model.repeat,
         "Use --set model.repeat=false",
+    )
+    require(
+        not config.training.shard_tables or (spec.offers_sharding and config.losses.catalogue.kind == "sampled"),
+        "training.shard_tables",
+        "needs losses.catalogue.kind=sampled" if spec.offers_sharding else f"must be false with model {spec.name}",
+        config.training.shard_tables,
+        "Use --set losses.catalogue.kind=sampled" if spec.offers_sharding else "Use --set training.shard_tables=false",
     )
     return config
 

@@ -190,4 +190,5 @@ MODEL = ModelSpec(
     build=SASRec,
     removals=(POSITION, DROPOUT),
     golden_pairs=_golden_pairs,
+    offers_sharding=True,
 )

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from athwe_core.distributed import ALONE, ProcessGroup
+from athwe_core.row_shard import RowShard
+
 RESIDENT_BYTES = 2**30
 """Features of one modality that are larger than this stay in a memory-mapped file; a step reads the items it needs."""
 _ITEMS_AT_ONCE = 2**16
@@ -78,6 +81,8 @@ class ItemEmbeddings(nn.Module):
         sparse: whether steps need a few items only. The id table then has a sparse gradient, and features larger than
             `RESIDENT_BYTES` are neither copied nor moved to the device.
         is_new: (V,) items without a trained id; None = none, and then there is no unknown vector.
+        world: processes over which ids and features are divided by rows, see `RowShard`; for sparse steps only. The process
+            that holds a row computes its vector for all of them.
     Source: HM4SR eq. 4-5.   Differs: the published code projects the features of every position of a batch, twice.
     """
 
@@ -90,14 +95,16 @@ class ItemEmbeddings(nn.Module):
         compute_dtype: torch.dtype = torch.float32,
         sparse: bool = False,
         is_new: Bool[Tensor, " V"] | None = None,
+        world: ProcessGroup = ALONE,
     ) -> None:
         super().__init__()
+        assert sparse or world.size == 1, "a step over the whole table needs it whole"
         self.sparse = sparse
+        self.rows = RowShard(num_item_rows, world)
         self.compute_dtype = compute_dtype
         # Parameters, which the model initialises.
-        self.id = nn.Embedding(
-            num_item_rows, hidden_size, sparse=sparse, _weight=torch.empty(num_item_rows, hidden_size)
-        )
+        held = len(self.rows)
+        self.id = nn.Embedding(held, hidden_size, sparse=sparse, _weight=torch.empty(held, hidden_size))
         self.unknown: nn.Parameter | None = None
         if is_new is not None:
             self.unknown = nn.Parameter(torch.empty(hidden_size))
@@ -105,10 +112,12 @@ class ItemEmbeddings(nn.Module):
         self.projections = nn.ModuleDict({m: nn.Linear(f.shape[1], hidden_size) for m, f in features.items()})
         self.feature_widths = {m: f.shape[1] for m, f in features.items()}
         self.mapped: dict[str, Tensor] = {}
-        for name, values in features.items():
+        for name, whole in features.items():
+            values = whole[self.rows.rows]
             if sparse and values.nbytes > RESIDENT_BYTES:
                 self.mapped[name] = values
                 continue
+            values = values.contiguous()
             self.register_buffer(f"{name}_features", values, persistent=False)
             if not sparse:
                 self.register_buffer(f"{name}_training_features", values.to(compute_dtype), persistent=False)
@@ -116,37 +125,45 @@ class ItemEmbeddings(nn.Module):
     def forward(
         self, items: Int64[Tensor, " Vr"] | None = None, as_new: Bool[Tensor, " V"] | None = None
     ) -> Float[Tensor, "Vr K"]:
-        """The vectors of some items, or of all.
+        """The vectors of some items, or of all that this process holds.
 
         Args:
-            items: ids in 0..V-1; None = the whole table, entry 0 = padding.
+            items: ids in 0..V-1; None = the whole table, entry 0 = padding, or this process's rows of it. Where the table is
+                divided, all processes ask for their items together.
             as_new: further items that this call takes for new.
         Returns: one vector for each item: id, then the other modalities.
         """
-        if items is not None:
-            return torch.cat(
-                [self._ids(items, as_new), *(self._project(m, self._features(m, items)) for m in self.projections)],
-                dim=1,
-            )
-        return torch.cat([self._ids(None, as_new), *(self._whole(name) for name in self.projections)], dim=1)
+        if items is None:
+            ids = self._ids(self.id.weight, self.rows.rows, as_new)
+            if not self.projections and not self.rows.is_whole:
+                return ids  # a copy would take as much memory as the rows
+            return torch.cat([ids, *(self._whole(name) for name in self.projections)], dim=1)
+        vectors = self.rows.look_up(items, self._vectors)
+        if self.unknown is None:
+            return vectors
+        D = self.id.embedding_dim
+        return torch.cat([self._ids(vectors[:, :D], items, as_new), vectors[:, D:]], dim=1)
 
-    def _ids(self, items: Tensor | None, as_new: Tensor | None) -> Tensor:
-        """The block of the ids."""
-        ids = self.id.weight if items is None else self.id(items)
+    def _ids(self, ids: Tensor, items: Tensor | slice, as_new: Tensor | None) -> Tensor:
+        """The block of the ids of items, with the unknown vector in place of new ones."""
         if self.unknown is None:
             return ids
         is_new = self.get_buffer("is_new")
         is_new = is_new if as_new is None else is_new | as_new
-        return torch.where((is_new if items is None else is_new[items])[:, None], self.unknown, ids)
+        return torch.where(is_new[items][:, None], self.unknown, ids)
 
-    def _features(self, name: str, items: Tensor) -> Tensor:
-        """Features of some items, on the device."""
+    def _vectors(self, index: Tensor) -> Tensor:
+        """The vectors of rows that this process holds."""
+        return torch.cat([self.id(index), *(self._project(m, self._features(m, index)) for m in self.projections)], 1)
+
+    def _features(self, name: str, index: Tensor) -> Tensor:
+        """Features of rows that this process holds, on the device."""
         if name in self.mapped:
-            return self.mapped[name][items.cpu()].to(items.device)
-        return self.get_buffer(f"{name}_features").index_select(0, items)
+            return self.mapped[name][index.cpu()].to(index.device)
+        return self.get_buffer(f"{name}_features").index_select(0, index)
 
     def _whole(self, name: str) -> Tensor:
-        """The block of a modality for all items; in pieces where its features are memory-mapped."""
+        """The block of a modality for all rows; in pieces where its features are memory-mapped."""
         if name not in self.mapped:
             has_copy = self.training and not self.sparse
             return self._project(name, self.get_buffer(f"{name}_training_features" if has_copy else f"{name}_features"))
@@ -157,3 +174,18 @@ class ItemEmbeddings(nn.Module):
         layer = self.projections[name]
         assert isinstance(layer, nn.Linear)
         return linear(layer, features, self.compute_dtype if self.training else layer.weight.dtype)
+
+
+def divided_rows(model: nn.Module) -> dict[str, RowShard]:
+    """Weights and buffers of which each process holds its own rows.
+
+    Args:
+        model: any model.
+    Returns: by name, how the rows are divided; empty where every process holds all weights.
+    """
+    return {
+        name: module.rows
+        for prefix, module in model.named_modules()
+        if isinstance(module, ItemEmbeddings) and not module.rows.is_whole
+        for name in (f"{prefix}.id.weight", *(f"{prefix}.{m}_features" for m in module.projections))
+    }

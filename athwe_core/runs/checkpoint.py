@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from athwe_core.errors import CheckpointError, NonFiniteLossError
+from athwe_core.row_shard import RowShard
+from athwe_core.runs.divided_tables import group_of, is_finite, read_own, shards_in_files, write_whole
 from athwe_core.runs.json_files import read_object
 from athwe_core.safe_write import reason, sync
 
@@ -42,6 +45,8 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint beside `folder`, then put it in its place; an interruption leaves the old or the new one.
 
+    Where the network's item tables are divided over processes, all call this together, and rank 0 writes them whole.
+
     Args:
         folder: e.g. `checkpoints/last`; its parent is made where it is missing, but not what that lies in.
         state: plain values for `state.json`.
@@ -50,7 +55,15 @@ def save_checkpoint(
     Raises: NonFiniteLossError when a weight or a moment is NaN or infinite, CheckpointError when the disk refuses; the
         checkpoint that was there stays.
     """
-    _require_finite(network, optimizer)
+    files = {WEIGHTS: network.state_dict()}
+    if optimizer is not None:
+        files[OPTIMIZER] = _optimizer_tensors(network, optimizer)
+    shards = shards_in_files(network, MOMENTS)
+    _require_finite(files, shards)
+    if shards and not group_of(shards).is_first:
+        for name, tensors in files.items():
+            write_whole(folder / name, tensors, shards)
+        return
     temporary, old = (folder.with_name(folder.name + ending) for ending in STALE)
     try:
         settle(folder)
@@ -58,7 +71,7 @@ def save_checkpoint(
             folder.parent.mkdir()
             sync(folder.parent.parent)
         temporary.mkdir()
-        _write(temporary, network, state, optimizer)
+        _write(temporary, files, shards, state)
         _put_in_place(temporary, folder, old, keep)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -81,16 +94,17 @@ def not_written(path: Path, error: Exception) -> CheckpointError:
     return CheckpointError(str(path), f"could not be written ({reason(error)})", remedy=remedy)
 
 
-def _require_finite(network: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-    tensors = network.state_dict() | ({} if optimizer is None else _optimizer_tensors(network, optimizer))
-    if (name := _first_not_finite(tensors)) is not None:
+def _require_finite(files: dict[str, dict[str, Tensor]], shards: dict[str, RowShard]) -> None:
+    name = next((bad for tensors in files.values() if (bad := _first_not_finite(tensors)) is not None), None)
+    if group_of(shards).any(name is not None):
+        what = "a weight of another process" if name is None else f"weight {name}"
         remedy = "Start a new run with a lower --lr; the last checkpoint is kept"
-        raise NonFiniteLossError(f"weight {name}", "must be finite to be saved", remedy=remedy)
+        raise NonFiniteLossError(what, "must be finite to be saved", remedy=remedy)
 
 
 def _first_not_finite(tensors: dict[str, Tensor]) -> str | None:
     """Name of the first tensor with a NaN or infinite value."""
-    return next((name for name, value in tensors.items() if not bool(torch.isfinite(value).all())), None)
+    return next((name for name, value in tensors.items() if not is_finite(value)), None)
 
 
 def _put_in_place(temporary: Path, folder: Path, old: Path, keep: Path | None) -> None:
@@ -109,10 +123,14 @@ def _put_in_place(temporary: Path, folder: Path, old: Path, keep: Path | None) -
     sync(folder.parent)
 
 
-def _write(folder: Path, network: nn.Module, state: dict[str, Any], optimizer: torch.optim.Optimizer | None) -> None:
-    save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / WEIGHTS)
-    if optimizer is not None:
-        save_file(_optimizer_tensors(network, optimizer), folder / OPTIMIZER)
+def _write(
+    folder: Path, contents: dict[str, dict[str, Tensor]], shards: dict[str, RowShard], state: dict[str, Any]
+) -> None:
+    for name, tensors in contents.items():
+        if shards:
+            write_whole(folder / name, tensors, shards)
+        else:
+            save_file({key: value.contiguous() for key, value in tensors.items()}, folder / name)
     files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
     facts = {"format": FORMAT, **state, "files": files}
     facts["files"] = files | {STATE: _own_sha256(facts)}
@@ -159,10 +177,12 @@ def load_state(folder: Path) -> dict[str, Any]:
 def load_weights(folder: Path, network: nn.Module) -> None:
     """Put a checkpoint's weights into `network`.
 
-    Raises: CheckpointError when they are damaged, not finite, or of another network; `network` is then unchanged.
+    Raises: CheckpointError when they are damaged, not finite, or of another network; `network` is then unchanged, but for
+        tables that are divided over processes: each reads its rows into their place.
     """
-    tensors = read_weights(folder)
-    require_same(folder / WEIGHTS, tensors, network.state_dict())
+    own = network.state_dict()
+    tensors = _read_finite(folder, WEIGHTS, shards_in_files(network, MOMENTS), into=own)
+    require_same(folder / WEIGHTS, tensors, own)
     network.load_state_dict(tensors)
 
 
@@ -184,14 +204,14 @@ def read_weight_file(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         rule = f"must be a readable file ({error.strerror})"
         raise CheckpointError(str(path), rule, remedy="Check the path given to --init-from") from None
-    return _finite(path, _parsed(path, content, "Download or export it again"), "Choose another file")
+    return _finite(path, _parsed(path, lambda: load(content), "Download or export it again"), "Choose another file")
 
 
 def load_optimizer(folder: Path, network: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """Put a checkpoint's optimiser state into `optimizer`, whose parameters are those of `network`."""
     index, shapes = _parameter_index(network, optimizer), {n: p.shape for n, p in network.named_parameters()}
     state: dict[int, dict[str, Tensor]] = {}
-    for key, value in _read_finite(folder, OPTIMIZER).items():
+    for key, value in _read_finite(folder, OPTIMIZER, shards_in_files(network, MOMENTS)).items():
         name, _, part = key.rpartition("/")
         if name not in index or value.shape != (shapes[name] if part in MOMENTS else ()):
             rule = "must hold the state of this network's weights"
@@ -212,7 +232,7 @@ def _present(folder: Path) -> Path:
     return old
 
 
-def _read(folder: Path, name: str) -> dict[str, Tensor]:
+def _read(folder: Path, name: str, shards: dict[str, RowShard], into: dict[str, Tensor]) -> dict[str, Tensor]:
     """Tensors of a file of the checkpoint whose content is the one that was written."""
     path = _present(folder) / name
     try:
@@ -224,19 +244,21 @@ def _read(folder: Path, name: str) -> dict[str, Tensor]:
         raise CheckpointError(str(path), f"must be readable ({error.strerror})", remedy=RESTORE) from None
     if load_state(folder)["files"].get(name) != digest:
         raise _damaged(path)
-    return _parsed(path, path.read_bytes(), RESTORE)
+    return _parsed(path, lambda: read_own(path, shards, into) if shards else load(path.read_bytes()), RESTORE)
 
 
-def _parsed(path: Path, content: bytes, remedy: str) -> dict[str, Tensor]:
+def _parsed(path: Path, read: Callable[[], dict[str, Tensor]], remedy: str) -> dict[str, Tensor]:
     try:
-        return load(content)
+        return read()
     except (SafetensorError, ValueError) as error:
         why = str(error).encode("unicode_escape").decode()  # it may quote what it read
         raise CheckpointError(str(path), f"must be a readable safetensors file ({why})", remedy=remedy) from None
 
 
-def _read_finite(folder: Path, name: str) -> dict[str, Tensor]:
-    return _finite(folder / name, _read(folder, name), "Train again with a lower --lr")
+def _read_finite(
+    folder: Path, name: str, shards: dict[str, RowShard] | None = None, *, into: dict[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    return _finite(folder / name, _read(folder, name, shards or {}, into or {}), "Train again with a lower --lr")
 
 
 def _finite(path: Path, tensors: dict[str, Tensor], remedy: str) -> dict[str, Tensor]:

@@ -10,9 +10,10 @@ import torch
 from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.device import available_memory, resolve_device, resolve_precision
-from athwe_core.distributed import local_size
+from athwe_core.distributed import ProcessGroup, local_size, world_size
 from athwe_core.errors import CheckpointError, ConfigError, require
 from athwe_core.models.inputs import meta_model
+from athwe_core.nn.item_embeddings import divided_rows
 
 STATE_BYTES = 16
 """Of each weight while training: weight, gradient and Adam's two moments, float32."""
@@ -37,12 +38,19 @@ def require_startable(config: Config, prepared: PreparedDataset, runs_dir: Path)
         rule = f"must have a CUDA device for each of the {local_size()} processes of this machine"
         require(count >= local_size(), "training.device", rule, count, f"Use --nproc-per-node {count}, or --device cpu")
     compute_dtype = resolve_precision(config.training.precision, device)
-    model = meta_model(prepared, config, compute_dtype=compute_dtype)
+    world = ProcessGroup(0, world_size())
+    model = meta_model(prepared, config, compute_dtype=compute_dtype, world=world)
     if model is None:  # its size is not known before it is built
         return
     weights = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     _require_memory(STATE_BYTES * weights + sum(buffer.nbytes for buffer in model.buffers()), device)
-    _require_disk(SAVED_BYTES * weights, runs_dir)
+    parameters = dict(model.named_parameters())
+    elsewhere = sum(
+        (rows.num_rows - len(rows)) * parameters[name].shape[1]
+        for name, rows in divided_rows(model).items()
+        if name in parameters
+    )
+    _require_disk(SAVED_BYTES * (weights + elsewhere), runs_dir)
 
 
 def _require_memory(needed: int, device: torch.device) -> None:

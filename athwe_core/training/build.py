@@ -16,12 +16,13 @@ from athwe_core.batch import PackedBatch
 from athwe_core.config import Config
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.device import resolve_device, resolve_precision
-from athwe_core.distributed import ProcessGroup
+from athwe_core.distributed import ALONE, ProcessGroup
 from athwe_core.errors import CheckpointError
 from athwe_core.losses.sampled_ce import LogUniformSampler
 from athwe_core.models.inputs import model_inputs
 from athwe_core.models.protocol import LossInputs, Model, ModelInputs
 from athwe_core.models.registry import build_model
+from athwe_core.nn.item_embeddings import divided_rows
 from athwe_core.runs.checkpoint import is_there, load_weights
 from athwe_core.runs.find import RunFolder
 from athwe_core.training.randomness import default_generators_kept, keyed_generator
@@ -58,15 +59,25 @@ class TrainingSetup:
     """The loss module compiled, for steps that save no memory."""
 
     def distribute(self, world: ProcessGroup) -> TrainingSetup:
-        """The same for batches divided over processes: after a backward pass each holds the whole batch's gradient."""
+        """The same for batches divided over processes: after a backward pass each holds the whole batch's gradient.
+
+        Of tables that are divided by rows each process holds its rows' gradient, N times too large: `_gradients` divides it.
+        """
         if world.size == 1:
             return self
+        ignored = [f"model.{name}" for name in divided_rows(self.model)]
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.loss_module, ignored)
         return replace(self, loss_module=DistributedDataParallel(self.loss_module, **_NO_BUFFERS))
 
 
-def build_setup(config: Config, prepared: PreparedDataset) -> TrainingSetup:
-    """Build the model of a configuration that fits the data set, weights drawn from the run's seed."""
-    return build(config, lambda **settings: model_inputs(prepared, config, **settings))
+def build_setup(config: Config, prepared: PreparedDataset, world: ProcessGroup = ALONE) -> TrainingSetup:
+    """Build the model of a configuration that fits the data set, weights drawn from the run's seed.
+
+    Args:
+        world: processes that divide the item tables where the configuration has `training.shard_tables`; all call this.
+    """
+    sharing = world if config.training.shard_tables else ALONE
+    return build(config, lambda **settings: model_inputs(prepared, config, world=sharing, **settings))
 
 
 def build_best(run: RunFolder, prepared: PreparedDataset) -> TrainingSetup:

@@ -23,6 +23,8 @@ from athwe_core.errors import CheckpointError, DataError, require
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
+from athwe_core.evaluation.shard_ranking import rank_over_shards
+from athwe_core.nn.item_embeddings import divided_rows
 from athwe_core.runs.checkpoint import load_weights, save_checkpoint
 from athwe_core.runs.find import FINISHED, INTERRUPTED, RUNNING, TRAINED, RunFolder
 from athwe_core.runs.schema import EpochRecord
@@ -140,7 +142,9 @@ class _Training:
         self.run, self.prepared, self.listener = run, prepared, listener
         self.stop_requested, self.notify, self.world = should_stop, notify, world
         self.config = run.config()
-        self.setup = build_setup(self.config, prepared)
+        self.setup = build_setup(self.config, prepared, world)
+        self.is_divided = bool(divided_rows(self.setup.model))
+        """Whether the processes hold different rows of the item tables: all of them take part where a checkpoint is saved."""
         self.optimizer = make_optimizer(
             self.setup.model, lr=self.config.training.lr, weight_decay=self.config.training.weight_decay
         )
@@ -160,7 +164,7 @@ class _Training:
         self.best_ranks: Float64[np.ndarray, " U"] | None = None
         """Validation ranks of all users by the best weights, where this process has ranked with them."""
         self.unread: deque[tuple[int, PendingLosses]] = deque()
-        self.clock = _Clock(checkpoint_minutes, self.save_last)
+        self.clock = _Clock(checkpoint_minutes, self.save_last, world if self.is_divided else ALONE)
         self.trimmer = HeapTrimmer()
 
     def to_the_end(self) -> Result:
@@ -169,7 +173,7 @@ class _Training:
             if not self.train_epoch() or (is_best := self.finish_epoch()) is None:
                 self.save_last()
                 return self.stopped()
-            if is_best and self.world.is_first:
+            if is_best and self.saves:
                 save_checkpoint(self.run.best, self.setup.model, self.progress.state())
             if self.world.is_first:
                 self.run.write_metrics(self.records)
@@ -179,6 +183,11 @@ class _Training:
                 return self.stopped()
         results = self.finish()
         return self.stopped() if results is None else Result(True, results)
+
+    @property
+    def saves(self) -> bool:
+        """Whether this process takes part in saving a checkpoint."""
+        return self.world.is_first or self.is_divided
 
     def should_stop(self) -> bool:
         """Whether any of the processes is to stop."""
@@ -192,7 +201,7 @@ class _Training:
     def save_last(self) -> None:
         """Save the checkpoint that `--resume` starts from."""
         self.read()  # a step that was not finite ends the run before it is saved
-        if not self.world.is_first:
+        if not self.saves:
             return
         save_checkpoint(self.run.last, self.setup.model, self.progress.state(), self.optimizer, keep=self.run.previous)
 
@@ -330,8 +339,9 @@ class _Training:
         exclude_seen = self.config.evaluation.exclude_seen
         model = self.setup.model
         on_progress = RankingProgress(split, self.notify, self.should_stop)
+        rank = rank_over_shards if self.is_divided else rank_users
         try:
-            return rank_users(
+            return rank(
                 model,
                 self.prepared,
                 split=split,
@@ -384,10 +394,10 @@ def loss_means(sums: dict[str, float], steps: int) -> dict[str, float]:
 
 
 class _Clock:
-    """Saves a checkpoint when the last one is old enough."""
+    """Saves a checkpoint when the last one is old enough, in all processes of a group together."""
 
-    def __init__(self, minutes: float, save: Callable[[], None]) -> None:
-        self._seconds, self._save = 60 * minutes, save
+    def __init__(self, minutes: float, save: Callable[[], None], group: ProcessGroup) -> None:
+        self._seconds, self._save, self._group = 60 * minutes, save, group
         self._saved = time.monotonic()
 
     def begin(self) -> None:
@@ -396,6 +406,6 @@ class _Clock:
 
     def tick(self) -> None:
         """Save after a step where the interval has passed."""
-        if time.monotonic() - self._saved >= self._seconds:
+        if self._group.any(time.monotonic() - self._saved >= self._seconds):
             self._save()
             self._saved = time.monotonic()

@@ -19,6 +19,7 @@ from athwe_core.distributed import BatchShards, all_here
 from athwe_core.errors import NonFiniteLossError
 from athwe_core.losses.sampled_ce import sample_candidates
 from athwe_core.models.protocol import LossInputs, total_loss
+from athwe_core.nn.item_embeddings import divided_rows
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.memory_saving import LEVELS, MemorySaving, saving_memory
 from athwe_core.training.optim import GuardedAdam
@@ -81,15 +82,21 @@ def gradient_norm(model: nn.Module) -> Tensor:
     """Euclidean norm of the gradient of all weights: () float32, infinite where its square exceeds float32.
 
     Args:
-        model: after a backward pass. Sparse gradients are coalesced in place.
+        model: after a backward pass. Sparse gradients are coalesced in place. Where its tables are divided, all processes
+            call this together.
     """
-    values = []
-    for parameter in model.parameters():
+    shards = divided_rows(model)
+    values: list[Tensor] = []
+    own: list[Tensor] = []
+    for name, parameter in model.named_parameters():
         if parameter.grad is not None and parameter.grad.is_sparse:
             parameter.grad = parameter.grad.coalesce()
-            values.append(parameter.grad.values())
-        elif parameter.grad is not None:
-            values.append(parameter.grad)
+        if parameter.grad is not None:
+            gradient = parameter.grad.values() if parameter.grad.is_sparse else parameter.grad
+            (own if name in shards else values).append(gradient)
+    if shards:
+        (group,) = {rows.group for rows in shards.values()}
+        values.append(group.total(get_total_norm(own).square()).sqrt())
     return get_total_norm(values)
 
 
@@ -166,7 +173,17 @@ def _gradients(
     shards = inputs.shards or all_here(batch.num_targets)
     terms = _of_all(parts | {"total": total}, shards)
     (total * shards.num_processes).backward()  # DistributedDataParallel takes the mean of the processes' gradients
+    _mean_of_divided(setup.model)
     return terms
+
+
+@torch.no_grad()
+def _mean_of_divided(model: nn.Module) -> None:
+    """The same mean for tables whose rows have received the sum of the processes' gradients."""
+    shards = divided_rows(model)
+    for name, parameter in model.named_parameters():
+        if name in shards and parameter.grad is not None:
+            parameter.grad = parameter.grad / shards[name].group.size
 
 
 def _of_all(parts: dict[str, Tensor], shards: BatchShards) -> dict[str, Tensor]:

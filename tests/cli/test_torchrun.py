@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from cli_runner import SMALL, call
+from safetensors.torch import load_file
 
 TRAIN = (
     "train",
@@ -34,11 +35,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, *arguments: str, restarts: int = 0) -> subprocess.Popen[str]:
-    """Two processes on the CPU."""
+def start(folder: Path, *arguments: str, restarts: int = 0, processes: int = 2) -> subprocess.Popen[str]:
+    """Processes on the CPU."""
     places = {f"ATHWE_{name}": str(folder / name.lower()) for name in ("DATA", "PREPARED", "RUNS")}
     environment = os.environ | places | {"OMP_NUM_THREADS": "1"}
-    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    launcher = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes))
     command = [*launcher, "--max-restarts", str(restarts), "-m", "athwe_cli", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment)
@@ -95,6 +96,40 @@ def test_torchrun_starts_a_failed_job_again_by_itself(folder: Path) -> None:
     assert job.returncode == 0, err
     assert "resuming run demo/athwe/again" in err
     assert json.loads((run / "manifest.json").read_text())["status"] == "finished"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", ["athwe", "sasrec"])
+def test_divided_tables_are_saved_whole_and_go_on_with_another_number_of_processes(folder: Path, preset: str) -> None:
+    """Two processes, of which one is killed within an epoch, then three, then one: the run is what one process comes to."""
+    sizes = SMALL if preset == "athwe" else ("--set", "model.hidden_size=16", "--set", "model.num_layers=1")
+    sampled = ("losses.catalogue.kind=sampled", "losses.catalogue.num_negatives=30", "training.shard_tables=true")
+    further = ("model.dropout=0", "training.batch_targets=64", *(("losses.pcl.weight=0",) if preset == "athwe" else ()))
+    settings = ("train", "--dataset", "demo", "--preset", preset, "--epochs", "2", *sizes)
+    settings += tuple(word for text in (*sampled, *further) for word in ("--set", text))
+    alone = call(folder, *settings, "--name", "alone", "--json")
+    assert alone.exit_code == 0, alone.output
+    run = folder / f"runs/demo/{preset}/divided"
+    job = start(folder, *settings, "--checkpoint-minutes", "1e-9", "--name", "divided")
+    kill_second(job, run / "checkpoints" / "last")
+    job.communicate(timeout=120)
+    resumed = start(folder, "train", "--resume", "divided", "--json", processes=3)
+    out, err = resumed.communicate(timeout=300)
+    assert resumed.returncode == 0, err
+    expected, found = result_of(alone.stdout), result_of(out)
+    for split in ("validation", "test"):
+        assert found[split] == pytest.approx(expected[split], abs=0.02)
+    weights = [load_file(run.parent / name / "checkpoints/best/weights.safetensors") for name in ("alone", "divided")]
+    assert {name: value.shape for name, value in weights[0].items()} == {
+        name: value.shape for name, value in weights[1].items()
+    }
+    judged = call(folder, "evaluate", "--run", "divided", "--json")
+    assert judged.exit_code == 0, judged.output
+    metrics = json.loads(judged.stdout.splitlines()[-1])["metrics"]
+    assert metrics == pytest.approx(found["test"], abs=1e-3)
+    longer = call(folder, "train", "--resume", "divided", "--epochs", "3", "--json")
+    assert longer.exit_code == 0, longer.output
+    assert result_of(longer.stdout)["epochs"] == 3
 
 
 def test_mistakes_under_torchrun(folder: Path) -> None:

@@ -55,6 +55,22 @@ def test_a_full_disk_leaves_nothing(
     fails(tmp_path, prepared, make_config("sasrec"), CheckpointError, "must have room for the checkpoints")
 
 
+def test_each_process_needs_memory_for_its_rows_and_the_disk_takes_the_whole(
+    tmp_path: Path, prepared: PreparedDataset, make_config: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed: dict[str, list[int]] = {"memory": [], "disk": []}
+    monkeypatch.setattr(start, "_require_memory", lambda count, _: needed["memory"].append(count))
+    monkeypatch.setattr(start, "_require_disk", lambda count, _: needed["disk"].append(count))
+    sampled = ("losses.catalogue.kind=sampled", "model.hidden_size=8")
+    for size, divided in ((1, True), (2, False), (2, True)):
+        monkeypatch.setattr(start, "world_size", lambda size=size: size)
+        config = make_config("sasrec", *sampled, f"training.shard_tables={divided}")
+        start.require_startable(config, prepared, tmp_path)
+    V = prepared.num_item_rows
+    assert needed["memory"][0] == needed["memory"][1] == needed["memory"][2] + start.STATE_BYTES * 8 * (V // 2)
+    assert len(set(needed["disk"])) == 1
+
+
 def fails(runs: Path, prepared: PreparedDataset, config: Config, kind: type[AthweError], text: str) -> None:
     arguments: dict[str, Any] = {"preset": "p", "name": "paper", "command": "test"}
     with pytest.raises(kind, match=text):

@@ -2,9 +2,10 @@
 
     python spread_harness.py FOLDER SIZE KIND...
 
-For each KIND (overrides with `,` between, or `none`), for all rows and for one, prints one JSON line: the largest difference
-of a loss term and of a gradient, relative to the largest of its kind, over all processes. Weights are not compared: Adam's
-first step is the sign of a gradient, and where that is rounding, so is the step.
+For each KIND (overrides with `,` between, or `none`; `sasrec:` before them names the model), for all rows and for one, prints
+one JSON line: the largest difference of a loss term and of a gradient, relative to the largest of its kind, over all
+processes; where item tables are divided, also of a weight and a rank after a third step. Adam's eps is 1e-3: with the usual
+one its first step is the sign of a gradient, and where that is rounding, so is the step.
 """
 
 import json
@@ -26,12 +27,16 @@ from athwe_core.config import Config
 from athwe_core.data.packing import Padding, pack_shard
 from athwe_core.data.rows import training_rows
 from athwe_core.data.split import Split, leave_one_out
-from athwe_core.distributed import ProcessGroup
+from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
+from athwe_core.evaluation.evaluate import rank_users
+from athwe_core.evaluation.shard_ranking import rank_over_shards
 from athwe_core.models.athwe import model as model_module
 from athwe_core.models.registry import build_config, replace_in
+from athwe_core.nn.item_embeddings import divided_rows
+from athwe_core.row_shard import RowShard
 from athwe_core.training import step
 from athwe_core.training.build import TrainingSetup
-from athwe_core.training.optim import make_optimizer
+from athwe_core.training.optim import GuardedAdam, make_optimizer
 
 V = 30
 SMALL = (
@@ -59,7 +64,7 @@ class Data:
         return leave_one_out(self.offsets)
 
 
-def network_of(config: Config, data: Data) -> TrainingSetup:
+def network_of(config: Config, data: Data, world: ProcessGroup = ALONE) -> TrainingSetup:
     generator = torch.Generator().manual_seed(1)
     catalogue = Catalogue(
         num_item_rows=V,
@@ -68,10 +73,13 @@ def network_of(config: Config, data: Data) -> TrainingSetup:
         clusters={m: torch.arange(V) % 4 for m in ("text", "image")},
         target_counts=torch.from_numpy(np.bincount(data.item_ids, minlength=V)),
     )
-    setup = setup_of(config, catalogue, TimeRange(1_400_000_001, 1_500_000_000, 40**4), torch.float32)
+    sharing = world if config.training.shard_tables else ALONE
+    setup = setup_of(config, catalogue, TimeRange(1_400_000_001, 1_500_000_000, 40**4), torch.float32, sharing)
+    shards = divided_rows(setup.model)
+    assert bool(shards) == (sharing.size > 1)
     with torch.no_grad():
-        for parameter in setup.model.parameters():
-            parameter.normal_(0, 0.3, generator=generator)
+        for name, parameter in setup.model.named_parameters():
+            shards.get(name, RowShard(len(parameter))).draw_normal(parameter, 0.3, generator)
     return setup
 
 
@@ -84,28 +92,52 @@ def take_step(
     world: ProcessGroup, config: Config, data: Data, chosen: np.ndarray[Any, Any]
 ) -> dict[str, dict[str, Tensor]]:
     rows = training_rows(data.split, batching=config.training.batching, max_length=6)
-    setup = network_of(config, data).distribute(world)
+    setup = network_of(config, data, world).distribute(world)
     is_own, shards = world.divide(rows.num_supervised[chosen], multiple=4)
     batch = pack_shard(data, rows, chosen, max_length=6, is_own=is_own, padding=Padding(targets=4, rows=4, bins=2))
     optimizer = make_optimizer(setup.model, lr=0.01)
+    optimizer.param_groups[0]["eps"] = 1e-3
     model_module.placeholder_mask = marks
     terms = step.train_step(setup, optimizer, batch, config, epoch=0, step=0, shards=shards)
     parameters = {name: p for name, p in setup.model.named_parameters() if p.requires_grad and p.numel() > 0}
-    return {
-        "terms": terms,
-        "gradients": {name: p.grad.to_dense().clone() for name, p in parameters.items() if p.grad is not None},
-    }
+    gradients = {name: p.grad.to_dense().clone() for name, p in parameters.items() if p.grad is not None}
+    found = {"terms": terms, "gradients": gradients}
+    if config.training.shard_tables:
+        found |= further_steps(world, setup, optimizer, batch, config, data, shards)
+    return found
 
 
-def difference(found: dict[str, Tensor], expected: dict[str, Tensor]) -> float:
+def further_steps(
+    world: ProcessGroup,
+    setup: TrainingSetup,
+    optimizer: GuardedAdam,
+    batch: PackedBatch,
+    config: Config,
+    data: Data,
+    shards: BatchShards,
+) -> dict[str, dict[str, Tensor]]:
+    for number in (1, 2):
+        step.train_step(setup, optimizer, batch, config, epoch=0, step=number, shards=shards)
+    table = setup.model.get_parameter("tables.id.weight")
+    assert len(table) == len(optimizer.state[table]["exp_avg"]) == len(range(world.rank, V, world.size))
+    rank = rank_over_shards if world.size > 1 else rank_users
+    ranks = rank(setup.model, data, split="test", exclude_seen=True, world=world)
+    weights = {name: p.detach().clone() for name, p in setup.model.named_parameters() if p.numel() > 0}
+    return {"weights": weights, "ranks": {"test": torch.from_numpy(ranks)}}
+
+
+def difference(found: dict[str, Tensor], expected: dict[str, Tensor], rows: slice) -> float:
+    """Of this process's values from the whole, or from its rows of it."""
     assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
+    own = {name: value if found[name].shape == value.shape else value[rows] for name, value in expected.items()}
     scale = {name: max(value.abs().max().item(), 1e-6) for name, value in expected.items()}
-    return max((found[name] - value).abs().max().item() / scale[name] for name, value in expected.items())
+    return max((found[name] - value).abs().max().item() / scale[name] for name, value in own.items())
 
 
 def compare(folder: Path, size: int, kind: str, count: int) -> dict[str, float]:
+    model, _, kind = kind.rpartition(":")
     overrides = [*SMALL, *([] if kind == "none" else kind.split(","))]
-    config, data = replace_in(build_config("athwe"), overrides), Data()
+    config, data = replace_in(build_config(model or "athwe"), overrides), Data()
     chosen = np.random.default_rng(2).permutation(7)[:count]
     expected = take_step(ProcessGroup(), config, data, chosen)
     children = []
@@ -113,10 +145,11 @@ def compare(folder: Path, size: int, kind: str, count: int) -> dict[str, float]:
         child = os.fork()
         if child == 0:
             try:
-                meeting = f"file://{folder}/meeting-{abs(hash((kind, count)))}"
+                meeting = f"file://{folder}/meeting-{abs(hash((model, kind, count)))}"
                 dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
                 found = take_step(ProcessGroup(rank, size), config, data, chosen)
-                largest = {part: difference(found[part], expected[part]) for part in expected}
+                rows = slice(rank, None, size)
+                largest = {part: difference(found[part], expected[part], rows) for part in expected}
                 (folder / f"{rank}.json").write_text(json.dumps(largest))
                 os._exit(0)
             except BaseException:

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 
 HARNESS = Path(__file__).with_name("spread_harness.py")
+SAMPLED = "losses.catalogue.kind=sampled,losses.catalogue.num_negatives=9"
 KINDS = (
     "none",
     "losses.cluster.weight=1,losses.diversity.weight=1,model.temporal_moe.kind=sparse",
     "training.batching=prefix",
-    "losses.catalogue.kind=sampled,losses.catalogue.num_negatives=9",
+    SAMPLED,
+    f"{SAMPLED},training.shard_tables=true",
+    f"sasrec:{SAMPLED},training.shard_tables=true,model.repeat=true",
 )
 ROUNDING = 2e-5
 """Of float32 sums in another order, relative to the largest gradient of a weight; seen up to 6e-6."""

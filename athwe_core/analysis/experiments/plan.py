@@ -190,11 +190,11 @@ def run_identity(config: Config, content_hash: str) -> str:
     """A hash that is equal for runs that give the same result.
 
     Args:
-        config: complete; its device does not count.
+        config: complete; its device, and whether processes divide the item tables, do not count.
         content_hash: of the prepared data.
     """
     tree = config_tree(config)
-    del tree["training"]["device"]
+    del tree["training"]["device"], tree["training"]["shard_tables"]
     text = json.dumps([tree, content_hash], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -35,6 +35,7 @@ class Athwe(Network, Model):
             inputs.time_range,
             compute_dtype=inputs.compute_dtype,
             generator=inputs.generator,
+            world=inputs.world,
         )
         self.losses_config = config.losses
         self.batching = config.training.batching
@@ -53,7 +54,7 @@ class Athwe(Network, Model):
     def labels(self) -> Catalogue:
         """Categories and cluster labels, on the model's device."""
         return Catalogue(
-            num_item_rows=self.tables.id.weight.shape[0],
+            num_item_rows=self.tables.rows.num_rows,
             categories=cast(Tensor | None, self.item_categories),
             clusters={modality: self.get_buffer(f"{modality}_item_clusters") for modality in self._clustered},
         )
@@ -65,7 +66,7 @@ class Athwe(Network, Model):
             share, generator = self.losses_config.pcl.mask_share, generator_of("placeholder")
             draws["replaced"] = placeholder_mask(batch, mask_share=share, batching=self.batching, generator=generator)
         if self.unknown_id_dropout > 0:
-            drawn = torch.rand(self.tables.id.num_embeddings, generator=generator_of("unknown ids"))
+            drawn = torch.rand(self.tables.rows.num_rows, generator=generator_of("unknown ids"))
             drawn[0] = 1.0  # the padding is no item
             draws["as_new"] = (drawn < self.unknown_id_dropout).to(batch.item_ids.device)
         return draws
@@ -92,7 +93,7 @@ class Athwe(Network, Model):
         return self.score_vectors(self(batch, table).states)
 
     def item_table(self) -> Float[Tensor, "V K"]:
-        """Id embeddings and projected features side by side."""
+        """Id embeddings and projected features side by side; where they are divided, those of this process."""
         return self.tables()
 
     def recompute_stages(self) -> Sequence[nn.Module]:

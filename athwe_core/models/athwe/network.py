@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from athwe_core.batch import MODALITIES, Catalogue, PackedBatch, TimeRange
+from athwe_core.distributed import ALONE, ProcessGroup
 from athwe_core.errors import DataError
 from athwe_core.models.athwe.config import AthweLossesConfig, AthweModelConfig
 from athwe_core.nn.dropout import dropout
-from athwe_core.nn.item_embeddings import ItemEmbeddings, linear, table_and_items
+from athwe_core.nn.item_embeddings import ItemEmbeddings, divided_rows, linear, table_and_items
 from athwe_core.nn.moe import DenseTemporalMoE, InteractiveMoE, SparseTemporalMoE
 from athwe_core.nn.time_encoding import TimeEncoding, buckets_needed
 from athwe_core.nn.transformer import AttentionGrid, Encoders, StackedLayerNorm, StackedTransformer
@@ -72,6 +73,7 @@ class Network(nn.Module):
         compute_dtype: dtype of products, and of what the encoders hold, while training; weights, and sums inside kernels, are
             in float32. Evaluation is in float32.
         generator: draws the initial weights.
+        world: processes over which the item tables are divided.
     Source: HM4SR eq. 1-19; the wavelet stage is ATHWE's.
     """
 
@@ -84,6 +86,7 @@ class Network(nn.Module):
         *,
         compute_dtype: torch.dtype = torch.float32,
         generator: torch.Generator | None = None,
+        world: ProcessGroup = ALONE,
     ) -> None:
         super().__init__()
         D, M = model.hidden_size, len(model.modalities)
@@ -99,6 +102,7 @@ class Network(nn.Module):
             compute_dtype=compute_dtype,
             sparse=losses.catalogue.kind == "sampled",
             is_new=_is_new(catalogue) if model.unknown_id_dropout > 0 else None,
+            world=world,
         )
         self.position = nn.Parameter(torch.empty(model.max_length, D))
         chosen = [MODALITIES.index(m) for m in model.modalities]
@@ -137,6 +141,7 @@ class Network(nn.Module):
         normal(0, 0.02) for matrices and embeddings, normal(0, 0.1) for temporal experts, zeros for biases, ones for
         LayerNorm; alpha, wavelet weights as configured; score weights equal.
         """
+        shards = divided_rows(self)
         for name, parameter in self.named_parameters():
             leaf = name.rsplit(".", 1)[-1]
             if ("norm" in name and leaf == "weight") or leaf == "score_weights":
@@ -145,6 +150,8 @@ class Network(nn.Module):
                 parameter.zero_()
             elif leaf in ("experts", "shared_experts"):
                 parameter.normal_(0, EXPERT_INIT_STD, generator=generator)
+            elif name in shards:
+                shards[name].draw_normal(parameter, INIT_STD, generator)
             else:
                 parameter.normal_(0, INIT_STD, generator=generator)
         if self.interactive_moe is not None:

@@ -91,6 +91,7 @@ MODEL = ModelSpec(
     build=Athwe,
     needs=_needs,
     adapt=_adapt,
+    offers_sharding=True,
     removals=(
         _stage("IMoE", "interactive_moe"),
         Removal("TMoE", _has_temporal_moe, _take_out_temporal_moe),

@@ -101,8 +101,9 @@ def test_a_folder_that_is_no_usable_run_does_not_stand_in_the_way(
 
 def test_identity_tells_configuration_and_data_apart(tiny_config: MakeConfig) -> None:
     config = tiny_config()
-    same = replace_in(config, ["training.device=auto"])
-    assert run_identity(config, "a") == run_identity(same, "a")
+    sampled = replace_in(config, ["losses.catalogue.kind=sampled"])
+    for one, key in ((config, "training.device=auto"), (sampled, "training.shard_tables=true")):
+        assert run_identity(one, "a") == run_identity(replace_in(one, [key]), "a")
     others = [run_identity(config, "b"), run_identity(with_seed(config, 1), "a")]
     assert len({run_identity(config, "a"), *others}) == 3
 
