@@ -20,10 +20,10 @@ from athwe_core.evaluation.blocks import BLOCK_USERS, UserBlock, encode, in_work
 from athwe_core.evaluation.tiles import Cells, TiledScores
 from athwe_core.models.protocol import Model
 
-TILE_OF_BEST = 4
-"""Items of a tile for each item that is looked for, so that few tiles are joined with the best so far."""
-HELD_SCORES = 2**23
-"""Scores held at a time where very many items are looked for: with the bits and keys of ties 200 MiB."""
+ONE_TILE_ITEMS = 2**17
+"""Up to so many items the best are found in one tile: to join them with those of further tiles takes longer."""
+HELD_SCORES = 2**22
+"""Most scores held at a time by a worker; with a copy, and the bits and keys of ties, 120 MiB."""
 LEAST_KEY = -(2**63)
 """Of the items that are left out; the key of no score."""
 Best = tuple[Int64[np.ndarray, "n K"], Float32[np.ndarray, "n K"]]
@@ -92,7 +92,12 @@ class Recommender:
                 terms = _with_columns(terms._replace(items=column_of_item[terms.items]))
             score = partial(self._model.scores, block.vectors)
             scores = TiledScores(
-                score, self._ranked, self._ranked_bias, users=len(users), terms=terms, least_items=TILE_OF_BEST * k
+                score,
+                self._ranked,
+                self._ranked_bias,
+                users=len(users),
+                terms=terms,
+                least_items=_least_items(len(self._ranked) - 1, k),
             )
             columns, found = best_in_tiles(scores, k=k, excluded=self._seen(histories, users, is_excluded[users]))
             items[users], best[users] = self._item_of_column[columns.cpu().numpy()], found.cpu().numpy()
@@ -118,7 +123,9 @@ class Recommender:
         for block in np.array_split(np.arange(len(items)), -(-len(items) // self._most_users(k))):
             vectors = table[torch.from_numpy(items[block]).to(table.device)]
             score = partial(_products, vectors)
-            scores = TiledScores(score, ranked, None, users=len(block), least_items=TILE_OF_BEST * k)
+            scores = TiledScores(
+                score, ranked, None, users=len(block), least_items=_least_items(len(self._ranked) - 1, k)
+            )
             own = torch.from_numpy(self._column_of_item[items[block]])
             columns, cosines = best_in_tiles(scores, k=k, excluded=(torch.arange(len(block)), own))
             found[block], best[block] = self._item_of_column[columns.cpu().numpy()], cosines.cpu().numpy()
@@ -165,7 +172,7 @@ class Recommender:
 
     def _most_users(self, k: int) -> int:
         """Users of a block whose k best items are found: fewer where tiles must have very many items."""
-        items = min(TILE_OF_BEST * k, len(self._ranked))
+        items = min(_least_items(len(self._ranked) - 1, k), len(self._ranked))
         return max(min(most_users(len(self._ranked)), HELD_SCORES // items), 1)
 
     def _each_block(self, histories: Histories, use: Callable[[UserBlock], None], *, most: int) -> None:
@@ -216,7 +223,7 @@ def best_in_tiles(
         tile[out_rows, out_columns] = -torch.inf
         may_rise = ~((tile.amax(dim=1) <= best[:, -1]) & (items[:, -1] > 0))  # also with a NaN
         chosen = may_rise.nonzero()[:, 0]
-        rising = tile[chosen]
+        rising = tile if len(chosen) == len(tile) else tile[chosen]
         del tile  # so that the next one has its memory
         if len(chosen):
             is_out, number = may_rise[out_rows], may_rise.cumsum(0) - 1
@@ -240,6 +247,11 @@ def _joined(
     places, best = top_items(candidates, k=k, excluded=pairs)
     known = items.gather(1, (places - 1).clamp(0, k - 1))
     return torch.where(places > k, first + places - k - 1, known) * (places > 0), best
+
+
+def _least_items(num_items: int, k: int) -> int:
+    """Items of a tile in which the k best are looked for."""
+    return num_items if num_items <= ONE_TILE_ITEMS else min(64 * k, max(2**16, 4 * k))
 
 
 def _products(vectors: Float[Tensor, "B K"], table: Float[Tensor, "T K"], _: Tensor | None) -> Float[Tensor, "B T"]:
