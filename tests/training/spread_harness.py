@@ -126,7 +126,7 @@ def further_steps(
     return {"weights": weights, "ranks": {"test": torch.from_numpy(ranks)}}
 
 
-def difference(found: dict[str, Tensor], expected: dict[str, Tensor], rows: slice) -> float:
+def difference(found: dict[str, Tensor], expected: dict[str, Tensor], rows: slice = slice(None)) -> float:
     """Of this process's values from the whole, or from its rows of it."""
     assert found.keys() == expected.keys(), found.keys() ^ expected.keys()
     own = {name: value if found[name].shape == value.shape else value[rows] for name, value in expected.items()}

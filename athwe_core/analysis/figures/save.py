@@ -32,16 +32,14 @@ def figure_bytes(figure: Figure, kind: Literal["svg", "png"]) -> bytes:
     """The figure as a file on white: SVG with text as outlines, equal bytes for an equal figure, or PNG of 200 dpi."""
     buffer = io.BytesIO()
     with matplotlib.rc_context(RC | {"svg.fonttype": "path"}):
-        _place(figure)
-        figure.savefig(buffer, format=kind, facecolor="white", **_FILE_OPTIONS[kind])
+        _save(figure, buffer, kind, facecolor="white", **_FILE_OPTIONS[kind])
     return buffer.getvalue()
 
 
-def _place(figure: Figure) -> None:
-    """Compute the layout of the figure once: otherwise each file does it again, which is half of its time."""
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
-        figure.set_layout_engine(None)
+def _save(figure: Figure, buffer: io.BytesIO, kind: str, **options: Any) -> None:
+    """Write the figure. Its layout is that of its first file: otherwise each file computes it anew, half of its time."""
+    figure.savefig(buffer, format=kind, **options)
+    figure.set_layout_engine(None)
 
 
 def save_figure(figure: Figure, stem: Path) -> list[Path]:
@@ -66,8 +64,7 @@ def inline_svg(figure: Figure, *, title: str, description: str) -> str:
     """
     buffer = io.BytesIO()
     with matplotlib.rc_context(RC | {"svg.fonttype": "none"}):
-        _place(figure)
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+        _save(figure, buffer, "svg", transparent=True, metadata={"Date": None, "Creator": None})
     prefix = "f" + hashlib.sha256(buffer.getvalue() + f"\0{title}\0{description}".encode()).hexdigest()[:10]
     root = ET.fromstring(buffer.getvalue())
     for parent in list(root.iter()):

@@ -32,8 +32,11 @@ class UnavailableError(LostError):
     """Stands for ray's error about an actor that did not answer."""
 
 
+UNTIL_STOPPED = "nothing until it is asked to stop"
+
+
 class FakeActor:
-    """Follows a script: each step is what `messages` gives (messages, ending), or an error to raise."""
+    """Follows a script: each step is what `messages` gives (messages, ending), an error to raise, or UNTIL_STOPPED."""
 
     def __init__(self, script: list[Any], ray: "FakeRay") -> None:
         self.script, self.ray, self.is_killed = script, ray, False
@@ -50,6 +53,10 @@ class FakeActor:
 
         def answer() -> Any:
             step = self.script.pop(0) if self.script else ([], STOPPED if self.ray.stops else None)
+            if step is UNTIL_STOPPED:
+                while not self.ray.stops:
+                    time.sleep(0.001)
+                step = ([], None)
             if isinstance(step, Exception):
                 raise step
             return step
@@ -173,8 +180,9 @@ def test_a_stop_reaches_the_actor_once(start: Start) -> None:
 
 
 def test_a_run_that_is_lost_while_it_stops_is_stopped(start: Start) -> None:
-    ray = FakeRay([([EPOCH], None), *[([], None)] * 5, LostError()])
+    ray = FakeRay([([EPOCH], None), UNTIL_STOPPED, LostError()])
     run, messages = start(ray)
+    assert messages.get(timeout=60)[1] == EPOCH
     run.stop()
     received(messages)
     assert run.result("it", remedy="") == {"finished": False}

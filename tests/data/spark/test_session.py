@@ -29,12 +29,19 @@ def java(folder: Path, version: str) -> None:
     program.chmod(0o755)
 
 
+@pytest.fixture
+def _pyspark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """pyspark is taken as installed; only Java is looked for."""
+    monkeypatch.setattr(session_module.importlib.util, "find_spec", lambda _: object())
+
+
 def test_without_pyspark_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session_module.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigError, match=r'needs pyspark. Install it: pip install "athwe\[spark\]"'):
         require_spark()
 
 
+@pytest.mark.usefixtures("_pyspark")
 def test_without_java_the_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("JAVA_HOME", raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -42,6 +49,7 @@ def test_without_java_the_package_is_named(monkeypatch: pytest.MonkeyPatch, tmp_
         require_spark()
 
 
+@pytest.mark.usefixtures("_pyspark")
 @pytest.mark.parametrize(("version", "shown"), [("1.8.0_412", 8), ("11.0.23", 11)])
 def test_an_old_java_is_refused(version: str, shown: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     java(tmp_path, version)
@@ -50,6 +58,7 @@ def test_an_old_java_is_refused(version: str, shown: int, monkeypatch: pytest.Mo
         require_spark()
 
 
+@pytest.mark.usefixtures("_pyspark")
 @pytest.mark.parametrize("version", ["17.0.15", "21-ea"])
 def test_a_new_java_is_taken(version: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     java(tmp_path, version)
