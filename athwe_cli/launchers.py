@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 
 Launcher = Annotated[
     str,
-    typer.Option(
-        "--launcher", help="Where runs are trained: local, or ray (on a Ray cluster; needs pip install 'athwe[ray]')."
-    ),
+    typer.Option("--launcher", help="Where runs are trained: local, or ray (on a Ray cluster; needs the extra ray)."),
 ]
 RayAddress = Annotated[
     str | None,

@@ -147,7 +147,7 @@ def prepare(
         str,
         typer.Option(
             help="local: this process reads, filters and orders; spark: Spark does, with the same result. Needs Java 17 and "
-            "pip install 'athwe[spark]'."
+            "the extra spark."
         ),
     ] = "local",
     spark_master: Annotated[

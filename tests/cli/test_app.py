@@ -11,6 +11,7 @@ import pytest
 import torch
 import typer
 from cli_runner import call
+from rich.text import Text
 
 import athwe_core
 from athwe_cli.app import app
@@ -193,6 +194,13 @@ def test_every_term_that_the_help_points_to_is_in_the_glossary() -> None:
     terms = {term for pointer in pointers for term in pointer.split(", ")} - {"..."}
     assert {"packed", "prefix row", "preset", "seen items", "split"} <= terms
     assert terms <= headings
+
+
+def test_no_help_of_an_option_has_words_that_rich_takes_for_a_style() -> None:
+    """`athwe[serve]` would be shown as `athwe`."""
+    group: Any = typer.main.get_command(app)
+    texts = {parameter.help for command in group.commands.values() for parameter in command.params}
+    assert {text for text in texts if text and Text.from_markup(text).plain != text} == set()
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
