@@ -16,7 +16,14 @@ from athwe_cli.errors import one_line_errors
 from athwe_cli.render import Output
 from athwe_cli.settings import configure, open_or_prepare
 from athwe_cli.train_run import log_heading, show_plan, train_and_show
-from athwe_cli.train_start import epochs_without_validation, followed_run, refuse_settings, restarted, resumed_run
+from athwe_cli.train_start import (
+    epochs_of_all_data,
+    followed_run,
+    refuse_refit,
+    refuse_settings,
+    restarted,
+    resumed_run,
+)
 
 if TYPE_CHECKING:
     from athwe_core.distributed import ProcessGroup
@@ -88,8 +95,8 @@ def train(
     refit: Annotated[
         Literal["validation"] | None,
         typer.Option(
-            help="Train on training and validation items, for as many epochs as the best one of --from, or for --epochs, and "
-            "rank the test items. Such a result is never compared (glossary: refit).",
+            help="Train on training and validation items, from the start and for --epochs, and rank the test items. Such a "
+            "result is never compared (glossary: refit).",
             show_default=False,
         ),
     ] = None,
@@ -149,10 +156,8 @@ def train(
     }
     if resume is not None:
         refuse_settings(context)
-    if all_data and refit:
-        from athwe_core.errors import ConfigError
-
-        raise ConfigError("--refit", "cannot be combined with --all-data", remedy="Remove one of them")
+    if refit is not None:
+        refuse_refit(epochs=epochs, follow=follow, all_data=all_data)
     is_first = os.environ.get("RANK", "0") == "0"
     output = Output(as_json=as_json, is_silent=not is_first)
     resumed = before = None
@@ -183,10 +188,11 @@ def train(
                 return resumed
             assert dataset is not None
             found = open_or_prepare(dataset, version, data, prepared, output, check_all=verify)
-            if all_data or refit:
-                option = "--all-data" if all_data else "--refit"
-                flags["training.epochs"] = epochs_without_validation(option, epochs, before)
-                found = found.without_held_out() if all_data else found.with_validation_for_training()
+            if all_data:
+                flags["training.epochs"] = epochs_of_all_data(epochs, before)
+                found = found.without_held_out()
+            elif refit is not None:
+                found = found.with_validation_for_training()
             of_preset = preset if before is None else before.preset
             base = None if before is None else before.configuration
             settings = configure(of_preset, dataset, config, flags, overrides or [], found, output, base=base)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 USED_WITH_RESUME = {"resume", "epochs", "patience", "verify", "dataset", "data", "prepared", "runs"}
 USED_WITH_RESUME |= {"checkpoint_minutes", "track", "as_json"}
 """Parameters that a resumed run accepts."""
+_NO_EPOCHS = "needs the number of epochs, since nothing is held out to stop early on"
 
 
 @dataclass(frozen=True)
@@ -55,14 +56,26 @@ def followed_run(context: typer.Context, name: str, runs: Path, dataset: str | N
     return FollowedRun(run, dataset or run.manifest()["data"]["name"])
 
 
-def epochs_without_validation(option: str, epochs: int | None, before: FollowedRun | None) -> int:
-    """Epochs of a training that has nothing to stop early on; `option` is what the user typed for it."""
+def refuse_refit(*, epochs: int | None, follow: str | None, all_data: bool) -> None:
+    """Refuse options that --refit does not go with. Raises ConfigError."""
+    from athwe_core.errors import ConfigError
+
+    if all_data:
+        raise ConfigError("--refit", "cannot be combined with --all-data", remedy="Remove one of them")
+    if follow is not None:
+        rule = "cannot be combined with --from, whose weights have had their epochs already"
+        raise ConfigError("--refit", rule, remedy="Start anew, with the best number of epochs: --epochs N")
+    if epochs is None:
+        raise ConfigError("--refit", _NO_EPOCHS, remedy="Add --epochs N, the best number of an earlier run")
+
+
+def epochs_of_all_data(epochs: int | None, before: FollowedRun | None) -> int:
+    """Epochs of a training that has nothing to stop early on."""
     found = epochs or (before and before.best_epoch)
     if not found:
         from athwe_core.errors import ConfigError
 
-        rule = "needs the number of epochs, since nothing is held out to stop early on"
-        raise ConfigError(option, rule, remedy="Add --from RUN, a finished run, or --epochs N")
+        raise ConfigError("--all-data", _NO_EPOCHS, remedy="Add --from RUN, a finished run, or --epochs N")
     return found
 
 

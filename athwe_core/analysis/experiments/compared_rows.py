@@ -17,7 +17,7 @@ from athwe_core.config import Config
 from athwe_core.errors import CheckpointError, ConfigError
 from athwe_core.evaluation.external_ranks import ExternalRanks
 from athwe_core.evaluation.metrics import per_user_metrics
-from athwe_core.runs.find import FINISHED, RunFolder
+from athwe_core.runs.find import FINISHED, TRAINED, RunFolder
 
 Rule = str | bool
 """Value of a rule that compared runs must share."""
@@ -79,6 +79,9 @@ def read_runs(runs: Sequence[RunFolder], split: str) -> list[ComparedRun]:
 
 def _read_one(run: RunFolder, name: str, split: str) -> ComparedRun:
     manifest = run.manifest()
+    if manifest.get("status") == TRAINED:
+        rule = "was trained on items that other runs hold out, and is never compared"
+        raise CheckpointError(f"run {name}", rule, remedy="Leave it out")
     if manifest.get("status") != FINISHED:
         raise CheckpointError(
             f"run {name}", "must be finished", manifest.get("status"), f"Continue it with: athwe train --resume {name}"
