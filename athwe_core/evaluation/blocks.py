@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from threading import Barrier
 
 import numpy as np
@@ -14,10 +13,12 @@ from jaxtyping import Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
 
+from athwe_core.batch import PackedBatch
 from athwe_core.data.packing import pack
 from athwe_core.data.rows import InteractionArrays, Rows
-from athwe_core.evaluation.tiles import Cells, TiledScores
+from athwe_core.evaluation.tiles import Cells
 from athwe_core.models.protocol import Model
+from athwe_core.nn.item_embeddings import ItemEmbeddings, divided_tables
 
 BLOCK_USERS = 512
 """Most users of a block. The item table is read once for each block; with more users the time is that of the products."""
@@ -41,10 +42,6 @@ class UserBlock:
     """The item that follows each history; -1 where it is not known."""
     terms: Cells | None
     """Terms for items of the histories; None for a model without them."""
-
-    def scores(self, model: Model, table: Float[Tensor, "V K"], bias: Float[Tensor, " V"] | None) -> TiledScores:
-        """Scores of the catalogue; `table` and `bias` are what the model's `item_table` and `item_bias` return."""
-        return TiledScores(partial(model.scores, self.vectors), table, bias, users=len(self.users), terms=self.terms)
 
 
 def workers_on(device: torch.device) -> int:
@@ -88,16 +85,18 @@ def encode(
     """The vectors of a block, in batches of bounded numbers of tokens.
 
     Args:
-        model: in evaluation mode.
+        model: in evaluation mode. Where its item tables are divided over processes, all must call this with the same block.
         data, rows: what `block` has the indices of.
         block: at least one; histories in the order of their lengths.
         table: what the model's `item_table` returns.
     """
+    tables = divided_tables(model)
     users, vectors, targets, terms, done = [], [], [], list[Cells](), 0
     for chosen in token_batches(rows, block):
         batch = pack(data, rows, chosen, max_length=model.max_length).to(model.device)
         users.append(batch.user_index.cpu().numpy())
-        vectors.append(model.user_vectors(batch, table))
+        read = (batch, table) if tables is None else _with_vectors(batch, tables)
+        vectors.append(model.user_vectors(*read))
         targets.append(batch.target_ids)
         seen = model.seen_items(batch)
         if seen is not None:
@@ -106,6 +105,18 @@ def encode(
         done += len(chosen)
     joined = Cells(*(torch.cat(parts) for parts in zip(*terms, strict=True))) if terms else None
     return UserBlock(np.concatenate(users), torch.cat(vectors), torch.cat(targets), joined)
+
+
+def _with_vectors(batch: PackedBatch, tables: ItemEmbeddings) -> tuple[PackedBatch, Float[Tensor, "n K"]]:
+    """A batch with indices of the items that it has, and their vectors from the processes that hold them."""
+    targets = batch.target_ids.clamp(min=0)
+    needed = torch.cat([batch.item_ids, targets]).unique()
+    few = replace(
+        batch,
+        item_ids=torch.searchsorted(needed, batch.item_ids),
+        target_ids=torch.where(batch.target_ids < 0, -1, torch.searchsorted(needed, targets)),
+    )
+    return few, tables(needed)
 
 
 def token_batches(rows: Rows, block: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

@@ -176,6 +176,17 @@ class ItemEmbeddings(nn.Module):
         return linear(layer, features, self.compute_dtype if self.training else layer.weight.dtype)
 
 
+def divided_tables(model: nn.Module) -> ItemEmbeddings | None:
+    """The item tables of a model of which each process holds its own rows.
+
+    Args:
+        model: any model.
+    Returns: None where every process holds all rows.
+    """
+    divided = (m for m in model.modules() if isinstance(m, ItemEmbeddings) and not m.rows.is_whole)
+    return next(divided, None)
+
+
 def divided_rows(model: nn.Module) -> dict[str, RowShard]:
     """Weights and buffers of which each process holds its own rows.
 

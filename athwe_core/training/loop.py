@@ -23,7 +23,6 @@ from athwe_core.errors import CheckpointError, DataError, require
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.evaluation.metrics import mean_metrics
-from athwe_core.evaluation.shard_ranking import rank_over_shards
 from athwe_core.nn.item_embeddings import divided_rows
 from athwe_core.runs.checkpoint import load_weights, save_checkpoint
 from athwe_core.runs.find import FINISHED, INTERRUPTED, RUNNING, TRAINED, RunFolder
@@ -339,9 +338,8 @@ class _Training:
         exclude_seen = self.config.evaluation.exclude_seen
         model = self.setup.model
         on_progress = RankingProgress(split, self.notify, self.should_stop)
-        rank = rank_over_shards if self.is_divided else rank_users
         try:
-            return rank(
+            return rank_users(
                 model,
                 self.prepared,
                 split=split,

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from athwe_core.config import Config
@@ -26,6 +27,7 @@ from athwe_core.evaluation.groups import per_user_frame
 from athwe_core.evaluation.ranking import target_ranks
 from athwe_core.evaluation.tiles import Cells, TiledScores
 from athwe_core.models.inputs import training_time_range
+from athwe_core.row_shard import RowShard
 from athwe_core.training.build import build_setup
 
 
@@ -133,6 +135,69 @@ def test_tiled_ranks_are_those_of_the_whole_table(users: int, items: int, size: 
     scores[raised[0], raised[1]] += terms.values
     expected = [target_ranks(scores, targets), target_ranks(scores, targets, excluded=excluded)]
     assert [ranks.tolist() for ranks in found] == [ranks.tolist() for ranks in expected]
+
+
+class Meeting:
+    """Stands for torch.distributed: processes are threads, and a sum waits for all of them."""
+
+    def __init__(self, size: int) -> None:
+        self.values: list[Any] = [None] * size
+        self.barrier = threading.Barrier(size, timeout=60)
+
+    def total(self, rank: int, value: torch.Tensor) -> torch.Tensor:
+        self.values[rank] = value
+        self.barrier.wait()
+        found = sum(self.values[1:], start=self.values[0])
+        self.barrier.wait()
+        return found
+
+    def ranks(self, table: torch.Tensor, terms: Cells | None, *given: Any, **named: Any) -> list[Any]:
+        """What each process finds that has its rows of a table whose columns are the scores, or its error."""
+
+        def of(rank: int) -> Any:
+            shard = RowShard(len(table), ProcessGroup(rank, len(self.values)))
+            own = table[shard.rows]
+            tiled = TiledScores(lambda part, _: part.T.clone(), own, None, users=own.shape[1], terms=terms, shard=shard)
+            try:
+                return tiled_ranks(tiled, *given, **named)
+            except AthweError as error:
+                return str(error)
+
+        def total(group: ProcessGroup, value: torch.Tensor) -> torch.Tensor:
+            return self.total(group.rank, value)
+
+        with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(len(self.values)) as pool:
+            patch.setattr(ProcessGroup, "total", total)
+            return list(pool.map(of, range(len(self.values))))
+
+
+@given(st.integers(1, 3), st.integers(2, 9), st.integers(2, 3), st.data())
+@settings(max_examples=20)
+def test_processes_count_among_their_own_items_to_the_ranks_of_the_whole_table(
+    users: int, items: int, processes: int, data: st.DataObject
+) -> None:
+    values = st.sampled_from([-INF, -1.0, 0.0, 1 / 3, INF])
+    cells = data.draw(st.lists(values, min_size=users * items, max_size=users * items))
+    scores = torch.cat([torch.full((users, 1), NAN), torch.tensor(cells).view(users, items)], dim=1)
+    place = st.tuples(st.integers(0, users - 1), st.integers(1, items))
+    targets = torch.tensor(data.draw(st.lists(st.integers(1, items), min_size=users, max_size=users)))
+    excluded = tuple(torch.tensor(data.draw(st.lists(place, max_size=9)), dtype=torch.int64).view(-1, 2).T)
+    raised = torch.tensor(data.draw(st.lists(place, unique=True, max_size=9)), dtype=torch.int64).view(-1, 2).T
+    terms = Cells(raised[0], raised[1], torch.tensor([-1.0, 1 / 3, 1.0]).repeat(3)[: raised.shape[1]])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiles, "TILE_SCORES", 2 * users)
+        patch.setattr(tiles, "TILE_MULTIPLE", 1)
+        found = Meeting(processes).ranks(scores.T.contiguous(), terms, targets, excluded=excluded)
+    scores[raised[0], raised[1]] += terms.values
+    expected = target_ranks(scores, targets, excluded=excluded).tolist()
+    assert [ranks.tolist() for ranks in found] == [expected] * processes
+
+
+def test_a_nan_score_of_one_process_is_an_error_in_all() -> None:
+    table = torch.zeros(5, 2)
+    table[4, 1] = NAN
+    found = Meeting(3).ranks(table, None, torch.ones(2, dtype=torch.int64))
+    assert [text.partition(" must not be NaN")[0] for text in found] == ["scores of row 1"] * 3
 
 
 def test_a_nan_score_of_any_tile_is_an_error_also_of_an_excluded_item(monkeypatch: pytest.MonkeyPatch) -> None:

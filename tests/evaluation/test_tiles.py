@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from athwe_core.distributed import ProcessGroup
 from athwe_core.evaluation import tiles
 from athwe_core.evaluation.tiles import Cells, TiledScores, tile_items
+from athwe_core.row_shard import RowShard
 
 
 def dots(vectors: torch.Tensor) -> tiles.ScoreItems:
@@ -49,6 +51,37 @@ def test_equal_items_have_equal_scores_wherever_they_are(
         assert (same == same[:, :1]).all()
     targets = torch.randint(1, 1001, (users,), generator=generator)
     assert scores.of_each(targets).equal(found[torch.arange(users), targets - 1])
+
+
+@pytest.mark.parametrize(("processes", "num_rows"), [(2, 200), (3, 200), (3, 201), (3, 5), (3, 3)])
+def test_the_tiles_of_several_processes_are_the_scores_of_all_items_once(
+    processes: int, num_rows: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Exactly as each other where items are equal, though the processes hold different numbers of them."""
+    monkeypatch.setattr(tiles, "TILE_SCORES", 3 * 64)
+    generator = torch.Generator().manual_seed(num_rows)
+    vectors, kinds = torch.randn(3, 24, generator=generator), torch.randn(4, 24, generator=generator)
+    kind = torch.randint(4, (num_rows,), generator=generator)
+    table = kinds[kind]
+    table[0] = torch.nan
+    terms = Cells(torch.tensor([2, 0]), torch.tensor([num_rows - 1, 1]), torch.tensor([10.0, -10.0]))
+    found = torch.zeros(3, num_rows)
+    for rank in range(processes):
+        shard = RowShard(num_rows, ProcessGroup(rank, processes))
+        scores = TiledScores(dots(vectors), table[shard.rows], None, users=3, terms=terms, shard=shard)
+        own = [scores.tile(first) for first in scores.starts]
+        assert max((tile.shape[1] for tile in own), default=0) <= 64
+        items = [row for row in range(num_rows)[shard.rows] if row > 0]
+        found[:, items] = torch.cat([torch.zeros(3, 0), *own], dim=1)
+    expected = vectors @ table.T
+    expected[terms.rows, terms.items] += terms.values
+    torch.testing.assert_close(found[:, 1:], expected[:, 1:])
+    is_plain = torch.ones_like(found, dtype=torch.bool)
+    is_plain[terms.rows, terms.items] = is_plain[:, 0] = False
+    for row in range(3):
+        for one in range(4):
+            same = found[row, is_plain[row] & (kind == one)]
+            assert (same == same[:1]).all()
 
 
 def test_cells_are_divided_among_the_tiles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,6 @@ from athwe_core.data.rows import training_rows
 from athwe_core.data.split import Split, leave_one_out
 from athwe_core.distributed import ALONE, BatchShards, ProcessGroup
 from athwe_core.evaluation.evaluate import rank_users
-from athwe_core.evaluation.shard_ranking import rank_over_shards
 from athwe_core.models.athwe import model as model_module
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.nn.item_embeddings import divided_rows
@@ -120,8 +119,7 @@ def further_steps(
         step.train_step(setup, optimizer, batch, config, epoch=0, step=number, shards=shards)
     table = setup.model.get_parameter("tables.id.weight")
     assert len(table) == len(optimizer.state[table]["exp_avg"]) == len(range(world.rank, V, world.size))
-    rank = rank_over_shards if world.size > 1 else rank_users
-    ranks = rank(setup.model, data, split="test", exclude_seen=True, world=world)
+    ranks = rank_users(setup.model, data, split="test", exclude_seen=True, world=world)
     weights = {name: p.detach().clone() for name, p in setup.model.named_parameters() if p.numel() > 0}
     return {"weights": weights, "ranks": {"test": torch.from_numpy(ranks)}}
 
