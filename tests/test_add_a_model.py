@@ -41,6 +41,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
 
 
+@pytest.mark.long
 def test_the_model_of_the_page_trains_and_is_evaluated(environment: dict[str, str], tmp_path: Path) -> None:
     def athwe(*arguments: str) -> dict[str, object]:
         command = [sys.executable, "-m", "athwe_cli", *arguments, "--json"]

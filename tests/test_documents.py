@@ -143,6 +143,12 @@ def test_the_workflow_runs_ci_on_the_oldest_and_the_newest_python() -> None:
     assert ".ci/run" in [step.get("run") for step in job["steps"]]
 
 
+def test_the_workflow_runs_the_long_tests() -> None:
+    job = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["long"]
+    assert ".ci/long" in [step.get("run") for step in job["steps"]]
+    assert "pytest -n 2 -m long" in read(".ci/long")
+
+
 def test_the_workflow_runs_the_tests_that_need_other_engines() -> None:
     job = yaml.safe_load(read(".github/workflows/ci.yml"))["jobs"]["engines"]
     assert ".ci/engines" in [step.get("run") for step in job["steps"]]

@@ -231,6 +231,7 @@ def test_the_default_listener_logs(run: athwe.Run, tmp_path: Path, caplog: pytes
     assert {record.name for record in caplog.records} == {"athwe"}
 
 
+@pytest.mark.long
 def test_the_host_process_is_as_before(tmp_path: Path) -> None:
     """In a process of its own: the checks of shapes in this one draw random numbers, and its malloc is in use."""
     command = [sys.executable, harness.__file__, str(tmp_path)]

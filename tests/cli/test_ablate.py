@@ -183,7 +183,7 @@ def test_a_diverging_variant_is_one_line_too(ablate: Ablate) -> None:
     assert "[full, seed 0] failed" in refused.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ctrl_c_in_a_terminal_saves_every_process_and_the_same_command_continues(world: Path) -> None:
     """A terminal sends the signal to all processes of the command; only the first acts on it, and the others save."""
     places = {f"ATHWE_{name}": str(world / name.lower()) for name in ("DATA", "PREPARED", "RUNS")}

@@ -63,6 +63,7 @@ def kill_second(launcher: subprocess.Popen[str], ready: Path) -> None:
     os.kill(int(second), signal.SIGKILL)
 
 
+@pytest.mark.long
 def test_two_processes_train_one_run_and_a_killed_one_ends_the_job_which_goes_on(folder: Path) -> None:
     """In the end the run is what one process comes to."""
     settings = (*TRAIN, "--set", "training.epochs=2", "--set", "training.batch_targets=64")
@@ -86,7 +87,7 @@ def test_two_processes_train_one_run_and_a_killed_one_ends_the_job_which_goes_on
     assert (run / "per_user.parquet").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_torchrun_starts_a_failed_job_again_by_itself(folder: Path) -> None:
     run = folder / "runs/demo/athwe/again"
     saving = ("--checkpoint-minutes", "1e-9", "--set", "training.epochs=2")
@@ -98,7 +99,7 @@ def test_torchrun_starts_a_failed_job_again_by_itself(folder: Path) -> None:
     assert json.loads((run / "manifest.json").read_text())["status"] == "finished"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("preset", ["athwe", "sasrec"])
 def test_divided_tables_are_saved_whole_and_go_on_with_another_number_of_processes(folder: Path, preset: str) -> None:
     """Two processes, of which one is killed within an epoch, then three, then one: the run is what one process comes to."""

@@ -84,6 +84,7 @@ sys.meta_path.insert(0, Refuse())
 """
 
 
+@pytest.mark.long
 def test_the_tests_need_only_what_the_archive_and_torch_bring(tmp_path: Path) -> None:
     text = (BENCHMARKS / "collect_wheels.sh").read_text()
     found = re.search(r"packages=\((.*?)\)", text, re.DOTALL)

@@ -11,6 +11,7 @@ from athwe_core.data.prepare import prepare
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
+@pytest.mark.long
 def test_train_in_python_recommends_items(tmp_path: Path) -> None:
     found = subprocess.run(
         [sys.executable, EXAMPLES / "train_in_python.py"], cwd=tmp_path, capture_output=True, text=True, check=False
@@ -49,7 +50,7 @@ def test_generated_data_can_be_prepared(tmp_path: Path, form: str) -> None:
     assert prepared.manifest["category_names"][0] == "Toys & Games"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_bench_encoder_compares_the_same_vectors(tmp_path: Path) -> None:
     sizes = ["--items", "100", "--width", "64", "--layers", "1", "--precision", "fp32"]
     found = subprocess.run(

@@ -33,6 +33,7 @@ def _one_thread(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
 
 
+@pytest.mark.long
 def test_from_a_csv_file_to_recommendations(tmp_path: Path) -> None:
     outputs = run("from_csv_to_recommendations.ipynb", tmp_path)
     shown = texts(outputs)
@@ -45,6 +46,7 @@ def test_from_a_csv_file_to_recommendations(tmp_path: Path) -> None:
     assert "shape: (2_000, 4)" in shown  # 5 products for each of 400 customers
 
 
+@pytest.mark.long
 def test_comparing_models_draws_three_figures(tmp_path: Path) -> None:
     outputs = run("comparing_models.ipynb", tmp_path)
     assert len([output for output in outputs if "image/png" in output.get("data", {})]) == 3

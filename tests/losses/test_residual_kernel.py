@@ -269,6 +269,7 @@ def failures() -> dict[str, str]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 @needs_triton
 @pytest.mark.parametrize("case", CASES)
 def test_the_interpreted_kernel_is_its_twin(case: str, failures: dict[str, str]) -> None:

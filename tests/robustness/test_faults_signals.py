@@ -174,9 +174,9 @@ def test_epoch_records_are_cut_back_to_the_checkpoint(
     ("number", "place"),
     [
         (signal.SIGTERM, "saving"),
-        pytest.param(signal.SIGINT, "step", marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, "step", marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, "saving", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, "step", marks=pytest.mark.long),
+        pytest.param(signal.SIGTERM, "step", marks=pytest.mark.long),
+        pytest.param(signal.SIGINT, "saving", marks=pytest.mark.long),
     ],
 )
 def test_a_second_signal_ends_it_at_once_and_harms_nothing(
@@ -191,7 +191,7 @@ def test_a_second_signal_ends_it_at_once_and_harms_nothing(
     require_same_end(call(world, *RESUME, runs=tmp_path / "runs"), run, straight, world)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), CODES)
 def test_the_program_itself_signalled_from_outside(
     number: int, code: int, world: Path, straight: RunFolder, tmp_path: Path
@@ -260,6 +260,7 @@ def test_a_second_prepare_of_a_data_set_is_refused_with_owner_and_age(
     assert not {name for name in names if name.startswith(".")}
 
 
+@pytest.mark.long
 def test_an_error_of_a_library_in_a_worker_shows_as_what_it_is_and_leaves_nothing(world: Path, tmp_path: Path) -> None:
     (tmp_path / "prepared").symlink_to(world / "prepared")
     (tmp_path / "site").mkdir()

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 TRAIN = """
 import hashlib, json, sys
 from pathlib import Path
@@ -41,6 +43,7 @@ print(json.dumps([data.manifest["content_hash"], outcomes]))
 CASES = [(0, "fp32", "packed"), (1, "fp32", "packed"), (0, "bf16", "prefix")]
 
 
+@pytest.mark.long
 def test_numbers_training_is_decided_by_its_seed(tmp_path: Path) -> None:
     """Two processes with unlike hash seeds train the same runs, in opposite orders."""
     found = []

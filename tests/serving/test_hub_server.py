@@ -81,6 +81,7 @@ def hub(run: athwe.Run, tmp_path: Path) -> Iterator[tuple[str, type[Hub]]]:
     server.server_close()
 
 
+@pytest.mark.long
 def test_a_model_of_the_hub_recommends_as_the_run_does(
     hub: tuple[str, type[Hub]], run: athwe.Run, tmp_path: Path
 ) -> None:

@@ -59,6 +59,7 @@ def histories(num_items: int, lengths: list[int]) -> list[tuple[list[int], list[
     ]
 
 
+@pytest.mark.long
 def test_the_graph_agrees_with_the_model(exported: tuple[athwe.Run, Path]) -> None:
     import onnxruntime
 
@@ -113,6 +114,7 @@ def test_a_dense_batch_gives_the_vectors_of_a_packed_one(run: athwe.Run) -> None
     assert batch.intervals.min() >= 0
 
 
+@pytest.mark.long
 def test_a_model_that_onnx_cannot_hold_is_a_one_line_error(run: athwe.Run, tmp_path: Path) -> None:
     lrurec = athwe.train(
         run.data, preset="lrurec", set={k: v for k, v in TINY.items() if k != "model.inner_size"}, runs_dir=tmp_path

@@ -18,6 +18,7 @@ def trials(folder: Path, *, count: int, batching: str, precision: str, seed: int
     return dict(json.loads(done.stdout))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("batching", "precision", "count"), [("prefix", "bf16", 3)])
 def test_a_run_killed_at_random_moments_ends_the_same(
     tmp_path: Path, batching: str, precision: str, count: int

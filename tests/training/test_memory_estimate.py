@@ -72,7 +72,11 @@ def test_a_small_batch_is_measured_whole(preset: str, batching: str, kind: str, 
 
 @pytest.mark.parametrize(
     ("preset", "kind", "precision"),
-    [("hm4sr", "full", "fp32"), ("athwe", "sampled", "bf16"), ("sasrec", "full", "fp32")],
+    [
+        ("hm4sr", "full", "fp32"),
+        pytest.param("athwe", "sampled", "bf16", marks=pytest.mark.long),
+        ("sasrec", "full", "fp32"),
+    ],
 )
 def test_a_large_batch_is_extrapolated_from_parts_of_it(
     preset: str, kind: str, precision: str, larger: PreparedDataset

@@ -21,7 +21,7 @@ ROUNDING = 2e-5
 """Of float32 sums in another order, relative to the largest gradient of a weight; seen up to 6e-6."""
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.long)])
 def test_the_step_is_the_one_of_a_single_process(tmp_path: Path, size: int) -> None:
     command = [sys.executable, "-W", "ignore", str(HARNESS), str(tmp_path), str(size), *KINDS]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

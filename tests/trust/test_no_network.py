@@ -93,6 +93,7 @@ def job(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder, tried
 
 
+@pytest.mark.long
 def test_the_main_job_never_reaches_out(job: tuple[Path, list[str]]) -> None:
     folder, tried = job
     assert tried == []

@@ -43,7 +43,7 @@ def test_the_law_is_found_and_drawn() -> None:
     assert growth_figure(points, preset="hm4sr", device="cpu").get_axes()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_are_measured_with_their_own_memory(config: Config) -> None:
     found = measure(config, TINY, feature_width=4, steps=1)
     times = found["step_seconds"]
@@ -52,6 +52,7 @@ def test_two_processes_are_measured_with_their_own_memory(config: Config) -> Non
     assert found["ranking_seconds"] > 0
 
 
+@pytest.mark.long
 def test_a_measurement_that_fails_is_one_line(config: Config) -> None:
     impossible = Point("users", items=60, users=0, targets=32, processes=1, loss="full")
     with pytest.raises(AthweError, match=r"^bench of Point\(.*users=0.*\) was ended by \w+") as caught:

@@ -52,6 +52,7 @@ def test_models_are_timed_as_their_presets_say_and_packed_ones_in_padded_rows_to
     assert {case.preset for case in tables} == set(TABLE_1)
 
 
+@pytest.mark.long
 def test_the_suite_measures_each_case_twice_and_not_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # threads that wait for a busy core take many times as long
     cases, notes, kept = [Case("hm4sr", "packed", "fp32")], list[str](), list[int]()

@@ -120,6 +120,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_taken(world: Callable[.
     assert note.startswith("v0 s0: the last checkpoint cannot be used")
 
 
+@pytest.mark.long
 def test_in_processes_runs_come_to_the_same_and_a_failure_is_what_it_is_after_the_others_are_saved(
     world: Callable[..., Runs],
 ) -> None:
@@ -210,7 +211,7 @@ def test_a_child_that_dies_is_an_error_and_the_others_are_stopped(
     assert [child.is_joined for child in scripted.children] == [False, True]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_child_that_is_killed_is_reported_and_the_same_call_continues(
     world: Callable[..., Runs], monkeypatch: pytest.MonkeyPatch
 ) -> None:

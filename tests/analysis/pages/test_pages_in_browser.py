@@ -61,8 +61,7 @@ def pages() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("page", ["case", "report", "audit", "compare"])
-@pytest.mark.parametrize("width", [DESKTOP, PHONE])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 class TestEveryWidthAndScheme:
     def test_quiet_within_its_width_and_legible(
         self, browser: Browser, pages: dict[str, str], page: str, width: int, scheme: str

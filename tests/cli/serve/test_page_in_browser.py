@@ -82,8 +82,7 @@ def expected(run: athwe.Run, events: list[list[object]], k: int = 10) -> list[st
     return run.recommend(histories=rows, k=k)["item_id"].to_list()
 
 
-@pytest.mark.parametrize("width", [DESKTOP, PHONE])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "scheme"), [(DESKTOP, "light"), (PHONE, "dark")])
 @pytest.mark.parametrize("path", ["page", "docs"])
 def test_quiet_within_its_width_and_legible(
     browser: Browser, two: Running, run: athwe.Run, path: str, width: int, scheme: str
