@@ -5,8 +5,10 @@
     x_t     = dropout(LN(f_t + P[t]))                             then the Transformer of SASRec
     score(v) = cos(x_last, E[v]),  loss = cross-entropy of score / 0.07
 
-The fusion is circular over all L slots: a state depends on the padding, which is item 0 with a text of zeros, and so on L.
-Rows are prefixes, padded to L in training and in ranking. The Transformer itself reads the items alone.
+The fusion is circular over all L slots. With `fusion_reads_all: true`, as published, a state depends on later slots and the
+padding, which is item 0 with a text of zeros; rows are prefixes, padded to L in training and in ranking. With
+`fusion_reads_all: false`, our form, nothing wraps around: a state sees the items up to its own and no padding, and the model
+trains on packed rows. The Transformer reads the items alone in both.
 
 Source: the paper and its authors' code.   Differs: the paper adds b_k, the code subtracts it; its sign is free. The experts
 share one dropout mask. The padding is no item.
@@ -20,10 +22,12 @@ from typing import Annotated, Literal, cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import model_validator
 from torch import Tensor
 
 from athwe_core.batch import Catalogue, PackedBatch, PaddedView, TimeRange, to_device
 from athwe_core.config_schema import CrossEntropyLosses, PositiveReal, Words, must
+from athwe_core.errors import require
 from athwe_core.losses.catalogue_ce import catalogue_cross_entropy
 from athwe_core.models.golden import Golden, outputs_of
 from athwe_core.models.id_model import DROPOUT, INIT_STD
@@ -54,6 +58,8 @@ class TedRecModelConfig(SASRecModelConfig):
         Words, must("be filter, text or both", lambda names: 0 < len(names) == len(set(names) & set(BRANCHES)))
     ]
     """What is fused: the filtered ids, the product of ids and texts."""
+    fusion_reads_all: bool
+    """True fuses over all slots of a row, later ones and padding too, as published."""
     adaptor: AdaptorConfig
 
 
@@ -69,6 +75,17 @@ class TedRecConfig(SASRecConfig):
     model: TedRecModelConfig
     losses: TedRecLosses  # type: ignore[assignment]
 
+    @model_validator(mode="after")
+    def _fits_its_rows(self) -> TedRecConfig:
+        require(
+            not (self.model.fusion_reads_all and self.training.batching == "packed"),
+            "training.batching",
+            "must be prefix with model.fusion_reads_all: true, which sees ahead",
+            self.training.batching,
+            "Use --batching prefix, or --set model.fusion_reads_all=false",
+        )
+        return self
+
 
 class TedRec(SASRec):
     """The network.
@@ -81,7 +98,7 @@ class TedRec(SASRec):
     def __init__(self, config: TedRecConfig, inputs: ModelInputs) -> None:
         super().__init__(config, inputs)
         model, adaptor = config.model, config.model.adaptor
-        self.temperature = config.losses.temperature
+        self.temperature, self.reads_all = config.losses.temperature, model.fusion_reads_all
         has_text = "text" in model.branches
         features = inputs.catalogue.features["text"] if has_text else None
         self.register_buffer("features", features, persistent=False)
@@ -100,6 +117,7 @@ class TedRec(SASRec):
             hidden_size=model.hidden_size,
             has_filter="filter" in model.branches,
             has_product=has_text,
+            reads_all=self.reads_all,
         )
         self.reset_parameters(inputs.generator)
 
@@ -137,12 +155,12 @@ class TedRec(SASRec):
         """f of every token."""
         rows = batch.padded_to(self.max_length)
         texts = None if self.adaptor is None else self.texts(rows, batch, noise)
-        return rows.unpad(self.fusion(self.with_padding(items, rows), texts))
+        return rows.unpad(self.fusion(self.with_padding(items, rows) if self.reads_all else rows.pad(items), texts))
 
     def texts(
         self, rows: PaddedView, batch: PackedBatch, noise: Float[Tensor, "B L E"] | None
     ) -> Float[Tensor, "B L D"]:
-        """Adapted texts of every slot; padding has features of zeros, which no expert needs to see."""
+        """Adapted texts of every slot; padding that counts has features of zeros, which no expert needs to see."""
         assert self.adaptor is not None
         tokens = self.adaptor(
             self.get_buffer("features")[batch.item_ids],
@@ -150,7 +168,8 @@ class TedRec(SASRec):
             shifts=rows.positions,
             dtype=self.compute_dtype if self.training else torch.float32,
         )
-        return torch.where(rows.mask[..., None], rows.pad(tokens.float()), self.adaptor.of_zeros(noise))
+        texts = rows.pad(tokens.float())
+        return torch.where(rows.mask[..., None], texts, self.adaptor.of_zeros(noise)) if self.reads_all else texts
 
     def scored(
         self, states: Float[Tensor, "N D"], table: Float[Tensor, "n D"], rows: Tensor | None
@@ -255,7 +274,7 @@ MODEL = ModelSpec(
     summary="TedRec: ids and texts fused in the frequency domain of the sequence (Xu et al., CIKM 2024)",
     config=TedRecConfig,
     build=TedRec,
-    batchings=("prefix",),
+    batchings=("prefix", "packed"),
     needs=_needs,
     adapt=_adapt,
     removals=(

@@ -1,7 +1,7 @@
 """Fusion of two signals over time in the frequency domain (TedRec).
 
-Signals run over the L slots of a row, circularly. Transforms are products with real matrices: at L = 50 such products were
-faster than FFTs in `frequency_attention`, and torch's compiler has no code for complex numbers.
+Signals run over the L slots of a row. Transforms are products with real matrices: at L = 50 such products were faster than
+FFTs in `frequency_attention`, and torch's compiler has no code for complex numbers.
 """
 
 from __future__ import annotations
@@ -40,28 +40,43 @@ def signal_matrix(length: int) -> Float[Tensor, "L M2"]:
 class FrequencyFusion(nn.Module):
     """A filter of one signal, and its product with another one, both in the frequency domain, each with a gate.
 
-        a = F^-1(F(x) * C)        n = F^-1(F(y) * F(x)) = circular convolution of x and y, over sqrt(L)
+        a = F^-1(F(x) * C)        n = F^-1(F(y) * F(x))
         f_t = 2 (a_t sigmoid(w_a . a_t + b_a) + n_t sigmoid(w_n . n_t + b_n))
 
-    Every slot sees all slots of its row, later ones and padding too.
+    Both are circular convolutions over the row: with c = F^-1(C),
+
+        a_t = sum_s c_{(t - s) mod L} x_s / sqrt(L)        n_t = sum_s y_{(t - s) mod L} x_s / sqrt(L)
+
+    so that a slot sees later ones and padding too. Without `reads_all` the sums end at s = t: nothing wraps around. They are
+    products of the spectra of signals of length 2 L, then, whose second half is 0.
 
     Args:
         length: L.
         hidden_size: D.
         has_filter: False leaves a out.
         has_product: False leaves n out.
-    Source: TedRec (Xu et al., CIKM 2024).
+        reads_all: whether a slot sees all slots of its row, as published.
+    Source: TedRec (Xu et al., CIKM 2024); `reads_all=False` is ours.
     """
 
     spectrum: Tensor
     signal: Tensor
+    lengthened: Tensor | None
+    """From C to the spectrum of c with zeros after it."""
 
-    def __init__(self, *, length: int, hidden_size: int, has_filter: bool, has_product: bool) -> None:
+    def __init__(
+        self, *, length: int, hidden_size: int, has_filter: bool, has_product: bool, reads_all: bool = True
+    ) -> None:
         super().__init__()
-        self.register_buffer("spectrum", spectrum_matrix(length), persistent=False)
-        self.register_buffer("signal", signal_matrix(length), persistent=False)
+        transformed = length if reads_all else 2 * length
+        self.register_buffer("spectrum", spectrum_matrix(transformed)[:, :length], persistent=False)
+        self.register_buffer(
+            "signal", signal_matrix(transformed)[:length] * (transformed / length) ** 0.5, persistent=False
+        )
+        lengthened = None if reads_all else (self.spectrum @ signal_matrix(length)).contiguous()
+        self.register_buffer("lengthened", lengthened, persistent=False)
         # Parameters, which the model initialises. C: real parts, then imaginary parts.
-        self.filter = nn.Parameter(torch.empty(len(self.spectrum), hidden_size)) if has_filter else None
+        self.filter = nn.Parameter(torch.empty(2 * (length // 2 + 1), hidden_size)) if has_filter else None
         self.filter_gate = nn.Linear(hidden_size, 1) if has_filter else None
         self.product_gate = nn.Linear(hidden_size, 1) if has_product else None
 
@@ -69,13 +84,14 @@ class FrequencyFusion(nn.Module):
         """Fuse.
 
         Args:
-            x: the filtered signal, padding included.
+            x: the filtered signal; its padding counts with `reads_all`.
             y: the signal it is multiplied with; None without product.
         Returns: f.
         """
         of_x, parts = self.spectrum @ x, []
         if self.filter is not None:
-            parts.append(self._gated(of_x, self.filter[None], self.filter_gate))
+            spectrum = self.filter if self.lengthened is None else self.lengthened @ self.filter
+            parts.append(self._gated(of_x, spectrum[None], self.filter_gate))
         if y is not None:
             parts.append(self._gated(of_x, self.spectrum @ y, self.product_gate))
         return 2 * (parts[0] if len(parts) == 1 else parts[0] + parts[1])

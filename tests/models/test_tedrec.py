@@ -10,6 +10,7 @@ import torch
 from model_cases import (
     EDGES,
     assert_every_parameter_trains,
+    assert_later_items_change_no_state,
     assert_rows_are_histories_one_by_one,
     batch_of,
     history,
@@ -29,6 +30,8 @@ from athwe_core.models.tedrec import MODEL, TedRec, published_tedrec
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "TedRec.npz"
 SMALL = ("model.inner_size=12", "model.adaptor.dropout=0", "model.adaptor.num_experts=3")
+CAUSAL = ("model.fusion_reads_all=false", "training.batching=packed")
+BRANCHES = ("[filter,text]", "[text]", "[filter]")
 
 
 def build(*overrides: str, **settings: Any) -> Any:
@@ -49,15 +52,35 @@ def test_a_golden_file_without_its_weights_is_named() -> None:
         published_tedrec(Golden(GOLDEN, arrays))
 
 
-@pytest.mark.parametrize("branches", ["[filter,text]", "[text]", "[filter]"])
+@pytest.mark.parametrize("branches", BRANCHES)
 @pytest.mark.parametrize("padding", [NO_PADDING, SOME_PADDING])
 def test_prefix_rows_are_histories_one_by_one(branches: str, padding: Padding, make_data: Callable[..., Any]) -> None:
     model = build(f"model.branches={branches}")
     assert_rows_are_histories_one_by_one(model, batch_of(make_data([9, 4, 3, 8]), "prefix", padding))
 
 
-def test_packed_rows_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"training\.batching must be prefix with model tedrec, got 'packed'"):
+@pytest.mark.parametrize("branches", BRANCHES)
+@pytest.mark.parametrize("padding", [NO_PADDING, SOME_PADDING])
+@pytest.mark.parametrize("batching", ["packed", "prefix"])
+def test_the_causal_form_sees_no_padding(
+    branches: str, padding: Padding, batching: str, make_data: Callable[..., Any]
+) -> None:
+    model = build(*CAUSAL, f"model.branches={branches}")
+    batch = batch_of(make_data([9, 4, 3, 8]), batching, padding)
+    assert_rows_are_histories_one_by_one(model, batch)
+    with torch.no_grad():
+        before = model.user_vectors(batch)
+        model.tables.id.weight[0] *= -1
+        torch.testing.assert_close(model.user_vectors(batch), before)
+
+
+def test_later_items_change_no_state_of_the_causal_form() -> None:
+    assert_later_items_change_no_state(build(*CAUSAL))
+
+
+def test_the_published_form_is_refused_packed_rows() -> None:
+    rule = r"training\.batching must be prefix with model\.fusion_reads_all: true"
+    with pytest.raises(ConfigError, match=rule + ".*got 'packed'.*--batching prefix, or --set model.fusion_reads_all="):
         build("training.batching=packed")
 
 
@@ -106,17 +129,20 @@ def test_gates_have_noise_in_training_alone(make_data: Callable[..., Any]) -> No
 
 
 @pytest.mark.parametrize("kind", ["full", "sampled"])
-@pytest.mark.parametrize("branches", ["[filter,text]", "[text]", "[filter]"])
-def test_every_parameter_trains(kind: str, branches: str, make_data: Callable[..., Any], tmp_path: Path) -> None:
-    settings = (f"losses.catalogue.kind={kind}", f"model.branches={branches}")
-    models = [build(*settings, spread=spread) for spread in (0.3, 0.1)]
-    assert_every_parameter_trains(*models, batch_of(make_data([5, 7, 6]), "prefix", SOME_PADDING), tmp_path)
+@pytest.mark.parametrize("form", [(f"model.branches={branches}",) for branches in BRANCHES] + [CAUSAL])
+def test_every_parameter_trains(
+    kind: str, form: tuple[str, ...], make_data: Callable[..., Any], tmp_path: Path
+) -> None:
+    models = [build(f"losses.catalogue.kind={kind}", *form, spread=spread) for spread in (0.3, 0.1)]
+    batch = batch_of(make_data([5, 7, 6]), "packed" if form == CAUSAL else "prefix", SOME_PADDING)
+    assert_every_parameter_trains(*models, batch, tmp_path)
 
 
+@pytest.mark.parametrize("form", [(), CAUSAL])
 @pytest.mark.parametrize(("items", "num_items"), EDGES)
-def test_histories_at_the_edge(items: list[int], num_items: int) -> None:
+def test_histories_at_the_edge(items: list[int], num_items: int, form: tuple[str, ...]) -> None:
     """Items without text too: their features are 0."""
-    model, batch = build(num_items=num_items), pack_histories([history(items)], next_items=[1])
+    model, batch = build(*form, num_items=num_items), pack_histories([history(items)], next_items=[1])
     with torch.no_grad():
         assert model.user_vectors(batch).isfinite().all()
         model.features.zero_()

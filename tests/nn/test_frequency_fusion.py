@@ -13,8 +13,12 @@ def signals() -> tuple[torch.Tensor, torch.Tensor]:
     return torch.randn(B, L, D, generator=generator), torch.randn(B, L, D, generator=generator)
 
 
-def fusion(*, has_filter: bool = True, has_product: bool = True) -> FrequencyFusion:
-    found = FrequencyFusion(length=L, hidden_size=D, has_filter=has_filter, has_product=has_product)
+def fusion(
+    *, has_filter: bool = True, has_product: bool = True, reads_all: bool = True, length: int = L
+) -> FrequencyFusion:
+    found = FrequencyFusion(
+        length=length, hidden_size=D, has_filter=has_filter, has_product=has_product, reads_all=reads_all
+    )
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in found.parameters():
@@ -56,6 +60,25 @@ def test_the_filter_multiplies_the_spectrum() -> None:
     expected = torch.fft.irfft(torch.fft.rfft(x, dim=1) * complex_filter, n=L, dim=1)
     gated = 2 * expected * torch.sigmoid(module.filter_gate(expected))
     torch.testing.assert_close(module(x, None), gated, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("length", [1, 5, 6])
+def test_without_what_wraps_around_the_sums_end_at_the_slot(length: int) -> None:
+    x, y = torch.randn(2, B, length, D, generator=torch.Generator().manual_seed(0))
+    product = fusion(has_filter=False, reads_all=False, length=length)
+    filtered = fusion(has_product=False, reads_all=False, length=length)
+    assert product.product_gate is not None
+    assert filtered.filter is not None
+    assert filtered.filter_gate is not None
+    kernel = torch.fft.irfft(torch.complex(*filtered.filter.chunk(2)), n=length, dim=0, norm="ortho")
+    for module, other, gate in ((product, y, product.product_gate), (filtered, kernel[None], filtered.filter_gate)):
+        expected = torch.zeros(B, length, D)
+        for t in range(length):
+            for s in range(t + 1):
+                expected[:, t] += x[:, s] * other[:, t - s] / length**0.5
+        found = module(x, y if module is product else None)
+        torch.testing.assert_close(found, 2 * expected * torch.sigmoid(gate(expected)), atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
