@@ -1,7 +1,7 @@
 """Attention by shared delays of a frequency band, mixed with attention over time in that band (FEARec).
 
-Signals run over the L slots of a row, circularly. All transforms are products with L x L matrices: at L = 50 these were
-faster than FFTs, 15 ms instead of 57, forward and backward on one CPU thread.
+Signals run over the L slots of a row. All transforms are products with L x L matrices: at L = 50 these were faster than FFTs,
+15 ms instead of 57, forward and backward on one CPU thread.
 """
 
 from __future__ import annotations
@@ -92,6 +92,12 @@ class FrequencyAttentionLayer(TransformerLayer):
     `delays` are the K = int(topk_factor ln L) largest of corr: of each row in evaluation, of the mean over the rows of the
     batch in training. f sees later slots and padding, and so does B.
 
+    Without `reads_all` nothing wraps around, and each slot t has delays of its own, in training too:
+
+        B is its lower triangle:  (B x)[t] = sum_{s <= t} B[t, s] x[s]
+        corr[t, d] = mean over heads and channels of sum_{d <= s <= t} (B q)[s] k[s - d]         0 <= d <= t
+        f[t]       = sum_{d in delays of t} softmax(corr[t])_d v[t - d]
+
     Args:
         length: L.
         band: see `frequency_bands`.
@@ -99,8 +105,10 @@ class FrequencyAttentionLayer(TransformerLayer):
         dual_domain: False = f alone.
         spatial_ratio: r in [0, 1].
         filters_time_branch: False = a is attention on q, k and v as they are.
+        reads_all: whether a slot sees all slots of its row, as published.
         sizes: as in `TransformerLayer`.
     Source: FEARec (Du et al., SIGIR 2023), section 4.2, in the form of its code: f has no scale, no mask and no dropout.
+        `reads_all=False` is ours.
     """
 
     band: Tensor
@@ -119,14 +127,17 @@ class FrequencyAttentionLayer(TransformerLayer):
         dual_domain: bool,
         spatial_ratio: float,
         filters_time_branch: bool,
+        reads_all: bool = True,
         **sizes: Unpack[LayerSizes],
     ) -> None:
         super().__init__(num_modalities=1, **sizes)
+        self.reads_all = reads_all
         self.num_delays = min(max(int(topk_factor * math.log(length)), 1), length)
         self.spatial_ratio = spatial_ratio if dual_domain else 0.0
         self.filters_time_branch = filters_time_branch
         slots = torch.arange(length)
-        self.register_buffer("band", band_matrix(length, band), persistent=False)
+        projection = band_matrix(length, band)
+        self.register_buffer("band", projection if reads_all else projection.tril(), persistent=False)
         self.register_buffer("is_later", torch.ones(length, length, dtype=torch.bool).triu(1), persistent=False)
         self.register_buffer("delay", (slots - slots[:, None]) % length, persistent=False)
         self.register_buffer("pair", ((slots + slots[:, None]) % length) * length + slots, persistent=False)
@@ -140,24 +151,18 @@ class FrequencyAttentionLayer(TransformerLayer):
         """States of all slots (q = L), or of one slot of each row (q = 1).
 
         Args:
-            x: states of all slots, padding included.
+            x: states of all slots, padding included; without `reads_all` rows may have fewer than L slots.
             is_item: False = padding. A row without items counts in no mean over the batch.
             slot: the slot of each row whose state is returned; None = all.
         Returns: states in the dtype of x.
         """
-        B, L, _ = x.shape
         q, k, v = self.projections(x)
-        weights = self._delay_weights(q, k, is_item).to(x.dtype)
-        row = torch.arange(B, device=x.device)
-        if slot is None:
-            mix = weights.index_select(1, self.delay.flatten()).view(B, L, L)
-        else:
-            mix = weights.gather(1, self.delay[slot])[:, None]
-        context = mix @ v
+        row = torch.arange(len(x), device=x.device)
+        context = self._delay_weights(q, k, is_item, slot).to(x.dtype) @ v
         if self.spatial_ratio > 0:
             if self.filters_time_branch:
-                q, k, v = (self.band.to(x.dtype) @ part for part in (q, k, v))
-            hidden = self.is_later | ~is_item[:, None]
+                q, k, v = (self._filtered(part) for part in (q, k, v))
+            hidden = self._later(q) | ~is_item[:, None]
             if slot is not None:
                 q, hidden = q[row, slot, None], hidden[row, slot, None]
             context = (1 - self.spatial_ratio) * context + self.spatial_ratio * self._over_time(q, k, v, hidden)
@@ -176,19 +181,50 @@ class FrequencyAttentionLayer(TransformerLayer):
         """
         q, k, _ = self.projections(x)
         n = int(is_item.sum())
-        by_delay = self._delay_weights(q, k, is_item)[0, self.delay[n - 1]][:n]
+        by_delay = self._delay_weights(q, k, is_item, None)[0, n - 1, :n]
         if self.spatial_ratio == 0:
             return [by_delay]
         if self.filters_time_branch:
-            q, k = (self.band.to(x.dtype) @ part for part in (q, k))
-        over_time = self._time_weights(q, k, self.is_later | ~is_item[:, None])[0, :, n - 1, :n].mean(0)
+            q, k = (self._filtered(part) for part in (q, k))
+        over_time = self._time_weights(q, k, self._later(q) | ~is_item[:, None])[0, :, n - 1, :n].mean(0)
         return [(1 - self.spatial_ratio) * by_delay + self.spatial_ratio * over_time, by_delay, over_time]
 
-    def _delay_weights(self, q: Tensor, k: Tensor, is_item: Tensor) -> Float[Tensor, "B L"]:
-        """The weight of each delay, 0 for those that are not picked; in float32."""
+    def _delay_weights(
+        self, q: Tensor, k: Tensor, is_item: Tensor, slot: Int64[Tensor, " B"] | None
+    ) -> Float[Tensor, "B q L"]:
+        """What each slot, or `slot`, takes of each slot by its delays, 0 for those that are not picked; in float32."""
+        if not self.reads_all:
+            every = self._own_delay_weights(q, k)
+            return every if slot is None else every[torch.arange(len(q), device=q.device), slot, None]
         corr = self.correlation(q, k)
         delays = self.pick(corr, is_item.any(1))
-        return torch.zeros_like(corr).scatter(1, delays, corr.gather(1, delays).softmax(-1))
+        weights = torch.zeros_like(corr).scatter(1, delays, corr.gather(1, delays).softmax(-1))
+        if slot is not None:
+            return weights.gather(1, self.delay[slot])[:, None]
+        return weights.index_select(1, self.delay.flatten()).view(len(q), *self.delay.shape)
+
+    def _own_delay_weights(self, q: Tensor, k: Tensor) -> Float[Tensor, "B L L"]:
+        """What each slot takes of each earlier one by its own delays; in float32."""
+        corr = self.own_correlation(q, k)
+        largest = corr.topk(min(self.num_delays, corr.shape[2]))
+        by_delay = torch.zeros_like(corr).scatter(2, largest.indices, largest.values.softmax(-1))
+        return self._turned(by_delay)
+
+    def _turned(self, x: Float[Tensor, "B L L"]) -> Float[Tensor, "B L L"]:
+        """x[b, t, t - j] at [b, t, j], and 0 at later j: from slots to delays, and back."""
+        t = torch.arange(x.shape[1], device=x.device)
+        back = (t[:, None] - t).clamp(min=0)
+        return x.gather(2, back.expand_as(x)).masked_fill(self._later(x), 0)
+
+    def _filtered(self, x: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
+        """B x."""
+        L = x.shape[1]
+        return self.band[:L, :L].to(x.dtype) @ x
+
+    def _later(self, x: Float[Tensor, "B L _"]) -> Bool[Tensor, "L L"]:
+        """Whether a slot is later than another one."""
+        L = x.shape[1]
+        return self.is_later[:L, :L]
 
     def projections(self, x: Float[Tensor, "B L D"]) -> tuple[Tensor, Tensor, Tensor]:
         """Outputs of the linear layers.
@@ -208,8 +244,18 @@ class FrequencyAttentionLayer(TransformerLayer):
         Returns: corr of each row and delay, in float32.
         """
         B, L, D = q.shape
-        products = ((self.band.to(q.dtype) @ q) @ k.mT).float().flatten(1)
+        products = (self._filtered(q) @ k.mT).float().flatten(1)
         return products.index_select(1, self.pair.flatten()).view(B, L, L).sum(-1) / D
+
+    def own_correlation(self, q: Float[Tensor, "B L D"], k: Float[Tensor, "B L D"]) -> Float[Tensor, "B L L"]:
+        """How well the rows up to each slot match themselves after a delay.
+
+        Args:
+            q, k: from `projections`.
+        Returns: corr of each row, slot and delay, in float32; minus infinity for a delay that reaches before the row.
+        """
+        products = (self._filtered(q) @ k.mT).float()
+        return (self._turned(products).cumsum(1) / q.shape[-1]).masked_fill(self._later(q), -torch.inf)
 
     def pick(self, corr: Float[Tensor, "B L"], row_mask: Bool[Tensor, " B"]) -> Int64[Tensor, "B K"]:
         """The delays with the largest correlations.

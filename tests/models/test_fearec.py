@@ -11,6 +11,7 @@ import torch
 from model_cases import (
     EDGES,
     assert_every_parameter_trains,
+    assert_later_items_change_no_state,
     assert_rows_are_histories_one_by_one,
     batch_of,
     build,
@@ -32,6 +33,7 @@ from athwe_core.models.registry import build_config, config_from_tree, config_tr
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SMALL = ("model.inner_size=12",)
+CAUSAL = (*SMALL, "model.attention_reads_all=false", "training.batching=packed")
 ALL_TERMS = tuple(f"losses.contrastive.{name}_weight=0.5" for name in ("unsupervised", "supervised", "frequency"))
 
 
@@ -68,8 +70,39 @@ def test_prefix_rows_are_histories_one_by_one(padding: Padding, make_data: Calla
     assert_rows_are_histories_one_by_one(build("fearec", *SMALL), batch)
 
 
-def test_packed_rows_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"training\.batching must be prefix with model fearec, got 'packed'"):
+@pytest.mark.parametrize("padding", [NO_PADDING, SOME_PADDING])
+@pytest.mark.parametrize("batching", ["packed", "prefix"])
+def test_the_causal_form_sees_no_padding(batching: str, padding: Padding, make_data: Callable[..., Any]) -> None:
+    model, batch = build("fearec", *CAUSAL), batch_of(make_data([9, 4, 3, 8]), batching, padding)
+    assert_rows_are_histories_one_by_one(model, batch)
+    with torch.no_grad():
+        before = model.user_vectors(batch)
+        model.tables.id.weight[0] *= -1
+        torch.testing.assert_close(model.user_vectors(batch), before)
+
+
+def test_later_items_change_no_state_of_the_causal_form() -> None:
+    assert_later_items_change_no_state(build("fearec", *CAUSAL))
+
+
+@torch.no_grad()
+def test_rows_of_the_same_target_are_encoded_as_each_alone() -> None:
+    model = build("fearec", *CAUSAL)
+    lengths = torch.randint(1, 7, (20,), generator=generator())
+    is_item = torch.arange(6) < lengths[:, None]
+    item_ids = torch.randint(1, 14, (20, 6), generator=generator(1)) * is_item
+    is_item[3] = False  # of a target that is padding
+    found = model.encode_same_target(item_ids, is_item)
+    for number, row in enumerate(item_ids):
+        if number != 3:
+            alone = pack_histories([history(row[row > 0].tolist())])
+            torch.testing.assert_close(found[number], model.user_vectors(alone)[0], atol=1e-5, rtol=1e-5)
+
+
+def test_the_published_form_is_refused_packed_rows() -> None:
+    rule = r"training\.batching must be prefix with model\.attention_reads_all: true"
+    other = ".*got 'packed'.*--batching prefix, or --set model.attention_reads_all=false"
+    with pytest.raises(ConfigError, match=rule + other):
         build("fearec", "training.batching=packed")
 
 
@@ -102,6 +135,16 @@ def test_the_inside_view_is_the_attention_of_both_branches_and_the_energy_of_eac
     shares = [by_frequency[[0]].sum(), by_frequency[[1, 2, 4, 5]].sum(), by_frequency[[3]].sum()]
     assert found.frequency_energy["layer 1"] == pytest.approx(np.array(shares) / by_frequency.sum(), abs=1e-5)
     assert sum(found.frequency_energy["layer 2"]) == pytest.approx(1, abs=1e-5)
+
+
+@torch.no_grad()
+def test_the_inside_view_of_the_causal_form_leaves_no_weight_to_padding() -> None:
+    model = build("fearec", *CAUSAL)
+    found = model.explain(pack_histories([history([3, 7, 2])]), model.item_table())
+    for weights in (*found.attention["id"], *found.attention_parts["delays"]):
+        assert len(weights) == 3
+        assert sum(weights) == pytest.approx(1)
+    assert sum(found.frequency_energy["layer 1"]) == pytest.approx(1)
 
 
 def test_without_the_branch_over_time_the_delays_are_all() -> None:
@@ -196,13 +239,15 @@ def test_terms_by_loops(make_data: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("kind", ["full", "sampled", "bce", "bpr"])
 def test_every_parameter_trains(kind: str, make_data: Callable[..., Any], tmp_path: Path) -> None:
     loss = (f"losses.catalogue.kind={kind}", "losses.catalogue.num_negatives=2")
-    models = [build("fearec", *SMALL, *ALL_TERMS, *loss, spread=spread) for spread in (0.3, 0.1)]
-    assert_every_parameter_trains(*models, batch_of(make_data([5, 7, 6]), "prefix", SOME_PADDING), tmp_path)
+    for form, batching in ((SMALL, "prefix"), (CAUSAL, "packed")):
+        models = [build("fearec", *form, *ALL_TERMS, *loss, spread=spread) for spread in (0.3, 0.1)]
+        assert_every_parameter_trains(*models, batch_of(make_data([5, 7, 6]), batching, SOME_PADDING), tmp_path)
 
 
+@pytest.mark.parametrize("form", [SMALL, CAUSAL])
 @pytest.mark.parametrize(("items", "num_items"), EDGES)
-def test_histories_at_the_edge(items: list[int], num_items: int) -> None:
-    model = build("fearec", *SMALL, *ALL_TERMS, num_items=num_items)
+def test_histories_at_the_edge(items: list[int], num_items: int, form: tuple[str, ...]) -> None:
+    model = build("fearec", *form, *ALL_TERMS, num_items=num_items)
     batch = pack_histories([history(items)], next_items=[1])
     with torch.no_grad():
         terms = step_terms(model, batch)

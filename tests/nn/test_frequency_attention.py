@@ -18,7 +18,9 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 B, L, D = 3, 6, 8
 
 
-def layer(*, time: bool = True, filters: bool = False, share: float = 0.5) -> FrequencyAttentionLayer:
+def layer(
+    *, time: bool = True, filters: bool = False, share: float = 0.5, reads_all: bool = True
+) -> FrequencyAttentionLayer:
     found = FrequencyAttentionLayer(
         length=L,
         band=(1, 3),
@@ -26,6 +28,7 @@ def layer(*, time: bool = True, filters: bool = False, share: float = 0.5) -> Fr
         dual_domain=time,
         spatial_ratio=share,
         filters_time_branch=filters,
+        reads_all=reads_all,
         hidden_size=D,
         inner_size=12,
         num_heads=2,
@@ -93,6 +96,38 @@ def test_correlations_delays_and_shifted_values_by_loops() -> None:
 
 
 @torch.no_grad()
+def test_without_wrapping_around_each_slot_has_its_own_delays_by_loops() -> None:
+    module, x = layer(time=False, reads_all=False), tokens()
+    q, k, v = module.projections(x)
+    band = band_matrix(L, (1, 3))
+    filtered, context = torch.zeros(B, L, D), torch.zeros(B, L, D)
+    for t in range(L):
+        for s in range(t + 1):
+            filtered[:, t] += band[t, s] * q[:, s]
+    for row in range(B):
+        for t in range(L):
+            corr = [sum(filtered[row, s] @ k[row, s - d] for s in range(d, t + 1)) / D for d in range(t + 1)]
+            found = module.own_correlation(q, k)[row, t]
+            torch.testing.assert_close(found[: t + 1], torch.stack(corr))
+            assert torch.isinf(found[t + 1 :]).all()
+            best = sorted(range(t + 1), key=lambda d: -corr[d])[:2]
+            weights = torch.stack([corr[d] for d in best]).softmax(0)
+            context[row, t] = sum(weight * v[row, t - d] for weight, d in zip(weights, best, strict=True))
+    expected = module._finish(x.flatten(0, 1)[None], context.flatten(0, 1)[None], (slice(0, 1),)).view(B, L, D)
+    torch.testing.assert_close(module(x, IS_ITEM), expected)
+    torch.testing.assert_close(module.train()(x, IS_ITEM), expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("filters", [False, True])
+def test_without_wrapping_around_later_slots_count_for_nothing(filters: bool) -> None:
+    changed = tokens()
+    changed[:, 3:] += 1
+    module = layer(filters=filters, reads_all=False)
+    torch.testing.assert_close(module(tokens(), IS_ITEM)[0, :3], module(changed, IS_ITEM)[0, :3])
+
+
+@torch.no_grad()
 def test_training_has_the_delays_of_the_mean_over_rows_with_items() -> None:
     module, x = layer().train(), tokens()
     q, k, _ = module.projections(x)
@@ -105,9 +140,10 @@ def test_training_has_the_delays_of_the_mean_over_rows_with_items() -> None:
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("reads_all", [False, True])
 @pytest.mark.parametrize("filters", [False, True])
-def test_one_slot_of_each_row_is_that_slot_of_all(filters: bool) -> None:
-    module, x = layer(filters=filters), tokens()
+def test_one_slot_of_each_row_is_that_slot_of_all(filters: bool, reads_all: bool) -> None:
+    module, x = layer(filters=filters, reads_all=reads_all), tokens()
     every, last = module(x, IS_ITEM), module(x, IS_ITEM, LENGTHS - 1)
     torch.testing.assert_close(last[:, 0], every[torch.arange(B), LENGTHS - 1])
 

@@ -42,7 +42,7 @@ MODEL = ModelSpec(
     summary="FEARec: attention in frequency bands with contrastive terms (Du et al., SIGIR 2023)",
     config=FEARecConfig,
     build=FEARec,
-    batchings=("prefix",),
+    batchings=("prefix", "packed"),
     needs=_needs,
     removals=(
         Removal("Contrast", _has_contrast, _take_out_contrast),

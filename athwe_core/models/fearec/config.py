@@ -26,6 +26,8 @@ class FEARecModelConfig(SASRecModelConfig):
     """Its share."""
     filters_time_branch: bool
     """Whether it sees the layer's frequencies only."""
+    attention_reads_all: bool
+    """True: a position sees all positions of its row, later ones and padding too, as published."""
 
     @model_validator(mode="after")
     def _has_a_frequency_for_each_layer(self) -> FEARecModelConfig:
@@ -65,3 +67,14 @@ class FEARecConfig(SASRecConfig):
 
     model: FEARecModelConfig
     losses: FEARecLosses
+
+    @model_validator(mode="after")
+    def _fits_its_rows(self) -> FEARecConfig:
+        require(
+            not (self.model.attention_reads_all and self.training.batching == "packed"),
+            "training.batching",
+            "must be prefix with model.attention_reads_all: true, which sees ahead",
+            self.training.batching,
+            "Use --batching prefix, or --set model.attention_reads_all=false",
+        )
+        return self

@@ -7,8 +7,9 @@
     loss = main + w_1 NCE(h, h') + w_2 NCE(h' or h, h_s) + w_3 mean |rfft(h' - h_s)|
 
 h is the state of a row, h' that of a second pass with other dropout, h_s that of another training row with the same target.
-NCE compares each vector of two views with all others of the batch. A state depends on the padding and so on L: rows are
-prefixes, padded to L in training and in ranking.
+NCE compares each vector of two views with all others of the batch. With `attention_reads_all: true`, as published, a state
+depends on later items and on the padding, and so on L: rows are prefixes, padded to L in training and in ranking. With
+`attention_reads_all: false`, our form, it depends on the items up to its own, and the model trains on packed rows.
 
 Source: the paper and its authors' code.   Differs: the padding is no item. h_s is drawn from the rows of other users with
 the target, where the code also draws other rows of the same user. Rows with the same target are negatives of each other, as
@@ -20,7 +21,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from athwe_core.batch import Histories, PackedBatch
@@ -38,6 +39,9 @@ from athwe_core.nn.frequency_attention import (
 )
 from athwe_core.nn.transformer import ONE, StackedLayerNorm
 
+ROW_GROUPS = 8
+"""Groups of rows of like length: most rows are far shorter than the longest."""
+
 
 class FEARec(IdModel):
     """The network.
@@ -50,16 +54,16 @@ class FEARec(IdModel):
     def __init__(self, config: FEARecConfig, inputs: ModelInputs) -> None:
         model = config.model
         super().__init__(config, inputs, hidden_size=model.hidden_size, dropout_rate=model.dropout)
-        self.contrastive = config.losses.contrastive
+        self.reads_all, self.contrastive = model.attention_reads_all, config.losses.contrastive
         weights = {
             "unsupervised": self.contrastive.unsupervised_weight,
             "supervised": self.contrastive.supervised_weight,
             "frequency": self.contrastive.frequency_weight,
         }
         self.loss_weights = {name: weight for name, weight in weights.items() if weight > 0}
-        self.has_fixed_shapes = (
-            "frequency" not in self.loss_weights
-        )  # torch's compiler makes no code for complex numbers
+        # torch's compiler makes no code for complex numbers, and without padding the rows of the same target vary in length
+        has_complex = "frequency" in self.loss_weights
+        self.has_fixed_shapes = not has_complex and (self.reads_all or not self.contrastive.has_same_target)
         none = torch.zeros(0, dtype=torch.int64)
         histories = inputs.histories or Histories(offsets=torch.zeros(1, dtype=torch.int64), item_ids=none)
         self.same_target = SameTargetRows(histories, max_length=model.max_length)
@@ -78,6 +82,7 @@ class FEARec(IdModel):
                 dual_domain=model.dual_domain,
                 spatial_ratio=model.spatial_ratio,
                 filters_time_branch=model.filters_time_branch,
+                reads_all=self.reads_all,
                 hidden_size=model.hidden_size,
                 inner_size=model.inner_size,
                 num_heads=model.num_heads,
@@ -96,10 +101,15 @@ class FEARec(IdModel):
         return draws
 
     def encode(self, items: Float[Tensor, "T D"], batch: PackedBatch) -> Float[Tensor, "N D"]:
-        """Rows padded to L; each has one supervised position, its last."""
+        """Rows padded to L; as published each has one supervised position, its last."""
         rows = batch.padded_to(self.max_length)
-        states = self.encode_rows(self.with_padding(items, rows), rows.mask)
-        return states[batch.rows[batch.target_index]]
+        if self.reads_all:
+            states = self.encode_rows(self.with_padding(items, rows), rows.mask)
+            return states[batch.rows[batch.target_index]]
+        x = self.embed(rows.pad(items))
+        for layer in self.layers:
+            x = layer(x, rows.mask)
+        return rows.at_targets(x).to(items.dtype)
 
     def encode_rows(self, items: Float[Tensor, "B L D"], is_item: Bool[Tensor, "B L"]) -> Float[Tensor, "B D"]:
         """Vectors of the items of right-padded rows to the states of their last items."""
@@ -110,10 +120,21 @@ class FEARec(IdModel):
         states: Tensor = self.layers[-1](x, is_item, last)
         return states[:, 0].to(items.dtype)
 
+    def encode_same_target(self, item_ids: Int64[Tensor, "N L"], is_item: Bool[Tensor, "N L"]) -> Float[Tensor, "N D"]:
+        """The state of each row of the same target; where padding does not count, rows of like length together."""
+        if self.reads_all:
+            return self.encode_rows(self.tables.id(item_ids), is_item)
+        order, lengths = is_item.sum(1).argsort(), is_item.sum(1)
+        states = []
+        for rows in order.chunk(ROW_GROUPS):
+            width = max(int(lengths[rows[-1]]), 1)
+            states.append(self.encode_rows(self.tables.id(item_ids[rows, :width]), is_item[rows, :width]))
+        return torch.cat(states)[order.argsort()]
+
     def embed(self, items: Float[Tensor, "B L D"]) -> Float[Tensor, "B L D"]:
         """Normalised sum of item and position, with dropout."""
         if self.position is not None:
-            items = items + self.position
+            items = items + self.position[: items.shape[1]]
         x = items.flatten(0, 1)[None].to(self.product_dtype(items))
         return self.drop(self.input_norm(x, ONE)).view(items.shape)
 
@@ -143,7 +164,7 @@ class FEARec(IdModel):
             terms["unsupervised"] = nce(states, second)
         if self.contrastive.has_same_target:
             item_ids = inputs.draws["same_target"]
-            same_target = self.encode_rows(self.tables.id(item_ids), (item_ids > 0) & is_target[:, None])
+            same_target = self.encode_same_target(item_ids, (item_ids > 0) & is_target[:, None])
             if "supervised" in self.loss_weights:
                 terms["supervised"] = nce(states if self.contrastive.anchor == "first" else second, same_target)
             if "frequency" in self.loss_weights:
@@ -157,12 +178,13 @@ class FEARec(IdModel):
         A range of frequencies is named by its first and last one and the layers whose band holds it.
         """
         rows, ranges = batch.padded_to(self.max_length), disjoint_bands(self.bands, length=self.max_length)
-        x = self.embed(self.with_padding(table[batch.item_ids], rows))
+        items = table[batch.item_ids]
+        x = self.embed(self.with_padding(items, rows) if self.reads_all else rows.pad(items))
         layers, energy = [], {}
         for number, layer in enumerate(self.layers, 1):
             assert isinstance(layer, FrequencyAttentionLayer)
             layers.append([weights.tolist() for weights in layer.attention_parts(x, rows.mask)])
-            energy[f"layer {number}"] = energy_shares(x[0], ranges)
+            energy[f"layer {number}"] = energy_shares(x[0] if self.reads_all else rows.mask[0, :, None] * x[0], ranges)
             x = layer(x, rows.mask)
         whole, *parts = ([*part] for part in zip(*layers, strict=True))
         return Explanation(
