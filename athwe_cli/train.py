@@ -209,7 +209,7 @@ def train(
                 for note in notes:
                     output.note(note)
             if dry_run:
-                show_plan(settings, found, output)
+                show_plan(settings, found, output, world)
                 return None
             from athwe_core.runs.find import create_run
 

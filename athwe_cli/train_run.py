@@ -37,14 +37,14 @@ def log_heading() -> str:
     return f"{datetime.now().astimezone().isoformat(timespec='seconds')} {shlex.join(['athwe', *sys.argv[1:]])} ({versions})"
 
 
-def show_plan(settings: Config, found: PreparedDataset, output: Output) -> None:
-    """Print the configuration and the estimate of the memory."""
+def show_plan(settings: Config, found: PreparedDataset, output: Output, world: ProcessGroup) -> None:
+    """Print the configuration and the estimate of the memory, of several processes for each."""
     import yaml
 
     from athwe_core.config import config_tree
     from athwe_core.training.memory_estimate import estimate_memory
 
-    tree, memory = config_tree(settings), estimate_memory(found, settings)
+    tree, memory = config_tree(settings), estimate_memory(found, settings, world=world)
     if not output.as_json:
         typer.echo(yaml.safe_dump(tree, sort_keys=False))
     parts: dict[str, int | None] = {"features": memory.features, "weights": memory.state}
@@ -52,11 +52,14 @@ def show_plan(settings: Config, found: PreparedDataset, output: Output) -> None:
     if not memory.is_measured:
         parts |= {"a step": None, "ranking": None}
     shown = ", ".join(f"{name} {'not measured' if value is None else _size(value)}" for name, value in parts.items())
-    output.note(f"memory on {memory.device}: about {_size(memory.peak)} at the peak ({shown})")
+    each = "" if world.size == 1 else f" for each of {world.size} processes"
+    output.note(f"memory on {memory.device}{each}: about {_size(memory.peak)} at the peak ({shown})")
+    if settings.training.shard_tables and world.size == 1:
+        output.note("training.shard_tables divides weights and features of items: see it with --dry-run under torchrun")
     if memory.available is not None:
         remedy = "choose a smaller --batch-targets or --set model.hidden_size=N"
         verdict = "the run fits" if memory.fits else f"the run does not fit: {remedy}"
-        output.note(f"{_size(memory.available)} of memory are free: {verdict}")
+        output.note(f"{_size(memory.available)} of memory are free{each}: {verdict}")
     output.json({"config": tree, "memory": memory.facts()})
 
 

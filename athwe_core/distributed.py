@@ -67,6 +67,19 @@ class ProcessGroup:
             dist.all_reduce(value)
         return value
 
+    def exchange(self, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
+        """Send rows to each process and receive rows from each, without a gradient.
+
+        Args:
+            rows: those for each process, by rank.
+            sent: number of rows for each process.
+            received: number of rows from each process.
+        Returns: the rows from all processes, by rank.
+        """
+        found = rows.new_empty(sum(received), *rows.shape[1:])
+        dist.all_to_all_single(found, rows.contiguous(), received, sent)
+        return found
+
     def any(self, claim: bool) -> bool:
         """Whether a claim is true in at least one process.
 

@@ -65,14 +65,14 @@ class RowShard:
         """
         if self.is_whole:
             return vectors_of(items)
-        owner = items % self.group.size
+        group = self.group
+        owner = items % group.size
         order = owner.argsort(stable=True)
-        sent = owner.bincount(minlength=self.group.size)
-        received = torch.empty_like(sent)
-        dist.all_to_all_single(received, sent)
-        counts = sent.tolist(), received.tolist()
-        requested = _exchanged(self.own_index(items)[order], *counts)
-        found = _Exchange.apply(vectors_of(requested), *reversed(counts))
+        sent = owner.bincount(minlength=group.size)
+        one_each = [1] * group.size
+        counts = sent.tolist(), group.exchange(sent, one_each, one_each).tolist()
+        requested = group.exchange(self.own_index(items)[order], *counts)
+        found = _Exchange.apply(vectors_of(requested), group, *reversed(counts))
         return found.index_select(0, order.argsort())
 
     def pieces(self) -> Iterator[tuple[range, slice]]:
@@ -129,18 +129,11 @@ class _Exchange(torch.autograd.Function):
     """Rows to the processes that they are for; the gradients go the way back."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
-        ctx.counts = sent, received
-        return _exchanged(rows, sent, received)
+    def forward(ctx: Any, rows: Tensor, group: ProcessGroup, sent: list[int], received: list[int]) -> Tensor:
+        ctx.group, ctx.counts = group, (sent, received)
+        return group.exchange(rows, sent, received)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         sent, received = ctx.counts
-        return _exchanged(grad, received, sent), None, None
-
-
-def _exchanged(rows: Tensor, sent: list[int], received: list[int]) -> Tensor:
-    """Rows from all processes, by rank; `sent` and `received` are counts by rank."""
-    found = rows.new_empty(sum(received), *rows.shape[1:])
-    dist.all_to_all_single(found, rows.contiguous(), received, sent)
-    return found
+        return ctx.group.exchange(grad, received, sent), None, None, None

@@ -19,6 +19,7 @@ from athwe_core.errors import DataError
 from athwe_core.models.protocol import Available, Model, ModelInputs
 from athwe_core.models.registry import build_model, config_from_tree, find_model
 from athwe_core.nn.item_embeddings import RESIDENT_BYTES
+from athwe_core.warning_filters import warnings_as
 
 CATEGORIES = "categories"
 """The kind of labels of which an item may have several."""
@@ -122,7 +123,10 @@ def make_catalogue(
         if on_meta:
             return torch.empty(array.shape, dtype=torch.from_numpy(np.array(array[:0])).dtype, device="meta")
         stays_mapped = is_sampled and (array.nbytes > RESIDENT_BYTES or world.size > 1)
-        return torch.from_numpy(np.asarray(array) if stays_mapped else np.array(array))
+        if not stays_mapped:
+            return torch.from_numpy(np.array(array))
+        with warnings_as("ignore", "The given NumPy array is not writable"):  # nothing writes to it
+            return torch.from_numpy(np.asarray(array))
 
     features = {"text": prepared.text_features, "image": prepared.image_features}
     clusters = {"text": prepared.text_clusters, "image": prepared.image_clusters}

@@ -65,7 +65,9 @@ class TrainingSetup:
         """
         if world.size == 1:
             return self
-        ignored = [f"model.{name}" for name in divided_rows(self.model)]
+        # each process has the buffers already; some are files mapped read-only, into which nothing can be received
+        buffers = [f"model.{name}" for name, _ in self.model.named_buffers()]
+        ignored = [*buffers, *(f"model.{name}" for name in divided_rows(self.model))]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self.loss_module, ignored)
         return replace(self, loss_module=DistributedDataParallel(self.loss_module, **_NO_BUFFERS))
 

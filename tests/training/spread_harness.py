@@ -11,6 +11,7 @@ one its first step is the sign of a gradient, and where that is rounding, so is 
 import json
 import os
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from athwe_core.training import step
 from athwe_core.training.build import TrainingSetup
 from athwe_core.training.optim import GuardedAdam, make_optimizer
 
-V = 30
+V = 31
 SMALL = (
     "model.hidden_size=8",
     "model.inner_size=12",
@@ -63,12 +64,20 @@ class Data:
         return leave_one_out(self.offsets)
 
 
+def mapped(values: Tensor) -> Tensor:
+    """The same in a file mapped read-only, as those of a prepared data set."""
+    with tempfile.NamedTemporaryFile(suffix=".npy") as file:
+        np.save(file, values.numpy())
+        file.flush()
+        return torch.from_numpy(np.load(file.name, mmap_mode="r"))
+
+
 def network_of(config: Config, data: Data, world: ProcessGroup = ALONE) -> TrainingSetup:
     generator = torch.Generator().manual_seed(1)
     catalogue = Catalogue(
         num_item_rows=V,
         features={m: torch.randn(V, 7, generator=generator) for m in ("text", "image")},
-        categories=torch.randint(0, 2, (V, 3), generator=generator),
+        categories=mapped(torch.randint(0, 2, (V, 3), generator=generator)),
         clusters={m: torch.arange(V) % 4 for m in ("text", "image")},
         target_counts=torch.from_numpy(np.bincount(data.item_ids, minlength=V)),
     )

@@ -1,6 +1,9 @@
 """The estimate before the start against the tensors that a step really holds, and against what the machine has."""
 
 import itertools
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +12,11 @@ import pytest
 import torch
 
 from athwe_core import device
-from athwe_core.config import Config
+from athwe_core.config import Config, config_tree
 from athwe_core.data.packing import pack
 from athwe_core.data.prepare import PreparedDataset, PrepareOptions, prepare
 from athwe_core.data.rows import epoch_batches, training_rows
+from athwe_core.distributed import ProcessGroup
 from athwe_core.evaluation.evaluate import rank_users
 from athwe_core.models.inputs import adapt_to_data
 from athwe_core.models.registry import build_config, replace_in
@@ -22,6 +26,7 @@ from athwe_core.training.memory_estimate import estimate_memory
 from athwe_core.training.memory_meter import MemoryMeter
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.randomness import keyed_rng
+from athwe_core.training.simulated_processes import SimulatedGroup
 from athwe_core.training.step import train_step
 
 TINY = ("model.hidden_size=8", "model.inner_size=12", "model.max_length=6", "training.batch_targets=200")
@@ -119,6 +124,62 @@ def test_state_is_weights_gradients_and_two_moments(prepared: PreparedDataset) -
     features = sum(buffer.nbytes for buffer in setup.model.buffers())
     files = (prepared.text_features, prepared.image_features, prepared.categories)
     assert estimate.features == features + sum(file.nbytes for file in files if file is not None)
+
+
+DIVIDED = ("training.shard_tables=true", *KINDS["sampled"], "training.precision=fp32")
+
+
+@pytest.mark.parametrize("preset", ["athwe", "sasrec"])
+def test_of_several_processes_each_holds_its_rows_of_the_item_tables(preset: str, prepared: PreparedDataset) -> None:
+    config = configuration(prepared, preset, *TINY, *DIVIDED)
+    alone, third = estimate_memory(prepared, config), estimate_memory(prepared, config, world=ProcessGroup(0, 3))
+    model = build_setup(config, prepared, SimulatedGroup(0, 3)).model
+    table = model.get_parameter("tables.id.weight")
+    assert len(table) == -(-prepared.num_item_rows // 3)
+    others = sum(parameter.numel() for parameter in model.parameters()) - table.numel()
+    assert alone.state == 12 * prepared.num_item_rows * table.shape[1] + 16 * others
+    assert third.state == 12 * table.numel() + 20 * others
+    assert third.saving == 8 * others
+    if preset == "athwe":
+        buffers = sum(buffer.nbytes for buffer in model.buffers())
+        files = [f for f in (prepared.text_features, prepared.image_features) if f is not None]
+        pages = sum(min(f.nbytes, len(table) * (f[0].nbytes + 4096)) for f in files)
+        assert prepared.categories is not None
+        assert third.features == buffers + pages + prepared.categories.nbytes
+        assert third.features < 0.8 * alone.features
+    assert (alone.processes, third.processes, third.facts()["processes"]) == (1, 3, 3)
+
+
+def test_on_one_machine_the_processes_share_its_memory(
+    prepared: PreparedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memory_estimate, "available_memory", lambda _: 1000)
+    monkeypatch.setattr(memory_estimate, "local_size", lambda: 2)
+    config = configuration(prepared, "sasrec", *TINY, *DIVIDED)
+    assert estimate_memory(prepared, config, world=ProcessGroup(0, 4)).available == 500
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("preset", ["athwe", "sasrec"])
+@pytest.mark.parametrize("kind", ["divided", "full"])
+def test_real_processes_hold_what_is_estimated(
+    preset: str, size: int, kind: str, larger: PreparedDataset, tmp_path: Path
+) -> None:
+    """Two steps and a ranking by each of them, with gloo."""
+    settings = DIVIDED if kind == "divided" else ("training.precision=fp32",)
+    config = configuration(larger, preset, *MIDDLE, *settings)
+    estimate = estimate_memory(larger, config, world=ProcessGroup(0, size))
+    harness = Path(__file__).with_name("memory_harness.py")
+    (tmp_path / "config.json").write_text(json.dumps(config_tree(config)))
+    command = [sys.executable, "-W", "ignore", str(harness), str(larger.path), str(tmp_path), str(size)]
+    subprocess.run(command, check=True, timeout=300)
+    found = [json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(size)]
+    for part in found:
+        print(preset, kind, size, {k: f"{v / 1e6:.2f}" for k, v in part.items()}, estimate.facts())
+        assert LOWEST < (estimate.state + estimate.step) / part["training"] < HIGHEST
+        if kind == "divided":
+            assert LOWEST < estimate.evaluation / part["ranking"] < 2
 
 
 def test_nothing_is_built_where_the_weights_alone_do_not_fit(
