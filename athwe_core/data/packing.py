@@ -175,7 +175,7 @@ def _prefix_weight(
     """
     if rows.training_end is None:
         return np.ones(len(source), np.float32)
-    count = np.minimum(source + max_length, rows.training_end[row] - 1) - source
+    count = np.minimum(source + max_length, rows.training_end[rows.user_index[row]] - 1) - source
     return np.where(is_supervised, count, 0).astype(np.float32)
 
 

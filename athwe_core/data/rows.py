@@ -55,7 +55,7 @@ class Rows:
     num_supervised: IntArray
     user_index: IntArray
     training_end: IntArray | None = None
-    """In packed batching, the end of the training interactions of each row's user; None in prefix batching."""
+    """(U,) In packed batching, the end of the training interactions of each user; None in prefix batching."""
 
     def __len__(self) -> int:
         return len(self.start)
@@ -86,7 +86,7 @@ def packed_rows(split: Split, *, max_length: int) -> Rows:
     first_new = np.where(rank == 0, 0, max_length + (rank - 1) * step)
     end = np.minimum(max_length + rank * step, num_inputs[user])
     start = np.where(rank == 0, 0, first_new - (max_length - step))
-    return Rows(begin[user] + start, begin[user] + end, end - first_new, user, split.training_end[user])
+    return Rows(begin[user] + start, begin[user] + end, end - first_new, user, split.training_end)
 
 
 def prefix_rows(split: Split, *, max_length: int) -> Rows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import get_args
 
@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int8, Int64
 from numpy.typing import NDArray
 
-from athwe_core.data.long_arrays import bound, count_numbers, lex_order, rows_by_user
+from athwe_core.data.long_arrays import bound, count_numbers, lex_order, row_blocks, rows_by_user
 from athwe_core.data.options import LEAST_INTERACTIONS, TieOrder
 from athwe_core.errors import ConfigError, DataError
 
@@ -95,11 +95,27 @@ class Split:
         return np.flatnonzero(self.held_out(split) >= 0)
 
     def is_training(self, num_rows: int) -> NDArray[np.bool_]:
-        """(I,) whether a row is a training row."""
-        bounds = np.zeros(num_rows + 1, np.int64)
-        np.add.at(bounds, self.start, 1)
-        np.add.at(bounds, self.training_end, -1)
-        return np.cumsum(bounds[:-1]) > 0
+        """(I,) whether a row is a training row. Takes a byte a row; `training_blocks` takes none."""
+        found = np.empty(num_rows, np.bool_)
+        for block, is_training in self.training_blocks(num_rows):
+            found[block] = is_training
+        return found
+
+    def training_blocks(self, num_rows: int, at_least: int = 0) -> Iterator[tuple[slice, NDArray[np.bool_]]]:
+        """Blocks of rows in order, and which of their rows are training rows.
+
+        Args:
+            num_rows: I, of all users.
+            at_least: rows of a block, where there are as many.
+        """
+        for block in row_blocks(num_rows, at_least):
+            users = slice(*np.searchsorted(self.start, [block.start + 1, block.stop]).tolist())
+            users = slice(max(users.start - 1, 0), users.stop)
+            size = block.stop - block.start
+            bounds = np.zeros(size + 1, np.int32)
+            np.add.at(bounds, np.clip(self.start[users] - block.start, 0, size), 1)
+            np.add.at(bounds, np.clip(self.training_end[users] - block.start, 0, size), -1)
+            yield block, np.cumsum(bounds[:-1], dtype=np.int32) > 0
 
 
 def leave_one_out(offsets: Int64[np.ndarray, "U_plus_1"]) -> Split:
@@ -112,7 +128,8 @@ def leave_one_out(offsets: Int64[np.ndarray, "U_plus_1"]) -> Split:
     if len(lengths) and lengths.min() < LEAST_INTERACTIONS:
         rule = f"must be >= {LEAST_INTERACTIONS}, so that each user has a training, a validation and a test item"
         raise ConfigError("--min-interactions", rule, int(lengths.min()), "Prepare the data set again")
-    return Split(start=offsets[:-1], training_end=offsets[1:] - 2, validation=offsets[1:] - 2, test=offsets[1:] - 1)
+    validation = offsets[1:] - 2  # where training ends too: one array for both
+    return Split(start=offsets[:-1], training_end=validation, validation=validation, test=offsets[1:] - 1)
 
 
 def global_time(

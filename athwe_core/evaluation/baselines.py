@@ -61,8 +61,10 @@ def training_popularity(data: PreparedDataset) -> Int64[np.ndarray, "V"]:
         data: a prepared data set.
     Returns: counts by item id; 0 for the padding item and for items without a training interaction.
     """
-    is_training = data.split.is_training(len(data.item_ids))
-    return np.bincount(data.item_ids[is_training], minlength=data.num_item_rows).astype(np.int64)
+    counts = np.zeros(data.num_item_rows, np.int64)
+    for block, is_training in data.split.training_blocks(len(data.item_ids), len(counts)):
+        counts += np.bincount(data.item_ids[block][is_training], minlength=len(counts))
+    return counts
 
 
 @dataclass(frozen=True)

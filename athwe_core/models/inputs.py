@@ -194,16 +194,30 @@ def similar_items(prepared: PreparedDataset, *, on_meta: bool = False) -> dict[s
 
 def target_counts(prepared: PreparedDataset) -> torch.Tensor:
     """How often each item is a training target, (V,) int64."""
-    is_target = prepared.split.is_training(len(prepared.item_ids))
-    is_target[prepared.split.start[prepared.split.start < len(is_target)]] = False  # a user's first item is only input
-    return torch.from_numpy(np.bincount(prepared.item_ids[is_target], minlength=prepared.num_item_rows))
+    split, V = prepared.split, prepared.num_item_rows
+    counts = np.zeros(V, np.int64)
+    for block, is_target in split.training_blocks(len(prepared.item_ids), V):
+        is_target[_first_rows(split, block) - block.start] = False  # a user's first item is only input
+        counts += np.bincount(prepared.item_ids[block][is_target], minlength=V)
+    return torch.from_numpy(counts)
 
 
 def training_time_range(prepared: PreparedDataset) -> TimeRange:
     """First and last time and longest interval of the training split."""
-    times = np.asarray(prepared.timestamps)
-    is_training = prepared.split.is_training(len(times))
-    interval = np.diff(times, prepend=times[:1])
-    interval[prepared.offsets[:-1]] = 0
-    training = times[is_training]
-    return TimeRange(int(training.min()), int(training.max()), int(interval[is_training].max()))
+    times, split = prepared.timestamps, prepared.split
+    found: list[tuple[int, int, int]] = []
+    for block, is_training in split.training_blocks(len(times)):
+        if not is_training.any():
+            continue
+        before = max(block.start - 1, 0)
+        interval = np.diff(times[before : block.stop], prepend=times[:1] if block.start == 0 else [])
+        interval[_first_rows(split, block) - block.start] = 0
+        training = times[block][is_training]
+        found.append((int(training.min()), int(training.max()), int(interval[is_training].max())))
+    first, last, longest = zip(*found, strict=True)
+    return TimeRange(min(first), max(last), max(longest))
+
+
+def _first_rows(split: Split, block: slice) -> NDArray[np.int64]:
+    """Rows of a block that are the first of a user."""
+    return split.start[slice(*np.searchsorted(split.start, [block.start, block.stop]).tolist())]

@@ -371,6 +371,8 @@ class _Training:
             if ranks is None:
                 return None
             results[split] = mean_metrics(ranks, settings.ks)
+            if not self.world.is_first:
+                continue
             try:
                 frames.append(per_user_frame(self.prepared, ranks, split=split))
             except DataError:  # the tokens are read only now

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from athwe_core.data import long_arrays
 from athwe_core.data.split import global_time, leave_one_out, order_by_time, tied_test_share, user_offsets
 from athwe_core.errors import ConfigError
 
@@ -67,6 +68,13 @@ class TestGlobalTime:
         assert split.users("test").tolist() == [0, 2]
         assert tied_test_share(split, self.TIMES) == 0
         assert np.flatnonzero(split.is_training(12)).tolist() == [0, 1, 5, 6, 7]
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 12, 20])
+    def test_blocks_of_any_size_have_the_same_training_rows(self, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(long_arrays, "BLOCK_ROWS", size)
+        split = global_time(self.OFFSETS, self.TIMES, validation_from=5, test_from=8)
+        assert np.flatnonzero(split.is_training(12)).tolist() == [0, 1, 5, 6, 7]
+        assert [block.start for block, _ in split.training_blocks(12)] == list(range(0, 12, size))
 
     @given(
         gaps=st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=9), min_size=2, max_size=9),

@@ -13,11 +13,13 @@ import torch
 from safetensors.torch import load_file
 
 from athwe_core.config import Config
+from athwe_core.data import long_arrays
 from athwe_core.data.prepare import PreparedDataset
 from athwe_core.errors import CheckpointError, NonFiniteLossError
 from athwe_core.evaluation import blocks, evaluate
+from athwe_core.evaluation.baselines import training_popularity
 from athwe_core.evaluation.metrics import mean_metrics
-from athwe_core.models.inputs import adapt_to_data, training_time_range
+from athwe_core.models.inputs import adapt_to_data, target_counts, training_time_range
 from athwe_core.models.registry import replace_in
 from athwe_core.runs import checkpoint
 from athwe_core.runs.find import RunFolder, create_run
@@ -401,12 +403,22 @@ class TestFitConfig:
         assert adapt_to_data(make_config("hm4sr"), prepared) == (make_config("hm4sr"), [])
 
 
-def test_time_range_is_of_training_interactions_only(prepared: PreparedDataset) -> None:
+@pytest.mark.parametrize("block", [7, 10**6])
+def test_time_range_and_counts_are_of_training_interactions_only(
+    prepared: PreparedDataset, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(long_arrays, "BLOCK_ROWS", block)
+    counts, occurrences = [0] * prepared.num_item_rows, [0] * prepared.num_item_rows
     first = last = longest = None
     for begin, end in zip(prepared.offsets[:-1], prepared.offsets[1:], strict=True):
-        times = prepared.timestamps[begin : end - 2].tolist()
+        times, items = prepared.timestamps[begin : end - 2].tolist(), prepared.item_ids[begin : end - 2].tolist()
+        for place, item in enumerate(items):
+            occurrences[item] += 1
+            counts[item] += place > 0
         first = min(times) if first is None else min(first, *times)
         last = max(times) if last is None else max(last, *times)
         longest = max([longest or 0, *(b - a for a, b in itertools.pairwise(times))])
     found = training_time_range(prepared)
     assert (found.first, found.last, found.longest_interval) == (first, last, longest)
+    assert target_counts(prepared).tolist() == counts
+    assert training_popularity(prepared).tolist() == occurrences
