@@ -56,6 +56,14 @@ def status_of(error: AthweError) -> int:
     return 503 if isinstance(error, WaitedTooLongError | ClosedError) else 500
 
 
+def of_error(error: FieldError | AthweError) -> Json:
+    """The answer to a request that was valid JSON and could not be answered."""
+    if isinstance(error, FieldError):
+        return refusal(422, error.message, error.field)
+    status = status_of(error)
+    return refusal(status, str(error), headers=RETRY if status in (429, 503) else None)
+
+
 def install(app: FastAPI) -> None:
     """Answer errors of requests in one form."""
 
@@ -65,13 +73,9 @@ def install(app: FastAPI) -> None:
         return _refusal(422, found)
 
     @app.exception_handler(FieldError)
-    async def wrong(_: Request, error: FieldError) -> Json:
-        return refusal(422, error.message, error.field)
-
     @app.exception_handler(AthweError)
-    async def failed(_: Request, error: AthweError) -> Json:
-        status = status_of(error)
-        return refusal(status, str(error), headers=RETRY if status in (429, 503) else None)
+    async def failed(_: Request, error: FieldError | AthweError) -> Json:
+        return of_error(error)
 
     @app.exception_handler(Exception)
     async def unexpected(_: Request, error: Exception) -> Json:

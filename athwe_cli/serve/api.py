@@ -11,6 +11,7 @@ from starlette.responses import HTMLResponse
 import athwe_core
 from athwe_cli.serve.answers import FieldError, Json, install
 from athwe_cli.serve.arrivals import Arrivals
+from athwe_cli.serve.direct import Direct
 from athwe_cli.serve.guard import LOOPBACK, Guard
 from athwe_cli.serve.limits import Limits
 from athwe_cli.serve.metrics import CONTENT_TYPE, Metrics
@@ -62,7 +63,7 @@ def create_app(
     arrivals = Arrivals()
     if service.served.explorer is not None:
         app.include_router(page_routes(service, arrivals))
-    _routes(app, service, limits, arrivals)
+    direct = _routes(app, service, limits, arrivals)
     metrics = Metrics(service)
 
     @app.get("/metrics", response_class=Response, summary="Numbers in Prometheus' text format")
@@ -71,10 +72,12 @@ def create_app(
         return Response(metrics.text(), headers={"Content-Type": CONTENT_TYPE})
 
     hosts = None if keys else LOOPBACK
-    return Guard(app, limits=limits, keys=keys, hosts=hosts, metrics=metrics, report=report)
+    return Guard(app, direct, limits=limits, keys=keys, hosts=hosts, metrics=metrics, report=report)
 
 
-def _routes(app: FastAPI, service: Service, limits: Limits, arrivals: Arrivals) -> None:
+def _routes(app: FastAPI, service: Service, limits: Limits, arrivals: Arrivals) -> dict[str, Direct]:
+    """Add the routes. Returns those that the guard may answer at once, by path."""
+
     @app.post(
         "/recommend",
         response_model=RecommendAnswer,
@@ -156,6 +159,8 @@ def _routes(app: FastAPI, service: Service, limits: Limits, arrivals: Arrivals) 
         @app.get("/", include_in_schema=False)
         async def home() -> Response:
             return Response(status_code=307, headers={"Location": "/docs"})
+
+    return {"/recommend": Direct(RecommendBody, recommend), "/similar": Direct(SimilarBody, similar)}
 
 
 def _require_within(limits: Limits, *, k: int, entries: int, name: str) -> None:

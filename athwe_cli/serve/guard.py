@@ -6,13 +6,14 @@ import asyncio
 import base64
 import binascii
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import perf_counter
 
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from athwe_cli.serve.answers import UNEXPECTED, refusal
+from athwe_cli.serve.direct import Direct
 from athwe_cli.serve.limits import Limits
 from athwe_cli.serve.metrics import Metrics
 
@@ -26,6 +27,7 @@ class Guard:
 
     Args:
         app: gets them.
+        direct: answers POST requests of JSON by path, before `app`.
         limits: of the body.
         keys: one of them is needed; empty = none. It comes as `Authorization: Bearer KEY`, or as the password of HTTP basic
             authentication, for which browsers ask.
@@ -38,6 +40,7 @@ class Guard:
     def __init__(
         self,
         app: ASGIApp,
+        direct: Mapping[str, Direct],
         *,
         limits: Limits,
         keys: tuple[str, ...],
@@ -45,7 +48,7 @@ class Guard:
         metrics: Metrics,
         report: Callable[[Exception], None],
     ) -> None:
-        self._app, self._limits, self._report = app, limits, report
+        self._app, self._direct, self._limits, self._report = app, direct, limits, report
         self.metrics = metrics
         self._keys = [key.encode() for key in keys]
         self._hosts = hosts
@@ -71,8 +74,9 @@ class Guard:
                 if found is None:
                     return  # the client went away
                 refused, body = (found, b"") if isinstance(found, Response) else (None, found)
-            if refused is not None:
-                await refused(scope, receive, sending)
+            answer = refused or await self._answer(scope, body)
+            if answer is not None:
+                await answer(scope, receive, sending)
                 return
             await self._app(scope, _once(body, receive), sending)
         except Exception as error:
@@ -97,6 +101,13 @@ class Guard:
                 return refusal(401, "needs Authorization: Bearer KEY", "Authorization", asks)
         return None
 
+    async def _answer(self, scope: Scope, body: bytes) -> Response | None:
+        """The answer to a request that needs no framework; None for all others."""
+        direct = self._direct.get(scope["path"])
+        if direct is None or scope["method"] != "POST" or not body or not _is_json(scope):
+            return None
+        return await direct.answer(body)
+
     async def _body(self, scope: Scope, receive: Receive) -> bytes | Response | None:
         """The whole body; an answer where it is too large or too slow; None where the client went away."""
         limit = self._limits.body_bytes
@@ -120,6 +131,11 @@ class Guard:
             return refusal(
                 408, f"the body must come within {self._limits.body_seconds:g} s", headers={"Connection": "close"}
             )
+
+
+def _is_json(scope: Scope) -> bool:
+    kinds = (value.partition(b";")[0].strip() for name, value in scope["headers"] if name == b"content-type")
+    return next(kinds, b"").lower() == b"application/json"
 
 
 def _too_large(limit: int) -> Response:

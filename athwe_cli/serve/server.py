@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
 from athwe_cli.serve.guard import Guard
 from athwe_cli.serve.limits import Limits
@@ -97,10 +97,10 @@ class _Server(uvicorn.Server):
             self._on_started()
 
 
-def _protocol(seconds: float) -> type[H11Protocol]:
+def _protocol(seconds: float) -> type[asyncio.Protocol]:
     """uvicorn's, which gives up on a client that sends no whole head of a request in time."""
 
-    class Impatient(H11Protocol):
+    class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # of httptools where that is installed, else of h11
         def connection_made(self, transport: Any) -> None:
             super().connection_made(_JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
             self.loop.call_later(seconds, self._give_up)

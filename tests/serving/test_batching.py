@@ -45,6 +45,26 @@ def test_what_comes_while_a_batch_is_computed_is_the_next_batch() -> None:
     batcher.close(wait_seconds=10)
 
 
+def test_a_batch_gathers_only_where_several_callers_came_together() -> None:
+    gate = Gate()
+    gate.open(99)
+    batcher = Batcher(gate, max_batch=4, gather_seconds=60)
+    assert [batcher.submit([number]).result(10) for number in (0, 1)] == [[0], [2]]  # alone: at once
+    gate.may_end = threading.Semaphore(0)
+    futures = [batcher.submit([2])]
+    while len(gate.batches) < 3:
+        time.sleep(0.001)
+    futures += [batcher.submit([number]) for number in (3, 4, 5, 6)]
+    gate.open(2)  # the second batch is full, so it begins at once; after it the thread gathers
+    futures.append(batcher.submit([7]))
+    assert [future.result(10) for future in futures[:-1]] == [[4], [6], [8], [10], [12]]
+    assert not futures[-1].done()
+    gate.open()
+    batcher.close(wait_seconds=10)  # ends the gathering
+    assert futures[-1].result(10) == [14]
+    assert gate.batches == [[0], [1], [2], [3, 4, 5, 6], [7]]
+
+
 def test_a_full_queue_refuses_all_or_nothing() -> None:
     gate = Gate()
     batcher = Batcher(gate, max_queue=3)
