@@ -47,7 +47,13 @@ _ROWS_A_FRAME = 20_000
 
 
 def read_amazon(
-    source: str, paths: Sequence[Path], item_paths: Sequence[Path], reading: Reading, *, max_missing_ids: float = 1.0
+    source: str,
+    paths: Sequence[Path],
+    item_paths: Sequence[Path],
+    reading: Reading,
+    *,
+    keep_items: bool = False,
+    max_missing_ids: float = 1.0,
 ) -> Records:
     """Read reviews (JSON lines) or ratings (CSV), one file after the other, and the metadata of their items.
 
@@ -55,6 +61,7 @@ def read_amazon(
         source: A key of `RELEASES`.
         paths, item_paths: Files of one data set.
         reading: Gets progress, counts and dropped lines: unreadable ones, and those without a time.
+        keep_items: Read the metadata of items without any review too.
         max_missing_ids: Largest share of rows, in [0, 1], that may have no user or item.
     Returns:
         The records without rows of a negative time; the item table has title, brand, categories, description and
@@ -67,7 +74,7 @@ def read_amazon(
     counts = reading.counts(paths)
     notes, items = doubtful_unit(source, paths[0], counts.read, latest), None
     if item_paths:
-        items, item_notes = read_metadata(item_paths, builder.item_names(str(paths[0])), reading)
+        items, item_notes = read_metadata(item_paths, builder.item_names(str(paths[0])), reading, keep_items=keep_items)
         notes += item_notes
     return builder.build(
         counts, place=str(paths[0]), items=items, notes=[*notes, *reading.notes], max_missing_ids=max_missing_ids
@@ -129,16 +136,27 @@ def _interactions(path: Path, release: Release, reading: Reading) -> Iterator[Ro
     return split_rows(found, names, dialect, path=path, reading=reading, on_bad=on_bad)
 
 
-def read_metadata(paths: Sequence[Path], wanted: set[str], reading: Reading) -> tuple[ItemTable, list[str]]:
-    """Metadata of the wanted items; of several lines of one item the first counts. Lines of other items are skipped."""
-    table = _ItemRows()
+def read_metadata(
+    paths: Sequence[Path], reviewed: set[str], reading: Reading, *, keep_items: bool
+) -> tuple[ItemTable, list[str]]:
+    """Metadata of the items that were reviewed, or of all; of several lines of one item the first counts.
+
+    Args:
+        paths: Metadata files.
+        reviewed: Ids of the items of the reviews.
+        reading: Gets progress and bad lines.
+        keep_items: Read items without any review too; their lines are skipped otherwise.
+    Returns: The items, and notes on them.
+    Raises: DataError for a file that cannot be read.
+    """
+    table, wanted = _ItemRows(), None if keep_items else reviewed
     with LiteralReader() as literals:
         for path in paths:
             try:
                 for number, row in _rows(path, wanted, literals, reading):
                     if row is None:
                         reading.bad_line(path, number, "is neither JSON nor a Python literal with an item id")
-                    elif row[0] in wanted:
+                    elif wanted is None or row[0] in wanted:
                         table.add(row)
             except BrokenProcessPool:
                 remedy = "A script that prepares such files needs: if __name__ == '__main__'"
@@ -146,17 +164,18 @@ def read_metadata(paths: Sequence[Path], wanted: set[str], reading: Reading) -> 
             reading.finish(path, are_rows_counted=False)
     frame = table.frame()
     notes = [f"{table.num_repeated} metadata lines repeat an item; the first one counts"] if table.num_repeated else []
-    missing = len(wanted) - len(frame)
-    notes += [f"{missing} of {len(wanted)} items have no metadata"] if missing else []
+    missing = len(reviewed.difference(frame["item_id"]))
+    notes += [f"{missing} of {len(reviewed)} items have no metadata"] if missing else []
     return ItemTable(frame, COLUMNS, ", ".join(path.name for path in paths)), notes
 
 
-def _rows(path: Path, wanted: set[str], literals: LiteralReader, reading: Reading) -> Iterator[tuple[int, Row | None]]:
-    """Numbers and rows of the lines that may be of a wanted item; JSON is tried first."""
+def _rows(
+    path: Path, wanted: set[str] | None, literals: LiteralReader, reading: Reading
+) -> Iterator[tuple[int, Row | None]]:
+    """Numbers and rows of the lines that may be of a wanted item, None = any; JSON is tried first."""
     for block in blocks(path, reading):
         for number, line in block.lines():
-            ids = _ITEM_ID.findall(line)  # most lines of a full dump are of items that nobody here bought
-            if not line.strip() or (ids and not any(item.decode("utf-8", "replace") in wanted for item in ids)):
+            if not line.strip() or (wanted is not None and not _may_name(line, wanted)):
                 continue
             is_json, row = json_row(line)
             if is_json:
@@ -164,6 +183,12 @@ def _rows(path: Path, wanted: set[str], literals: LiteralReader, reading: Readin
             else:
                 yield from literals.add(number, line)
     yield from literals.rest()
+
+
+def _may_name(line: bytes, wanted: set[str]) -> bool:
+    """False where a line names other items only: most lines of a full dump, of items that nobody here bought."""
+    ids = _ITEM_ID.findall(line)
+    return not ids or any(item.decode("utf-8", "replace") in wanted for item in ids)
 
 
 class _ItemRows:

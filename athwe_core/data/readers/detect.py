@@ -149,7 +149,10 @@ def read_source(source: Source, options: PrepareOptions, reading: Reading) -> Re
     if source.kind == MOVIELENS:
         return read_movielens(source.interactions[0], item, options, reading)
     if source.kind in RELEASES:
-        return read_amazon(source.kind, source.interactions, source.items, reading, max_missing_ids=most)
+        keep = options.keep_items
+        return read_amazon(
+            source.kind, source.interactions, source.items, reading, keep_items=keep, max_missing_ids=most
+        )
     parts = {path: part for part, path in enumerate(source.interactions)} if source.has_parts else None
     files = TableFiles(source.interactions, item, source.constants, parts)
     return read_tables(files, options, reading)

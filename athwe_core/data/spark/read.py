@@ -66,7 +66,7 @@ def _read_amazon(stage: Stage, source: Source, options: PrepareOptions, reading:
     if not source.items:
         return Rows(table, counts, None, None, [*notes, *reading.notes])
     item_ids = RawNames(stage, table, "item", str(first))
-    items, item_notes = read_metadata(source.items, item_ids.all_texts(), reading)
+    items, item_notes = read_metadata(source.items, item_ids.all_texts(), reading, keep_items=options.keep_items)
     return Rows(table, counts, items, item_ids, [*notes, *item_notes, *reading.notes])
 
 

@@ -32,8 +32,15 @@ def write(tmp_path: Path) -> Write:
     return to_file
 
 
-def read(source: str, paths: Sequence[Path], items: Sequence[Path] = (), *, max_bad_lines: float = 0.5) -> Records:
-    return read_amazon(source, paths, items, Reading([*paths, *items], max_bad_lines))
+def read(
+    source: str,
+    paths: Sequence[Path],
+    items: Sequence[Path] = (),
+    *,
+    max_bad_lines: float = 0.5,
+    keep_items: bool = False,
+) -> Records:
+    return read_amazon(source, paths, items, Reading([*paths, *items], max_bad_lines), keep_items=keep_items)
 
 
 def rows(records: Records) -> list[tuple[str, str, int]]:
@@ -168,6 +175,20 @@ class TestMetadata:
         }
         assert set(found["B2"].values()) == {"B2", ""}
         assert records.notes[1:] == ("1 of 3 items have no metadata",)
+
+    def test_items_without_any_review_are_read_where_they_are_kept(self, write: Write) -> None:
+        reviews = write("reviews.json", [review("u1", "B1", 1400000001), review("u1", "B2", 1400000002)])
+        meta = [
+            "{'asin': 'B7', 'title': 'never bought', 'categories': [['Soap']]}",
+            {"asin": "B1", "title": "bought"},
+            {"asin": "B8", "title": "new", "brand": "a brand"},
+        ]
+        for keep, ids in ((False, ["B1"]), (True, ["B1", "B7", "B8"])):
+            records = read("amazon-2014", [reviews], [write("meta.json", meta)], keep_items=keep)
+            assert records.items is not None
+            assert sorted(records.items.frame["item_id"].to_list()) == ids
+            assert records.notes[1:] == ("1 of 2 items have no metadata",)
+            assert records.item_tokens.to_list() == ["B1", "B2"]
 
     def test_literals_with_code_are_not_run(self, write: Write, tmp_path: Path) -> None:
         victim = tmp_path / "victim"
