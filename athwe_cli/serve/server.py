@@ -100,9 +100,9 @@ class _Server(uvicorn.Server):
 def _protocol(seconds: float) -> type[asyncio.Protocol]:
     """uvicorn's, which gives up on a client that sends no whole head of a request in time."""
 
-    class Impatient(AutoHTTPProtocol):  # type: ignore[misc, valid-type]  # of httptools where that is installed, else of h11
+    class Impatient(AutoHTTPProtocol):  # type: ignore[misc]  # of httptools where that is installed, else of h11
         def connection_made(self, transport: Any) -> None:
-            super().connection_made(_JoinedWrites(transport, self.loop))  # type: ignore[arg-type]
+            super().connection_made(_JoinedWrites(transport, self.loop))
             self.loop.call_later(seconds, self._give_up)
 
         def _give_up(self) -> None:
