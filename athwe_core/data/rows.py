@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from athwe_core.data.split import Split
 
 IntArray = NDArray[np.int64]
+_USERS_AT_ONCE = 2**18
+"""Users whose windows are computed at a time, so that only the rows themselves take memory for all users."""
 
 
 class InteractionArrays(Protocol):
@@ -77,16 +79,35 @@ def packed_rows(split: Split, *, max_length: int) -> Rows:
         max_length: L, most tokens in a row, >= 2.
     Returns: rows in the order of users, the windows of a user in time order.
     """
-    begin, num_inputs = split.start, np.maximum(split.training_end - split.start - 1, 0)
-    step = max_length // 2
+    parts = [slice(first, first + _USERS_AT_ONCE) for first in range(0, len(split.start), _USERS_AT_ONCE)]
+    sizes = [int(_windows(split, part, max_length)[1].sum()) for part in parts]
+    columns = [np.empty(sum(sizes), np.int64) for _ in range(4)]
+    end = 0
+    for part, size in zip(parts, sizes, strict=True):
+        end += size
+        for column, values in zip(columns, _rows_of_windows(split, part, max_length), strict=True):
+            column[end - size : end] = values
+    begin, stop, num_supervised, user = columns
+    return Rows(begin, stop, num_supervised, user, split.training_end)
+
+
+def _windows(split: Split, users: slice, max_length: int) -> tuple[IntArray, IntArray]:
+    """Of some users, the training items that are inputs, and the windows that they are cut into."""
+    num_inputs = np.maximum(split.training_end[users] - split.start[users] - 1, 0)
     extra = np.maximum(num_inputs - max_length, 0)
-    windows = np.where(num_inputs > 0, 1 + -(-extra // step), 0)
+    return num_inputs, np.where(num_inputs > 0, 1 + -(-extra // (max_length // 2)), 0)
+
+
+def _rows_of_windows(split: Split, users: slice, max_length: int) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """Start, stop, supervised tokens and user of the windows of some users."""
+    begin, step = split.start[users], max_length // 2
+    num_inputs, windows = _windows(split, users, max_length)
     user = np.repeat(np.arange(len(begin)), windows)
     rank = np.arange(len(user)) - np.repeat(np.cumsum(windows) - windows, windows)  # window number within its user
     first_new = np.where(rank == 0, 0, max_length + (rank - 1) * step)
     end = np.minimum(max_length + rank * step, num_inputs[user])
     start = np.where(rank == 0, 0, first_new - (max_length - step))
-    return Rows(begin[user] + start, begin[user] + end, end - first_new, user, split.training_end)
+    return begin[user] + start, begin[user] + end, end - first_new, user + users.start
 
 
 def prefix_rows(split: Split, *, max_length: int) -> Rows:
@@ -157,7 +178,8 @@ def batch_boundaries(num_supervised: IntArray, *, batch_targets: int) -> list[tu
         batch_targets: most targets in a batch, >= 1. A row with more makes a batch of its own.
     Returns: (first, end) of each batch; the last one is kept however small.
     """
-    total = np.concatenate([[0], np.cumsum(num_supervised)])
+    total = np.zeros(len(num_supervised) + 1, np.int64)
+    np.cumsum(num_supervised, out=total[1:])
     ranges, first = [], 0
     while first < len(num_supervised):
         last = int(np.searchsorted(total, total[first] + batch_targets, side="right")) - 1

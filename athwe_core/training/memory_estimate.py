@@ -191,7 +191,7 @@ def _data_bytes(prepared: PreparedDataset, config: Config) -> int:
     """Mapped interactions, the split's arrays, and the rows of an epoch with their order and its batches."""
     rows = training_rows(prepared.split, batching=config.training.batching, max_length=config.model.max_length)
     mapped = sum(int(array.nbytes) for array in (prepared.offsets, prepared.item_ids, prepared.timestamps))
-    return mapped + 4 * 8 * prepared.num_users + 8 * 8 * len(rows)
+    return mapped + 2 * 8 * prepared.num_users + 7 * 8 * len(rows)
 
 
 def _file_bytes(prepared: PreparedDataset, config: Config, model: torch.nn.Module) -> int:

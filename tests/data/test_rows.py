@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from athwe_core.data import rows as rows_module
 from athwe_core.data.rows import (
     Rows,
     batch_boundaries,
@@ -36,7 +37,9 @@ def supervised_tokens(rows: Rows) -> list[int]:
     return [token for _, stop, count, _ in as_tuples(rows) for token in range(stop - count, stop)]
 
 
-def test_packed_rows_by_hand() -> None:
+@pytest.mark.parametrize("users_at_once", [1, 2, 100])
+def test_packed_rows_by_hand(users_at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows_module, "_USERS_AT_ONCE", users_at_once)
     # L = 4; users of 3, 7 and 12 items: two are held out, and the last training item is a target only
     found = as_tuples(packed_rows(leave_one_out(offsets_of([3, 7, 12])), max_length=4))
     assert found == [(3, 7, 4, 1), (10, 14, 4, 2), (12, 16, 2, 2), (14, 18, 2, 2), (16, 19, 1, 2)]
