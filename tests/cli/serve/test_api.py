@@ -61,6 +61,22 @@ def test_options_and_unknown_items(run: athwe.Run, served: Running) -> None:
     assert response.json()["recommendations"][0]["unknown_item_ids"] == ["\ud800"]  # no text, and no failure
 
 
+def test_the_framework_answers_as_the_direct_way_does(run: athwe.Run, served: Running) -> None:
+    items, times = history(run, 0)
+    for path, body in (
+        ("/recommend", {"histories": [{"item_ids": items, "timestamps": times}], "k": 3}),
+        ("/recommend", {"histories": [{"item_ids": ["gone"], "timestamps": [1]}]}),
+        ("/similar", {"item_ids": items[:2], "k": 3}),
+    ):
+        content = json.dumps(body)
+        answers = [
+            served.client.post(path, content=content, headers={"Content-Type": kind})
+            for kind in ("application/json; charset=utf-8", "application/other+json")  # the second is no direct one
+        ]
+        assert answers[0].status_code == answers[1].status_code
+        assert answers[0].content == answers[1].content
+
+
 def test_similar_items(run: athwe.Run, served: Running) -> None:
     items = [run.data.item_tokens[7], run.data.item_tokens[2]]
     found = served.client.post("/similar", json={"item_ids": items, "k": 3}).json()
