@@ -172,7 +172,7 @@ class Meeting:
 
 
 @given(st.integers(1, 3), st.integers(2, 9), st.integers(2, 3), st.data())
-@settings(max_examples=20)
+@settings(max_examples=10)
 def test_processes_count_among_their_own_items_to_the_ranks_of_the_whole_table(
     users: int, items: int, processes: int, data: st.DataObject
 ) -> None:

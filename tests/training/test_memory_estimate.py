@@ -22,7 +22,7 @@ from athwe_core.models.inputs import adapt_to_data
 from athwe_core.models.registry import build_config, replace_in
 from athwe_core.training import memory_estimate
 from athwe_core.training.build import build_setup
-from athwe_core.training.memory_estimate import estimate_memory
+from athwe_core.training.memory_estimate import estimate_memory, estimate_state
 from athwe_core.training.memory_meter import MemoryMeter
 from athwe_core.training.optim import make_optimizer
 from athwe_core.training.randomness import keyed_rng
@@ -132,7 +132,9 @@ DIVIDED = ("training.shard_tables=true", *KINDS["sampled"], "training.precision=
 @pytest.mark.parametrize("preset", ["athwe", "sasrec"])
 def test_of_several_processes_each_holds_its_rows_of_the_item_tables(preset: str, prepared: PreparedDataset) -> None:
     config = configuration(prepared, preset, *TINY, *DIVIDED)
-    alone, third = estimate_memory(prepared, config), estimate_memory(prepared, config, world=ProcessGroup(0, 3))
+    alone, third = estimate_state(prepared, config), estimate_state(prepared, config, world=ProcessGroup(2, 3))
+    assert alone is not None
+    assert third is not None
     model = build_setup(config, prepared, SimulatedGroup(0, 3)).model
     table = model.get_parameter("tables.id.weight")
     assert len(table) == -(-prepared.num_item_rows // 3)
@@ -156,7 +158,16 @@ def test_on_one_machine_the_processes_share_its_memory(
     monkeypatch.setattr(memory_estimate, "available_memory", lambda _: 1000)
     monkeypatch.setattr(memory_estimate, "local_size", lambda: 2)
     config = configuration(prepared, "sasrec", *TINY, *DIVIDED)
-    assert estimate_memory(prepared, config, world=ProcessGroup(0, 4)).available == 500
+    known = estimate_state(prepared, config, world=ProcessGroup(0, 4))
+    assert known is not None
+    assert known.available == 500
+
+
+def test_of_several_processes_each_takes_its_part_of_a_step(prepared: PreparedDataset) -> None:
+    config = configuration(prepared, "sasrec", *TINY, *DIVIDED)
+    alone, third = estimate_memory(prepared, config), estimate_memory(prepared, config, world=ProcessGroup(0, 3))
+    assert 0 < third.step < 0.8 * alone.step
+    assert third.evaluation > 0
 
 
 @pytest.mark.slow
