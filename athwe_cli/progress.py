@@ -112,10 +112,10 @@ class WorkDisplay(_Bar):
         self._what = ""
 
     def __call__(self, what: str, done: int, total: int, per_second: float) -> None:
-        """Show `done` of `total` items of `what`; a total of 0 is unknown."""
+        """Show `done` of `total` of `what`, `per_second` of them; a total of 0 is unknown."""
         if what != self._what:
             self._begin(what, total)
-        rate = f"{per_second:,.0f} items/s" if per_second >= 10 else f"{per_second:.1f} items/s" if per_second else ""
+        rate = f"{per_second:,.0f}/s" if per_second >= 10 else f"{per_second:.1f}/s" if per_second else ""
         if self._progress is not None:
             self._progress.update(self._task, completed=done, rate=rate)
         elif total and (done == total or self._is_time_for_a_line()):

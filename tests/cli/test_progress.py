@@ -66,8 +66,8 @@ def test_work_names_what_begins_its_rate_and_its_end(output: Output, clock: Cloc
     assert display.has_worked
     assert lines(output) == [
         "encode texts",
-        "encode texts: 420 of 1,000, 20 items/s, 29 s left",
-        "encode texts: 1,000 of 1,000, 20 items/s",
+        "encode texts: 420 of 1,000, 20/s, 29 s left",
+        "encode texts: 1,000 of 1,000, 20/s",
         "cluster",
     ]
 
@@ -77,4 +77,4 @@ def test_slow_work_shows_tenths(output: Output, clock: Clock) -> None:
     display("download", 0, 10, 0.0)
     clock.now += 30
     display("download", 4, 10, 0.25)
-    assert lines(output)[-1] == "download: 4 of 10, 0.2 items/s, 24 s left"
+    assert lines(output)[-1] == "download: 4 of 10, 0.2/s, 24 s left"
