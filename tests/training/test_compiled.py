@@ -44,8 +44,9 @@ def test_what_is_compiled(
     assert wants_compiler(config, device, ProcessGroup(0, processes), has_fixed_shapes=has_fixed_shapes) is expected
 
 
-@pytest.mark.long
-@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize(
+    "device", [pytest.param("cpu", marks=pytest.mark.long), pytest.param("cuda", marks=pytest.mark.gpu)]
+)
 @pytest.mark.parametrize("preset", ["hm4sr", "athwe"])
 def test_a_compiled_step_is_the_plain_step_and_is_compiled_once(preset: str, device: str) -> None:
     """In another process: the compiler cannot see through the checks of shapes that these tests put around functions."""
